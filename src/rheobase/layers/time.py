@@ -1,0 +1,71 @@
+"""Time folded into the batch, so that layers which do not know time stay plain `torch.nn`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+__all__ = ["over_time", "repeat"]
+
+
+def repeat(image: Tensor, steps: int) -> Tensor:
+    """The same image at every step, without copying: ``[N, ...] -> [T, N, ...]``.
+
+    What does not depend on time is then computed once: `over_time` sees the repetition.
+
+    >>> import torch
+    >>> repeat(torch.zeros(2, 3), 4).shape
+    torch.Size([4, 2, 3])
+    """
+    return image.expand(steps, *image.shape)
+
+
+def over_time(x: Tensor, *modules: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply modules that do not know time to a sequence, every step at once.
+
+    Args:
+        x: ``[T, N, ...]``; a repeated image (see `repeat`) is computed once, and batch norm is
+            updated as if all T copies had been seen.
+        modules: called one after another on ``[T * N, ...]``.
+
+    Returns:
+        ``[T, N, ...]`` with the modules' output shape.
+    """
+    steps = x.shape[0]
+    if steps > 1 and x.stride(0) == 0:
+        return repeat(_once(x.select(0, 0), steps, modules), steps)
+    y = x.flatten(0, 1)
+    for module in modules:
+        y = module(y)
+    return y.unflatten(0, (steps, -1))
+
+
+def _once(y: Tensor, steps: int, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tensor:
+    for module in modules:
+        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats:
+            y = _normalise_copies(module, y, steps)
+        else:
+            y = module(y)
+    return y
+
+
+def _normalise_copies(norm: _BatchNorm, y: Tensor, steps: int) -> Tensor:
+    """Batch norm of ``steps`` equal copies: the same output, another count in running_var.
+
+    The running variance is the unbiased one, n/(n-1) times the batch's; T copies make n T times
+    larger.
+    """
+    assert norm.running_var is not None
+    before = norm.running_var.clone()
+    out: Tensor = norm(y)
+    n = y.numel() // y.shape[1]
+    correction = (steps * n / (steps * n - 1)) / (n / (n - 1))
+    momentum = norm.momentum
+    if momentum is None:
+        assert norm.num_batches_tracked is not None
+        momentum = 1.0 / float(norm.num_batches_tracked)
+    kept = (1.0 - momentum) * before
+    norm.running_var.copy_(kept + correction * (norm.running_var - kept))
+    return out

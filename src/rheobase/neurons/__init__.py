@@ -1,0 +1,7 @@
+"""Neurons: each a few scalar functions and coefficients, fused on every device."""
+
+from rheobase.neurons.base import Neuron
+from rheobase.neurons.factory import NEURONS, neuron_factory
+from rheobase.neurons.integrate_and_fire import IF, LIF, PLIF
+
+__all__ = ["IF", "LIF", "NEURONS", "PLIF", "Neuron", "neuron_factory"]

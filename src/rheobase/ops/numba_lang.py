@@ -1,0 +1,103 @@
+"""Pieces of generated CPU kernels that numba does not bring: a vectorisable exp, bfloat16 bits."""
+
+# numba compiles these; their types are the compiler's, not mypy's.
+# mypy: disable-error-code="no-untyped-def, call-arg, var-annotated, no-untyped-call"
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+__all__ = ["bfloat16_to_float", "exp32", "float_to_bfloat16", "gather", "scatter"]
+
+
+@intrinsic
+def _bits_to_float(typing_context: Any, bits: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@intrinsic
+def _float_to_bits(typing_context: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.int32(types.float32), generate
+
+
+@njit(inline="always")
+def bfloat16_to_float(bits):
+    """The float32 of a bfloat16 given as int16 bits: the upper half of the word."""
+    return _bits_to_float(np.int32(bits) << np.int32(16))
+
+
+@njit(inline="always")
+def float_to_bfloat16(value):
+    """The nearest bfloat16 (half to even) of a float32, as int16 bits; NaN stays NaN."""
+    bits = _float_to_bits(value)
+    odd = (bits >> np.int32(16)) & np.int32(1)
+    rounded = (bits + np.int32(0x7FFF) + odd) >> np.int32(16)
+    return np.int16(rounded if value == value else np.int32(0x7FC0))
+
+
+@njit(inline="always")
+def exp32(x):
+    """exp in float32 to 2e-7 relative, from plain arithmetic so that the loop vectorises.
+
+    exp(x) = 2^n exp(r) with n = round(x / ln 2); |r| <= ln(2)/2, so six terms of the series do.
+    Arguments are clipped to the range whose result is a normal number.
+    """
+    x = min(max(x, np.float32(-87.3)), np.float32(88.7))
+    n = np.rint(x * np.float32(1.44269504))
+    # ln 2 in two parts, so that n * ln 2 loses nothing.
+    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+    p = np.float32(1.0 / 720.0)
+    p = p * r + np.float32(1.0 / 120.0)
+    p = p * r + np.float32(1.0 / 24.0)
+    p = p * r + np.float32(1.0 / 6.0)
+    p = p * r + np.float32(0.5)
+    p = p * r + np.float32(1.0)
+    p = p * r + np.float32(1.0)
+    # 2^n in two factors: n may be 128, whose exponent a single float32 factor cannot hold.
+    half = np.int32(n) >> np.int32(1)
+    rest = np.int32(n) - half
+    bias, shift = np.int32(127), np.int32(23)
+    return p * _bits_to_float((half + bias) << shift) * _bits_to_float((rest + bias) << shift)
+
+
+@njit(inline="always")
+def gather(into, values, base, count, inner, start, size):
+    """``into[j] = values[base + ((start + j) // inner) % count]``, counting instead of dividing."""
+    which = (start // inner) % count
+    left = inner - start % inner
+    j = 0
+    while j < size:
+        run = min(left, size - j)
+        value = values[base + which]
+        for k in range(j, j + run):
+            into[k] = value
+        j += run
+        left = inner
+        which = which + 1 if which + 1 < count else 0
+
+
+@njit(inline="always")
+def scatter(sums, values, base, count, inner, start, size):
+    """Add ``values[j]`` to ``sums[base + ((start + j) // inner) % count]``: gather's transpose."""
+    which = (start // inner) % count
+    left = inner - start % inner
+    j = 0
+    while j < size:
+        run = min(left, size - j)
+        total = 0.0
+        for k in range(j, j + run):
+            total += values[k]
+        sums[base + which] += total
+        j += run
+        left = inner
+        which = which + 1 if which + 1 < count else 0

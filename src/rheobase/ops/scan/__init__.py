@@ -1,0 +1,7 @@
+"""The neuron scan: charge, fire, reset over a whole sequence, in one pass over memory."""
+
+from rheobase.ops.scan.op import available_backends, scan, use_backend
+from rheobase.ops.scan.reference import scan_reference
+from rheobase.ops.scan.spec import ScanSpec
+
+__all__ = ["ScanSpec", "available_backends", "scan", "scan_reference", "use_backend"]

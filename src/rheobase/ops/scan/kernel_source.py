@@ -1,0 +1,298 @@
+"""The text of a neuron's fused CPU kernels, made from its three scalar functions.
+
+One pass over memory each way. Columns are taken in blocks that stay in cache while all T steps
+run. The backward pass first runs the block forward again, keeping the charged membranes in a
+scratch of T x BLOCK, then goes back in time: nothing but the input need be saved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rheobase.ops.scan.spec import ScanSpec
+from rheobase.ops.translate import Binding, translate
+
+__all__ = ["BLOCK", "Variant", "backward_source", "forward_source"]
+
+BLOCK = 4096
+
+_CALLS = {
+    "abs": "abs({0})",
+    "atan": "math.atan({0})",
+    "cos": "math.cos({0})",
+    "erf": "math.erf({0})",
+    "floor": "np.floor({0})",
+    "indicator": "(ONE if {0} else ZERO)",
+    "log": "math.log({0})",
+    "maximum": "({0} if {0} > {1} else {1})",
+    "minimum": "({0} if {0} < {1} else {1})",
+    "round": "np.rint({0})",
+    "sign": "(ONE if {0} > ZERO else (-ONE if {0} < ZERO else ZERO))",
+    "sin": "math.sin({0})",
+    "tanh": "math.tanh({0})",
+    "where": "({1} if {0} else {2})",
+}
+_EXP = {"float32": "exp32({0})", "float64": "math.exp({0})"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a kernel is specialised on, besides the neuron.
+
+    ``dtype``: of input and spikes; bfloat16 travels as int16 bits and is computed in float32.
+    ``kinds``: for each coefficient of ``spec.names``, "s" a number or "v" a vector, in upper case
+    when its gradient is wanted. ``tap``: "h", "v" or "" (no membrane sequence).
+    """
+
+    spec: ScanSpec
+    dtype: str
+    kinds: str
+    tap: str
+
+    @property
+    def compute(self) -> str:
+        """The dtype of the arithmetic."""
+        return "float32" if self.dtype == "bfloat16" else self.dtype
+
+    def load(self, value: str) -> str:
+        """Read one element of input."""
+        return f"bfloat16_to_float({value})" if self.dtype == "bfloat16" else value
+
+    def store(self, value: str) -> str:
+        """Write one element of output."""
+        return f"float_to_bfloat16({value})" if self.dtype == "bfloat16" else value
+
+    @property
+    def vectors(self) -> list[str]:
+        """Names of the coefficients that are vectors."""
+        return [n for n, k in zip(self.spec.names, self.kinds, strict=True) if k in "vV"]
+
+    @property
+    def wanted(self) -> list[str]:
+        """Names of the coefficients whose gradient is wanted."""
+        return [n for n, k in zip(self.spec.names, self.kinds, strict=True) if k.isupper()]
+
+    @property
+    def needs_before(self) -> bool:
+        """Whether the partials of charge need its arguments: for coefficients' gradients.
+
+        Every charge is linear in u and x, so its partials by those two are constants.
+        """
+        return any(name in self.wanted for name in self.spec.charge_names)
+
+    def arguments(self) -> str:
+        """The coefficients as the kernel's parameters."""
+        parts = []
+        for name in self.spec.names:
+            if name in self.vectors:
+                parts += [name, f"{name}_count", f"{name}_inner", f"{name}_step"]
+            else:
+                parts.append(name)
+        return ", ".join(parts)
+
+    def values(self, names: tuple[str, ...]) -> str:
+        """Coefficients at column j, as call arguments with a leading comma each."""
+        return "".join(f", {n}_at[j]" if n in self.vectors else f", {n}" for n in names)
+
+
+def _module(variant: Variant, functions: str, kernel: str) -> str:
+    real = variant.compute
+    return f'''"""Fused CPU kernel of {variant.spec.key}, {variant.dtype}; made by rheobase."""
+import math
+import numpy as np
+from numba import njit
+from rheobase.ops.numba_lang import (
+    bfloat16_to_float, exp32, float_to_bfloat16, gather, scatter
+)
+
+real = np.{real}
+ONE = real(1.0)
+ZERO = real(0.0)
+BLOCK = 4096
+
+{functions}
+
+{kernel}
+'''
+
+
+def _functions(variant: Variant, backward: bool) -> str:
+    spec = variant.spec
+    binding = Binding({**_CALLS, "exp": _EXP[variant.compute]}, literal="real({0})")
+    wanted = {
+        "charge": spec.charge_functions.value,
+        "argument": spec.fire_functions.argument,
+        "quantize": spec.fire_functions.quantize,
+        "reset": spec.reset_functions.value,
+    }
+    if backward:
+        wanted |= {
+            "charge_partials": spec.charge_functions.partials,
+            "argument_partials": spec.fire_functions.partials,
+            "reset_partials": spec.reset_functions.partials,
+            "derivative": spec.surrogate_functions.derivative,
+        }
+    decorator = '@njit(inline="always")'
+    return "\n\n".join(translate(f, name, binding, decorator) for name, f in wanted.items())
+
+
+def _gather(variant: Variant, indent: int, time_varying: bool) -> str:
+    """Fill the vectors' block buffers: once a block, or at each step where they vary in time."""
+    lines = []
+    for name in variant.vectors:
+        base = f"t * {name}_step" if time_varying else "0"
+        test = f"if {name}_step != 0: " if time_varying else f"if {name}_step == 0: "
+        lines.append(f"{test}gather({name}_at, {name}, {base}, {name}_count, {name}_inner, lo, n)")
+    return _indented(lines, indent)
+
+
+def _indented(lines: list[str], indent: int) -> str:
+    pad = " " * indent
+    return "\n".join(pad + line for line in lines) if lines else pad + "pass"
+
+
+def _buffers(variant: Variant, indent: int) -> str:
+    return _indented([f"{n}_at = np.empty(BLOCK, real)" for n in variant.vectors], indent)
+
+
+def forward_source(variant: Variant) -> str:
+    """The module of the forward kernel, with a function ``forward``."""
+    spec, v = variant.spec, variant
+    tap_row = "row_tap = tap[t * size + lo : t * size + lo + n]" if v.tap else "pass"
+    tap_store = {"h": "row_tap[j] = h", "v": "row_tap[j] = u[j]", "": "pass"}[v.tap]
+    kernel = f"""
+@njit(nogil=True, cache=True, error_model="numpy")
+def forward(x, x_step, spikes, first, first_step, last, tap, steps, size, chunk,
+            first_chunk, last_chunk, {v.arguments()}):
+    u = np.empty(BLOCK, real)
+{_buffers(v, 4)}
+    for lo in range(first_chunk * chunk, min(last_chunk * chunk, size), BLOCK):
+        n = min(BLOCK, size - lo)
+        for j in range(n):
+            u[j] = first[(lo + j) * first_step]
+{_gather(v, 8, time_varying=False)}
+        for t in range(steps):
+            row_x = x[t * x_step + lo : t * x_step + lo + n]
+            row_s = spikes[t * size + lo : t * size + lo + n]
+            {tap_row}
+{_gather(v, 12, time_varying=True)}
+            for j in range(n):
+                h = charge(u[j], {v.load("row_x[j]")}{v.values(spec.charge_names)})
+                z = argument(h{v.values(("threshold",))})
+                s = quantize(z{v.values(spec.quantize_names)})
+                u[j] = reset(h, s{v.values(spec.reset_names)})
+                {tap_store}
+                row_s[j] = {v.store("s")}
+        for j in range(n):
+            last[lo + j] = u[j]
+"""
+    return _module(variant, _functions(variant, backward=False), kernel)
+
+
+def _partial_names(function: str, names: tuple[str, ...]) -> str:
+    return "".join(f", {function}_by_{n}" for n in names)
+
+
+def _coefficient_gradient(variant: Variant, name: str) -> str:
+    """The sum over the three functions that a coefficient enters."""
+    spec = variant.spec
+    terms = []
+    if name in spec.charge_names:
+        terms.append(f"g_h * charge_by_{name}")
+    if name == "threshold":
+        terms.append("g_z * z_by_threshold")
+    if name in spec.reset_names:
+        terms.append(f"g_u * reset_by_{name}")
+    return " + ".join(terms) or "ZERO"
+
+
+def backward_source(variant: Variant) -> str:
+    """The module of the backward kernel, with a function ``backward``."""
+    spec, v = variant.spec, variant
+    sums = [f"{n}_sum = np.empty(BLOCK, real)" for n in v.wanted]
+    clear = [f"{n}_sum[:n] = ZERO" for n in v.wanted]
+    add = [f"{n}_sum[j] += {_coefficient_gradient(v, n)}" for n in v.wanted]
+    outputs = "".join(f"{n}_grad, " for n in v.wanted)
+    tap_row = "row_gt = g_tap[t * size + lo : t * size + lo + n]" if v.tap else "pass"
+    on_v = " + row_gt[j]" if v.tap == "v" else ""
+    on_h = " + row_gt[j]" if v.tap == "h" else ""
+    through_spike = "" if spec.detach_reset else " + g_u * reset_by_s"
+    before_row = "row_u = before[t * BLOCK : t * BLOCK + n]" if v.needs_before else "pass"
+    before_store = "row_u[j] = u[j]" if v.needs_before else "pass"
+    before_load = "row_u[j], " + v.load("row_x[j]") if v.needs_before else "ZERO, ZERO"
+    per_step, at_end = _flush(v, per_step=True), _flush(v, per_step=False)
+    kernel = f"""
+@njit(nogil=True, cache=True, error_model="numpy")
+def backward(g, g_step, g_tap, x, x_step, first, first_step, gx, {outputs}steps, size, chunk,
+             first_chunk, last_chunk, {v.arguments()}):
+    charged = np.empty(steps * BLOCK, real)
+    before = np.empty({"steps * BLOCK" if v.needs_before else "0"}, real)
+    g_carry = np.empty(BLOCK, real)
+    u = np.empty(BLOCK, real)
+{_buffers(v, 4)}
+{_indented(sums, 4)}
+    for lo in range(first_chunk * chunk, min(last_chunk * chunk, size), BLOCK):
+        n = min(BLOCK, size - lo)
+        which = lo // chunk
+        for j in range(n):
+            u[j] = first[(lo + j) * first_step]
+            g_carry[j] = ZERO
+{_gather(v, 8, time_varying=False)}
+{_indented(clear, 8)}
+        for t in range(steps):
+            row_x = x[t * x_step + lo : t * x_step + lo + n]
+            row_h = charged[t * BLOCK : t * BLOCK + n]
+            {before_row}
+{_gather(v, 12, time_varying=True)}
+            for j in range(n):
+                {before_store}
+                h = charge(u[j], {v.load("row_x[j]")}{v.values(spec.charge_names)})
+                row_h[j] = h
+                s = quantize(argument(h{v.values(("threshold",))}){v.values(spec.quantize_names)})
+                u[j] = reset(h, s{v.values(spec.reset_names)})
+        for t in range(steps - 1, -1, -1):
+            row_x = x[t * x_step + lo : t * x_step + lo + n]
+            row_g = g[t * g_step + lo : t * g_step + lo + n]
+            row_gx = gx[t * size + lo : t * size + lo + n]
+            row_h = charged[t * BLOCK : t * BLOCK + n]
+            {before_row}
+            {tap_row}
+{_gather(v, 12, time_varying=True)}
+            for j in range(n):
+                h = row_h[j]
+                z = argument(h{v.values(("threshold",))})
+                s = quantize(z{v.values(spec.quantize_names)})
+                charge_by_u, charge_by_x{_partial_names("charge", spec.charge_names)} = (
+                    charge_partials({before_load}{v.values(spec.charge_names)}))
+                z_by_h, z_by_threshold = argument_partials(h{v.values(("threshold",))})
+                reset_by_h, reset_by_s{_partial_names("reset", spec.reset_names)} = (
+                    reset_partials(h, s{v.values(spec.reset_names)}))
+                g_u = g_carry[j]{on_v}
+                g_s = {v.load("row_g[j]")}{through_spike}
+                g_z = g_s * derivative(z{v.values(spec.surrogate_names)})
+                g_h = g_u * reset_by_h + g_z * z_by_h{on_h}
+                row_gx[j] = {v.store("g_h * charge_by_x")}
+                g_carry[j] = g_h * charge_by_u
+{_indented(add, 16)}
+{per_step}
+{at_end}
+"""
+    return _module(variant, _functions(variant, backward=True), kernel)
+
+
+def _flush(variant: Variant, per_step: bool) -> str:
+    """Move a block's sums into the chunk's row of the gradient."""
+    lines = []
+    for name in variant.wanted:
+        row, total = f"{name}_grad[which]", f"{name}_sum"
+        if name not in variant.vectors:
+            if not per_step:
+                lines.append(f"scatter({row}, {total}, 0, 1, n, 0, n)")
+            continue
+        place = f"{name}_count, {name}_inner, lo, n)"
+        if per_step:
+            lines.append(f"if {name}_step != 0: scatter({row}, {total}, t * {name}_step, {place}")
+            lines.append(f"if {name}_step != 0: {total}[:n] = ZERO")
+        else:
+            lines.append(f"if {name}_step == 0: scatter({row}, {total}, 0, {place}")
+    return _indented(lines, 12 if per_step else 8)

@@ -1,0 +1,126 @@
+"""How the scan sees memory: a sequence as T rows of one dense order, coefficients as vectors.
+
+The scan is elementwise over everything but time, so any dense order (channels first, channels
+last) is taken as it lies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Vector", "dense_rows", "flat", "like_rows", "rows_like", "vector"]
+
+
+def dense_rows(x: Tensor) -> Tensor:
+    """``x`` itself if each step is dense in memory and steps do not overlap, else a copy.
+
+    A repeated image (time stride 0) stays as it is.
+    """
+    step = x.stride(0)
+    if _is_dense(x.shape[1:], x.stride()[1:]) and (step == 0 or step >= x[0].numel()):
+        return x
+    return x.contiguous()
+
+
+def _is_dense(shape: torch.Size, stride: tuple[int, ...]) -> bool:
+    expected = 1
+    for size, step in sorted(
+        ((n, s) for n, s in zip(shape, stride, strict=True) if n != 1), key=lambda pair: pair[1]
+    ):
+        if step != expected:
+            return False
+        expected *= size
+    return True
+
+
+def like_rows(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A new sequence with the dense order of ``x`` (which `dense_rows` returned)."""
+    size = x[0].numel()
+    return torch.empty_strided(
+        x.shape, (size, *x.stride()[1:]), dtype=dtype or x.dtype, device=x.device
+    )
+
+
+def rows_like(value: Tensor, x: Tensor) -> Tensor:
+    """``value`` in the dense order of ``x``: itself where it already is, else a copy.
+
+    Axes of size 1 have no order; a value repeated over time may stay so.
+    """
+    same = all(
+        n == 1 or a == b
+        for n, a, b in zip(x.shape[1:], value.stride()[1:], x.stride()[1:], strict=True)
+    )
+    step = value.stride(0)
+    if same and (step == 0 or step >= x[0].numel() or x.shape[0] == 1):
+        return value
+    return like_rows(x, value.dtype).copy_(value)
+
+
+def flat(x: Tensor) -> tuple[Tensor, int]:
+    """The memory behind a sequence of dense rows, and the distance from one step to the next."""
+    step = x.stride(0) if x.shape[0] > 1 else x[0].numel()
+    extent = step * (x.shape[0] - 1) + x[0].numel()
+    return x.as_strided((extent,), (1,)), step
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A coefficient in the order of ``x``: column m has ``values[(m // inner) % count]``.
+
+    ``values`` is ``[count]``, or ``[T * count]`` with ``step = count`` when it varies over time.
+    """
+
+    values: Tensor
+    count: int
+    inner: int
+    step: int
+    shape: tuple[int, ...]  # of the coefficient as `restore` rebuilds it
+    order: tuple[int, ...] | None  # strides of one full row, or None for a single axis
+
+    def restore(self, gradient: Tensor, like: Tensor) -> Tensor:
+        """A gradient laid out as ``values`` in the shape of the coefficient ``like``."""
+        if self.order is not None:
+            steps = gradient.numel() // self.count
+            gradient = gradient.as_strided(self.shape, (self.count, *self.order))[:steps]
+        return gradient.reshape(self.shape).sum_to_size(like.shape).to(like.dtype)
+
+
+def vector(value: Tensor, x: Tensor, dtype: torch.dtype) -> Vector:
+    """Lay a coefficient out for the kernels.
+
+    Args:
+        value: broadcasts to ``x[0]``, or to ``x`` if it has as many axes (its first is then time,
+            of size T or 1).
+        x: the sequence, from `dense_rows`.
+        dtype: of the values.
+
+    Raises:
+        ValueError: ``value`` does not broadcast to ``x``.
+    """
+    try:
+        torch.broadcast_shapes(value.shape, x.shape)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        raise ValueError(
+            f"a coefficient of shape {list(value.shape)} does not broadcast to the input "
+            f"{list(x.shape)}"
+        ) from None
+    full = value.reshape(*[1] * (x.dim() - value.dim()), *value.shape).to(dtype)
+    steps = full.shape[0]
+    wide = [axis for axis in range(1, x.dim()) if full.shape[axis] > 1]
+    if len(wide) <= 1:
+        count = full.shape[wide[0]] if wide else 1
+        inner = x.stride(wide[0]) if wide else x[0].numel()
+        order = None
+        values = full.reshape(-1)
+    else:
+        count, inner = x[0].numel(), 1
+        order = tuple(x.stride()[1:])
+        row = torch.empty_strided((steps, *x.shape[1:]), (count, *order), dtype=dtype)
+        values = row.to(x.device).copy_(full).as_strided((steps * count,), (1,))
+        full = full.expand(steps, *x.shape[1:])
+    return Vector(
+        values.contiguous(), count, inner, count if steps > 1 else 0, tuple(full.shape), order
+    )

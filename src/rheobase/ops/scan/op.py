@@ -1,0 +1,215 @@
+"""One entry to the neuron scan; the backend is chosen by where the tensors live.
+
+The fused kernels stand behind a PyTorch custom operator, so that eager calls, `torch.compile`
+(one graph, time not unrolled) and `torch.export` all reach them. Under a `torch.func` transform or
+forward-mode differentiation the plain reference runs instead, which those can see through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from rheobase._errors import unknown_name
+from rheobase.ops.scan.layout import dense_rows, like_rows
+from rheobase.ops.scan.reference import scan_reference
+from rheobase.ops.scan.spec import ScanSpec
+
+__all__ = ["available_backends", "scan", "use_backend"]
+
+Coefficients = Mapping[str, float | Tensor]
+
+_forced: str | None = None
+
+
+def scan(
+    x: Tensor,
+    u: Tensor | float,
+    spec: ScanSpec,
+    coefficients: Coefficients,
+    tap: Literal["h", "v"] | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Run a neuron over a sequence: charge, fire, reset at every step.
+
+    Args:
+        x: input current ``[T, ...]``, floating point, in any memory order.
+        u: the membrane before the first step, a number or ``[...]``.
+        spec: which neuron.
+        coefficients: a value for every name of ``spec.names``: a number, or a tensor that
+            broadcasts to ``x[0]`` or, with a leading axis of size T, to ``x``.
+        tap: also return a membrane sequence: "h" before firing, "v" after reset.
+
+    Returns:
+        spikes ``[T, ...]``; the last membrane ``[...]`` (no gradient flows into it); the tapped
+        membranes ``[T, ...]`` or None. Membranes are float32 for float16 and bfloat16 input.
+    """
+    if _needs_reference(x, u, coefficients):
+        spikes, h, v, last = scan_reference(x, u, spec, coefficients)
+        return spikes, last, {"h": h, "v": v, None: None}[tap]
+    first, rest = (u, 0.0) if isinstance(u, Tensor) else (None, u)
+    # An operator takes no list of numbers and tensors mixed: two lists, each with its names.
+    numbers = {n: v for n, v in coefficients.items() if not isinstance(v, Tensor)}
+    tensors = {n: v for n, v in coefficients.items() if isinstance(v, Tensor)}
+    spikes, last, membranes = _scan(
+        x, first, rest, spec.key, " ".join(numbers), list(numbers.values()),
+        " ".join(tensors), list(tensors.values()), tap or "",
+    )  # fmt: skip
+    return spikes, last, membranes if tap else None
+
+
+def available_backends() -> list[str]:
+    """The backends that can run on this machine, in the order of preference."""
+    names = ["cpu", "reference"]
+    return ["triton", *names] if torch.cuda.is_available() else names
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run every scan within the block on one backend: for conformance tests and comparisons.
+
+    Raises:
+        ValueError: no backend has that name.
+    """
+    global _forced
+    if name not in ("reference", "cpu", "triton"):
+        raise ValueError(unknown_name("backend", name, ["reference", "cpu", "triton"]))
+    before, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def _needs_reference(x: Tensor, u: Tensor | float, coefficients: Coefficients) -> bool:
+    if _forced == "reference":
+        return True
+    if isinstance(u, Tensor) and u.requires_grad:
+        return True
+    for name, value in coefficients.items():
+        if name.startswith("surrogate_") and isinstance(value, Tensor) and value.requires_grad:
+            return True
+    if x.device.type not in ("cpu", "cuda") or (x.device.type == "cpu" and x.dtype == torch.half):
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    return _transformed()
+
+
+def _transformed() -> bool:
+    """Whether a functorch transform or a forward-mode level is active."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or (
+        forward_ad._current_level >= 0
+    )
+
+
+def _backend(x: Tensor) -> ModuleType:
+    """The module with the kernels, imported when first needed: numba and Triton load slowly."""
+    name = _forced or ("triton" if x.is_cuda else "cpu")
+    return import_module(f"rheobase.ops.scan.{name}")
+
+
+def _ordered(
+    spec: ScanSpec,
+    number_names: str,
+    numbers: Sequence[float],
+    tensor_names: str,
+    tensors: Sequence[Tensor],
+) -> list[float | Tensor]:
+    """The coefficients' values in the order of ``spec.names``."""
+    values: dict[str, float | Tensor] = dict(zip(number_names.split(), numbers, strict=True))
+    values |= dict(zip(tensor_names.split(), tensors, strict=True))
+    missing = [name for name in spec.names if name not in values]
+    if missing:
+        raise ValueError(f"{spec.key} needs a value for {', '.join(missing)}")
+    return [values[name] for name in spec.names]
+
+
+@torch.library.custom_op("rheobase::scan", mutates_args=())
+def _scan(
+    x: Tensor,
+    u: Tensor | None,
+    rest: float,
+    spec: str,
+    number_names: str,
+    numbers: Sequence[float],
+    tensor_names: str,
+    tensors: Sequence[Tensor],
+    tap: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    x, kind = dense_rows(x), ScanSpec.from_key(spec)
+    values = _ordered(kind, number_names, numbers, tensor_names, tensors)
+    return _backend(x).forward(x, u, rest, kind, values, tap)  # type: ignore[no-any-return]
+
+
+@_scan.register_fake
+def _(x, u, rest, spec, number_names, numbers, tensor_names, tensors, tap):  # type: ignore[no-untyped-def]
+    compute = torch.float64 if x.dtype == torch.float64 else torch.float32
+    x = dense_rows(x)
+    membranes = like_rows(x, compute) if tap else x.new_empty(0, dtype=compute)
+    return like_rows(x), like_rows(x[:1], compute)[0], membranes
+
+
+@torch.library.custom_op("rheobase::scan_backward", mutates_args=())
+def _scan_backward(
+    g: Tensor,
+    g_tap: Tensor,
+    x: Tensor,
+    u: Tensor | None,
+    rest: float,
+    spec: str,
+    number_names: str,
+    numbers: Sequence[float],
+    tensor_names: str,
+    tensors: Sequence[Tensor],
+    tap: str,
+    wanted: str,
+) -> list[Tensor]:
+    x, kind = dense_rows(x), ScanSpec.from_key(spec)
+    values = _ordered(kind, number_names, numbers, tensor_names, tensors)
+    indices = [kind.names.index(name) for name in wanted.split()]
+    return _backend(x).backward(  # type: ignore[no-any-return]
+        g, g_tap, x, u, rest, kind, values, tap, indices
+    )
+
+
+@_scan_backward.register_fake
+def _(  # type: ignore[no-untyped-def]
+    g, g_tap, x, u, rest, spec, number_names, numbers, tensor_names, tensors, tap, wanted
+):
+    by_name = dict(zip(tensor_names.split(), tensors, strict=True))
+    gradients = [torch.empty_like(by_name[name]) for name in wanted.split()]
+    return [like_rows(dense_rows(x)), *gradients]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, u, rest, spec, number_names, numbers, tensor_names, tensors, tap = inputs
+    # The membranes are recomputed from the input, so nothing of size T is saved but the input.
+    ctx.save_for_backward(x, u, *tensors)
+    ctx.constants = (rest, spec, number_names, numbers, tensor_names)
+    ctx.tap = tap
+    pairs = zip(tensor_names.split(), tensors, strict=True)
+    ctx.wanted = [name for name, tensor in pairs if tensor.requires_grad]
+    ctx.mark_non_differentiable(output[1])
+
+
+def _gradients(ctx: Any, g: Tensor, g_last: Tensor, g_tap: Tensor) -> tuple[Any, ...]:
+    x, u, *tensors = ctx.saved_tensors
+    numbers, tensor_names = ctx.constants[-2:]
+    gx, *gradients = _scan_backward(
+        g, g_tap, x, u, *ctx.constants, tensors, ctx.tap, " ".join(ctx.wanted)
+    )
+    by_name = dict(zip(ctx.wanted, gradients, strict=True))
+    for_tensors = [by_name.get(name) for name in tensor_names.split()]
+    # An empty list is a tree of its own, which the gradients must mirror.
+    for_numbers: list[None] | None = None if numbers else []
+    return gx, None, None, None, None, for_numbers, None, for_tensors, None
+
+
+_scan.register_autograd(_gradients, setup_context=_save)

@@ -1,0 +1,87 @@
+"""The neuron scan in plain PyTorch: the one to read, and the one every kernel must agree with.
+
+Also what runs under `torch.func` transforms and forward-mode differentiation, where a fused
+kernel cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from rheobase.ops.scan.spec import ScanSpec
+
+__all__ = ["scan_reference"]
+
+Coefficients = Mapping[str, float | Tensor]
+
+
+def scan_reference(
+    x: Tensor, first: Tensor | float, spec: ScanSpec, coefficients: Coefficients
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Run the neuron over time, step by step.
+
+    Args:
+        x: input current ``[T, ...]``; float16 and bfloat16 are computed in float32.
+        first: the membrane before the first step, a number or ``[...]``.
+        spec: which neuron.
+        coefficients: a value for every name of ``spec.names``: a number, or a tensor that
+            broadcasts to ``x`` (a leading axis of size T varies over time).
+
+    Returns:
+        spikes ``[T, ...]`` in the dtype of ``x``; charged membranes ``h`` and membranes after
+        reset ``v``, both ``[T, ...]``; the last membrane ``[...]`` (all three in the dtype of
+        computation).
+    """
+    compute = x.to(torch.float32) if x.dtype in (torch.float16, torch.bfloat16) else x
+    charge, reset = spec.charge_functions, spec.reset_functions
+    u = first if isinstance(first, Tensor) else torch.full_like(compute[0], first)
+    spikes, charged, after = list[Tensor](), list[Tensor](), list[Tensor]()
+    # unbind, never x[t]: indexing under autograd makes the backward quadratic in T.
+    for t, x_t in enumerate(compute.unbind(0)):
+        at = {name: _at_step(value, t, compute) for name, value in coefficients.items()}
+        h = charge.value(u, x_t, *(at[n] for n in spec.charge_names))
+        s = _fire(h, spec, at)
+        u = reset.value(h, s.detach(), *(at[n] for n in spec.reset_names))
+        if not spec.detach_reset:
+            by_spike = reset.partials(h, s, *(at[n] for n in spec.reset_names))[1]
+            u = u + _gradient_only(s, by_spike)
+        spikes.append(s)
+        charged.append(h)
+        after.append(u)
+    stacked = torch.stack(spikes).to(x.dtype)
+    return stacked, torch.stack(charged), torch.stack(after), u
+
+
+def _at_step(value: float | Tensor, t: int, x: Tensor) -> float | Tensor:
+    """The coefficient of step t: tensors as deep as ``x`` have a time axis (of size T or 1)."""
+    if not isinstance(value, Tensor):
+        return value
+    value = value.to(x.dtype)
+    if value.dim() < x.dim():
+        return value
+    return value.select(0, t if value.shape[0] > 1 else 0)
+
+
+def _fire(h: Tensor, spec: ScanSpec, at: Coefficients) -> Tensor:
+    fire, surrogate = spec.fire_functions, spec.surrogate_functions
+    z = fire.argument(h, at["threshold"])
+    s: Tensor = fire.quantize(z.detach(), *(at[n] for n in spec.quantize_names))
+    parameters = [at[n] for n in spec.surrogate_names]
+    if any(isinstance(p, Tensor) and p.requires_grad for p in parameters):
+        if surrogate.primitive is None:
+            raise ValueError(
+                f"surrogate {spec.surrogate} has no closed primitive, so its parameters cannot "
+                "be learnt; pass them as numbers"
+            )
+        smooth: Tensor = surrogate.primitive(z, *parameters)
+        return s + (smooth - smooth.detach())
+    slope: Tensor = surrogate.derivative(z.detach(), *parameters)
+    return s + _gradient_only(z, slope)
+
+
+def _gradient_only(of: Tensor, slope: Tensor | float) -> Tensor:
+    """A tensor of zeros whose derivative by ``of`` is ``slope``: it changes gradients alone."""
+    return (of - of.detach()) * (slope.detach() if isinstance(slope, Tensor) else slope)

@@ -1,0 +1,260 @@
+"""What one step of a spiking neuron is: charge, fire, reset, each a scalar function.
+
+    h = charge(u, x, ...)            # the charged membrane
+    z = argument(h, threshold)       # how far above threshold
+    s = quantize(z, ...)             # the spike; its derivative is the surrogate's g(z)
+    u = reset(h, s, ...)             # the membrane kept for the next step
+
+The functions are written in the little language (`rheobase.ops.lang`); their further arguments
+are the neuron's coefficients, found by name. Each comes with its partial derivatives, from which
+the fused backward pass is made. A neuron is then data: one name from each table, and values for
+the coefficients (`rheobase.neurons`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+from rheobase.ops.lang import indicator, maximum, minimum, round
+from rheobase.surrogate import Surrogate, surrogate_class
+
+__all__ = ["CHARGES", "FIRES", "RESETS", "Charge", "Fire", "Reset", "ScanSpec"]
+
+Scalar = Any  # a float, a tensor, or a scalar of the compiled kernel
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Charge:
+    """``value(u, x, *coefficients) -> h``; ``partials`` of it by u, x and each coefficient.
+
+    Linear in u and x.
+    """
+
+    value: Function
+    partials: Function
+
+
+@dataclass(frozen=True)
+class Fire:
+    """``argument(h, threshold) -> z``, its ``partials`` by both, and ``quantize(z, ...) -> s``."""
+
+    argument: Function
+    partials: Function
+    quantize: Function
+
+
+@dataclass(frozen=True)
+class Reset:
+    """``value(h, s, *coefficients) -> u``; ``partials`` of it by h, s and each coefficient."""
+
+    value: Function
+    partials: Function
+
+
+def _relax(u: Scalar, x: Scalar, tau: Scalar, rest: Scalar) -> Scalar:
+    return u + (x - (u - rest)) / tau
+
+
+def _relax_partials(u: Scalar, x: Scalar, tau: Scalar, rest: Scalar) -> Scalar:
+    return 1.0 - 1.0 / tau, 1.0 / tau, -(x - (u - rest)) / (tau * tau), 1.0 / tau
+
+
+def _blend(u: Scalar, x: Scalar, rate: Scalar, rest: Scalar) -> Scalar:
+    return u + (x - (u - rest)) * rate
+
+
+def _blend_partials(u: Scalar, x: Scalar, rate: Scalar, rest: Scalar) -> Scalar:
+    return 1.0 - rate, rate, x - (u - rest), rate
+
+
+def _affine(u: Scalar, x: Scalar, decay: Scalar, gain: Scalar, bias: Scalar) -> Scalar:
+    return decay * u + gain * x + bias
+
+
+def _affine_partials(u: Scalar, x: Scalar, decay: Scalar, gain: Scalar, bias: Scalar) -> Scalar:
+    return decay, gain, u, x, 1.0
+
+
+def _leak_then_add(u: Scalar, x: Scalar, decay: Scalar, bias: Scalar) -> Scalar:
+    return u * decay + bias + x
+
+
+def _leak_then_add_partials(u: Scalar, x: Scalar, decay: Scalar, bias: Scalar) -> Scalar:
+    return decay, 1.0, u, 1.0
+
+
+def _integrate(u: Scalar, x: Scalar) -> Scalar:
+    return u + x
+
+
+def _integrate_partials(u: Scalar, x: Scalar) -> Scalar:
+    return 1.0, 1.0
+
+
+CHARGES: dict[str, Charge] = {
+    # u relaxes towards x with time constant tau: the field's LIF with decay_input=True.
+    "relax": Charge(_relax, _relax_partials),
+    # The same with a rate (1/tau) instead of tau: PLIF learns the rate.
+    "blend": Charge(_blend, _blend_partials),
+    # u decays, x is added whole: decay_input=False.
+    "leak": Charge(_leak_then_add, _leak_then_add_partials),
+    "integrate": Charge(_integrate, _integrate_partials),
+    # The general form h = a u + b_t x + c of which nearly every published neuron is a case.
+    "affine": Charge(_affine, _affine_partials),
+}
+
+
+def _difference(h: Scalar, threshold: Scalar) -> Scalar:
+    return h - threshold
+
+
+def _difference_partials(h: Scalar, threshold: Scalar) -> Scalar:
+    return 1.0, -1.0
+
+
+def _ratio(h: Scalar, threshold: Scalar) -> Scalar:
+    return h / threshold - 1.0
+
+
+def _ratio_partials(h: Scalar, threshold: Scalar) -> Scalar:
+    return 1.0 / threshold, -h / (threshold * threshold)
+
+
+def _potential(h: Scalar, threshold: Scalar) -> Scalar:
+    return h
+
+
+def _potential_partials(h: Scalar, threshold: Scalar) -> Scalar:
+    return 1.0, 0.0
+
+
+def _at_or_above(z: Scalar) -> Scalar:
+    return indicator(z >= 0.0, z)
+
+
+def _above(z: Scalar) -> Scalar:
+    return indicator(z > 0.0, z)
+
+
+def _count(z: Scalar, levels: Scalar) -> Scalar:
+    return round(minimum(maximum(z, 0.0), levels))
+
+
+FIRES: dict[str, Fire] = {
+    "at_or_above": Fire(_difference, _difference_partials, _at_or_above),
+    "above": Fire(_difference, _difference_partials, _above),
+    # z measured in thresholds: the surrogate's width then scales with the threshold (Diet-SNN).
+    "ratio_above": Fire(_ratio, _ratio_partials, _above),
+    # Several firing levels: the membrane rounded to 0..levels (I-LIF), half to even.
+    "count": Fire(_potential, _potential_partials, _count),
+}
+
+
+def _hard(h: Scalar, s: Scalar, v_reset: Scalar) -> Scalar:
+    return h * (1.0 - s) + v_reset * s
+
+
+def _hard_partials(h: Scalar, s: Scalar, v_reset: Scalar) -> Scalar:
+    return 1.0 - s, v_reset - h, s
+
+
+def _soft(h: Scalar, s: Scalar, threshold: Scalar) -> Scalar:
+    return h - s * threshold
+
+
+def _soft_partials(h: Scalar, s: Scalar, threshold: Scalar) -> Scalar:
+    return 1.0, -threshold, -s
+
+
+RESETS: dict[str, Reset] = {
+    "hard": Reset(_hard, _hard_partials),
+    "soft": Reset(_soft, _soft_partials),
+}
+
+
+def _further_arguments(function: Function, skip: int) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)[skip:]
+
+
+@dataclass(frozen=True)
+class ScanSpec:
+    """One kind of neuron: names from the tables, a surrogate, and what the reset's gradient does.
+
+    ``detach_reset`` cuts the gradient through the spike in the reset (and only that).
+    """
+
+    charge: str
+    fire: str
+    reset: str
+    surrogate: str
+    detach_reset: bool = False
+
+    @property
+    def key(self) -> str:
+        """One string that tells all of it, for an operator's argument: see `from_key`."""
+        path = "detached" if self.detach_reset else "attached"
+        return f"{self.charge}/{self.fire}/{self.reset}/{path}/{self.surrogate}"
+
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def from_key(key: str) -> ScanSpec:
+        """The spec that a key stands for."""
+        charge, fire, reset, path, surrogate = key.split("/")
+        return ScanSpec(charge, fire, reset, surrogate, detach_reset=path == "detached")
+
+    @property
+    def charge_functions(self) -> Charge:
+        """Charge and its partials."""
+        return CHARGES[self.charge]
+
+    @property
+    def fire_functions(self) -> Fire:
+        """Argument, its partials, and the quantiser."""
+        return FIRES[self.fire]
+
+    @property
+    def reset_functions(self) -> Reset:
+        """Reset and its partials."""
+        return RESETS[self.reset]
+
+    @property
+    def surrogate_functions(self) -> type[Surrogate]:
+        """The surrogate's class."""
+        return surrogate_class(self.surrogate)
+
+    @cached_property
+    def charge_names(self) -> tuple[str, ...]:
+        """The coefficients of charge, in its order."""
+        return _further_arguments(self.charge_functions.value, 2)
+
+    @cached_property
+    def quantize_names(self) -> tuple[str, ...]:
+        """The coefficients of the quantiser, in its order."""
+        return _further_arguments(self.fire_functions.quantize, 1)
+
+    @cached_property
+    def reset_names(self) -> tuple[str, ...]:
+        """The coefficients of reset, in its order."""
+        return _further_arguments(self.reset_functions.value, 2)
+
+    @cached_property
+    def surrogate_names(self) -> tuple[str, ...]:
+        """The parameters of the surrogate, in its order."""
+        return tuple(f"surrogate_{name}" for name in self.surrogate_functions.defaults)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Every coefficient of the neuron, each once, in the order of the kernels' arguments."""
+        ordered = (
+            *self.charge_names,
+            "threshold",
+            *self.quantize_names,
+            *self.reset_names,
+            *self.surrogate_names,
+        )
+        return tuple(dict.fromkeys(ordered))
