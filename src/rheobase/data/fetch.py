@@ -25,6 +25,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from rheobase._paths import cache_root
+
 __all__ = ["ChecksumError", "Source", "cache_folder", "fetch", "locked", "offline_folder"]
 
 
@@ -74,7 +76,7 @@ _HOW_TO_GET_CLIENT = {
 
 def cache_folder() -> Path:
     """Return the folder of downloaded and converted data, making it where needed."""
-    folder = Path(os.environ.get("RHEOBASE_CACHE") or "~/.cache/rheobase").expanduser() / "data"
+    folder = cache_root() / "data"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

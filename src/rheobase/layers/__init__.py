@@ -1,8 +1,16 @@
 """Layers shared by several model families."""
 
 from rheobase.layers.attention import SpikingSelfAttention
+from rheobase.layers.norm import ThresholdDependentBatchNorm2d
 from rheobase.layers.residual import sew_join
 from rheobase.layers.time import over_time, repeat
 from rheobase.layers.unit import ConvNormNeuron
 
-__all__ = ["ConvNormNeuron", "SpikingSelfAttention", "over_time", "repeat", "sew_join"]
+__all__ = [
+    "ConvNormNeuron",
+    "SpikingSelfAttention",
+    "ThresholdDependentBatchNorm2d",
+    "over_time",
+    "repeat",
+    "sew_join",
+]

@@ -1,0 +1,159 @@
+"""Conformance of the kernels with the reference, on the machine at hand.
+
+What `rheobase selftest` runs, and what the tests of this repository run.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rheobase.ops.scan import ScanSpec, available_backends, scan, use_backend
+from rheobase.ops.scan.spec import CHARGES, FIRES, RESETS
+from rheobase.surrogate import surrogates
+
+__all__ = ["Case", "Row", "cases", "check", "run"]
+
+# Relative to the largest gradient. Sums of a coefficient's gradient run in another order.
+_TOLERANCE = {
+    torch.float64: 1e-12,
+    torch.float32: 2e-5,
+    torch.bfloat16: 2e-2,
+    torch.float16: 3e-3,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kernel against the reference."""
+
+    backend: str
+    spec: str
+    dtype: str
+    layout: str
+    spikes_differ: int
+    worst_gradient: float
+    ok: bool
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kernel to check: which neuron, dtype, shape of the coefficients, and tap."""
+
+    spec: ScanSpec
+    dtype: torch.dtype
+    layout: str  # "number", "channel" or "step": how the coefficients vary
+    tap: str | None
+
+
+def cases(full: bool, dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
+    """Every neuron x surrogate x reset x dtype (``full``), or a few that cover each part once."""
+    if full:
+        names = [row.name for row in surrogates()]
+        kinds = itertools.product(CHARGES, FIRES, RESETS, (False, True), names, dtypes)
+        for i, (charge, fire, reset, detach, surrogate, dtype) in enumerate(kinds):
+            spec = ScanSpec(charge, fire, reset, surrogate, detach)
+            yield Case(spec, dtype, ("number", "channel", "step")[i % 3], (None, "h", "v")[i % 3])
+        return
+    first, *others = dtypes
+    yield Case(ScanSpec("blend", "at_or_above", "hard", "ATan", True), first, "number", None)
+    yield Case(ScanSpec("affine", "ratio_above", "soft", "Sigmoid"), first, "channel", "h")
+    yield Case(ScanSpec("leak", "above", "hard", "ATan"), first, "step", "v")
+    yield Case(
+        ScanSpec("integrate", "count", "soft", "StraightThrough", True), first, "number", "v"
+    )
+    for dtype in others:
+        yield Case(ScanSpec("relax", "at_or_above", "hard", "Sigmoid"), dtype, "channel", "v")
+
+
+def run(full: bool = False) -> Iterator[Row]:
+    """Check every fast backend of this machine, row by row (the full matrix takes long)."""
+    for backend in available_backends():
+        if backend == "reference":
+            continue
+        low = torch.float16 if backend == "triton" else torch.float64
+        device = "cuda" if backend == "triton" else "cpu"
+        for case in cases(full, (torch.float32, torch.bfloat16, low)):
+            yield check(case, backend, device)
+
+
+def check(case: Case, backend: str, device: str = "cpu") -> Row:
+    """One kernel against the reference in the same dtype: spikes equal, gradients to rounding."""
+    x, coefficients, weights = _problem(case, device)
+    spikes, gradients = _differentiate(case, x, coefficients, weights, backend)
+    expected, expected_gradients = _differentiate(case, x, coefficients, weights, "reference")
+    differ = int((spikes != expected).sum())
+    worst = max(_relative(a, b) for a, b in zip(gradients, expected_gradients, strict=True))
+    return Row(
+        backend=backend,
+        spec=case.spec.key,
+        dtype=str(case.dtype).removeprefix("torch."),
+        layout=case.layout,
+        spikes_differ=differ,
+        worst_gradient=worst,
+        ok=differ == 0 and worst <= _TOLERANCE[case.dtype],
+    )
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    scale = b.abs().max().clamp_min(torch.finfo(b.dtype).tiny)
+    return float(((a - b).abs().max() / scale).double())
+
+
+# Near the values of published neurons, away from powers of two.
+_TYPICAL = {
+    "tau": 1.7, "rest": -0.1, "rate": 0.6, "decay": 0.7, "gain": 0.9, "bias": 0.05,
+    "threshold": 0.8, "levels": 4.0, "v_reset": -0.1,
+}  # fmt: skip
+
+
+def _problem(case: Case, device: str) -> tuple[Tensor, dict[str, float | Tensor], list[Tensor]]:
+    """Input, coefficients and the weights of the loss. Columns span several blocks."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    shape = (6, 2, 3, 700)
+    x = (1.5 * draw(*shape)).to(case.dtype).to(device)
+    weights = [draw(*shape).to(case.dtype).to(device), draw(*shape).to(device)]
+    wide = {"number": (), "channel": (3, 1), "step": (6, 1, 1, 1)}[case.layout]
+    compute = torch.float64 if case.dtype == torch.float64 else torch.float32
+    coefficients: dict[str, float | Tensor] = {}
+    for name in case.spec.names:
+        if name.startswith("surrogate_"):
+            surrogate = case.spec.surrogate_functions
+            coefficients[name] = surrogate.defaults[name.removeprefix("surrogate_")]
+        elif name in ("levels", "v_reset", "rest") or case.layout == "number":
+            coefficients[name] = _TYPICAL[name]
+        else:
+            value = _TYPICAL[name] * (1.0 + 0.1 * draw(*wide).clamp(-2, 2))
+            coefficients[name] = value.to(compute).to(device)
+    return x, coefficients, weights
+
+
+def _differentiate(
+    case: Case,
+    x: Tensor,
+    coefficients: dict[str, float | Tensor],
+    weights: list[Tensor],
+    backend: str,
+) -> tuple[Tensor, list[Tensor]]:
+    """Spikes, and the gradients of a weighted sum by the input and every tensor coefficient."""
+    leaves = {
+        n: v.detach().clone().requires_grad_() if isinstance(v, Tensor) else v
+        for n, v in coefficients.items()
+    }
+    x = x.detach().clone().requires_grad_()
+    with use_backend(backend):
+        spikes, _, membranes = scan(x, -0.1, case.spec, leaves, case.tap)  # type: ignore[arg-type]
+        loss = (spikes * weights[0]).sum()
+        if membranes is not None:
+            loss = loss + (membranes * weights[1].to(membranes.dtype)).sum()
+        wanted = [x, *(v for v in leaves.values() if isinstance(v, Tensor))]
+        gradients = torch.autograd.grad(loss, wanted)
+    return spikes.detach(), list(gradients)

@@ -1,0 +1,196 @@
+"""The fused GPU kernels: compiled once per kind of neuron by Triton.
+
+The generated kernels import Triton, this module does so only to say what went wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rheobase.ops.scan.kernel_source import Variant
+from rheobase.ops.scan.layout import Vector, flat, like_rows, rows_like, vector
+from rheobase.ops.scan.spec import ScanSpec
+from rheobase.ops.scan.triton_source import backward_source, forward_source
+from rheobase.ops.translate import load_module
+
+__all__ = ["DTYPES", "backward", "forward"]
+
+DTYPES = {
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.bfloat16: "float32",
+    torch.float16: "float32",
+}
+"""The dtype of the arithmetic for each dtype of input."""
+
+# Columns of one program, and the warps that run it: four columns for each thread.
+_BLOCK, _WARPS = 512, 4
+
+Value = float | Tensor
+
+
+def forward(
+    x: Tensor, u: Tensor | None, rest: float, spec: ScanSpec, values: Sequence[Value], tap: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes ``[T, ...]``, last membrane ``[...]`` and the tapped membranes (or an empty tensor).
+
+    ``x`` has dense rows (`dense_rows`); ``u`` is the first membrane (None: ``rest``); ``values``
+    are in the order of ``spec.names``.
+
+    Raises:
+        ValueError: ``x`` is not on a GPU.
+    """
+    compute = _compute(x)
+    coefficients, kinds, _ = _coefficients(spec, values, x, wanted=())
+    kernel = _forward_kernel(Variant(spec, DTYPES[x.dtype], kinds, tap))
+    spikes, last = like_rows(x), like_rows(x[:1], compute)[0]
+    membranes = like_rows(x, compute) if tap else x.new_empty(0, dtype=compute)
+    data, x_step = flat(x)
+    _launch(kernel, x, x=data, x_step=x_step, spikes=spikes, first=_first(u, x), start=float(rest),
+            last=last, tap=membranes, **coefficients)  # fmt: skip
+    return spikes, last, membranes
+
+
+def backward(
+    g: Tensor,
+    g_tap: Tensor,
+    x: Tensor,
+    u: Tensor | None,
+    rest: float,
+    spec: ScanSpec,
+    values: Sequence[Value],
+    tap: str,
+    wanted: Sequence[int],
+) -> list[Tensor]:
+    """The gradient of ``x`` and of the coefficients whose indices are ``wanted``, in that order.
+
+    ``g`` and ``g_tap`` are the gradients of spikes and tapped membranes, in any layout.
+
+    Raises:
+        ValueError: ``x`` is not on a GPU.
+    """
+    compute = _compute(x)
+    coefficients, kinds, vectors = _coefficients(spec, values, x, wanted)
+    variant = Variant(spec, DTYPES[x.dtype], kinds, tap)
+    gx, charged = like_rows(x), like_rows(x, compute)
+    before = like_rows(x, compute) if variant.needs_before else charged
+    sums = [_sums(vectors[i], x) for i in wanted]
+    data, x_step = flat(x)
+    g_data, g_step = flat(rows_like(g, x))
+    g_tap_data, g_tap_step = flat(rows_like(g_tap, x)) if tap else (g_tap, 0)
+    outputs = {f"{spec.names[i]}_grad": s for i, s in zip(wanted, sums, strict=True)}
+    _launch(_backward_kernel(variant), x, g=g_data, g_step=g_step, g_tap=g_tap_data,
+            g_tap_step=g_tap_step, x=data, x_step=x_step, first=_first(u, x), start=float(rest),
+            gx=gx, charged=charged, before=before, **outputs, **coefficients)  # fmt: skip
+    gradients = []
+    for i, buffer in zip(wanted, sums, strict=True):
+        value = values[i]
+        assert isinstance(value, Tensor)
+        gradients.append(_gradient(buffer, vectors[i], value))
+    return [gx, *gradients]
+
+
+@cache
+def _forward_kernel(variant: Variant) -> Any:
+    return load_module("scan_triton_forward", forward_source(variant)).forward
+
+
+@cache
+def _backward_kernel(variant: Variant) -> Any:
+    return load_module("scan_triton_backward", backward_source(variant)).backward
+
+
+def _launch(kernel: Any, like: Tensor, **arguments: Any) -> None:
+    """Run a kernel over the columns of ``like``, on its device."""
+    _check_device(like)
+    size = like[0].numel()
+    with torch.cuda.device_of(like):
+        kernel[(_programs(size),)](
+            **arguments,
+            steps=like.shape[0],
+            size=size,
+            WIDE=size + _BLOCK > 2**31 - 1,
+            BLOCK=_BLOCK,
+            num_warps=_WARPS,
+            # A multiply and an add fused into one rounding would move h, and so spikes.
+            enable_fp_fusion=False,
+        )
+
+
+def _check_device(x: Tensor) -> None:
+    if x.is_cuda:
+        return
+    from triton import knobs
+
+    if not knobs.runtime.interpret:
+        raise ValueError(
+            f"the Triton backend runs on GPU tensors, got one on {x.device}; move it, or set "
+            "TRITON_INTERPRET=1 before Python starts to interpret the kernels (slowly, for tests)"
+        )
+
+
+def _compute(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _programs(size: int) -> int:
+    return (size + _BLOCK - 1) // _BLOCK
+
+
+def _coefficients(
+    spec: ScanSpec, values: Sequence[Value], x: Tensor, wanted: Sequence[int]
+) -> tuple[dict[str, Any], str, list[Vector | None]]:
+    """The kernels' arguments for the coefficients, their kinds, and the vectors' layouts.
+
+    A number in a tensor is passed as it lies ("p"): reading it here would wait for the GPU.
+    """
+    arguments: dict[str, Any] = {}
+    kinds, vectors = "", list[Vector | None]()
+    for i, (name, value) in enumerate(zip(spec.names, values, strict=True)):
+        laid = None
+        if not isinstance(value, Tensor):
+            kind = "s"
+            arguments[name] = float(value)
+        elif value.numel() == 1:
+            kind = "p"
+            arguments[f"{name}_ptr"] = value.to(x.device)
+        else:
+            kind, laid = "v", vector(value, x, _compute(x))
+            arguments |= {
+                f"{name}_ptr": laid.values,
+                f"{name}_count": laid.count,
+                f"{name}_inner": laid.inner,
+                f"{name}_timed": laid.step != 0,
+            }
+        kinds += kind.upper() if i in wanted else kind
+        vectors.append(laid)
+    return arguments, kinds, vectors
+
+
+def _first(u: Tensor | None, x: Tensor) -> Tensor | None:
+    """The first membranes in the dense order of ``x``."""
+    return None if u is None else rows_like(u.expand(x.shape[1:]).unsqueeze(0), x[:1])
+
+
+def _sums(laid: Vector | None, x: Tensor) -> Tensor:
+    """Room for a coefficient's gradient: one sum a program, or a value for each column (a step).
+
+    Every entry is written by one program alone, so the result does not depend on their order.
+    """
+    if laid is None:
+        return x.new_empty(_programs(x[0].numel()), dtype=_compute(x))
+    steps = x.shape[0] if laid.step else 1
+    return x.new_empty(steps, x[0].numel(), dtype=_compute(x))
+
+
+def _gradient(sums: Tensor, laid: Vector | None, like: Tensor) -> Tensor:
+    """The gradient in the shape of the coefficient ``like``."""
+    if laid is None:
+        return sums.sum(dtype=torch.float64).reshape(like.shape).to(like.device, like.dtype)
+    by_place = sums.view(len(sums), -1, laid.count, laid.inner)
+    return laid.restore(by_place.sum((1, 3), dtype=torch.float64).flatten(), like)

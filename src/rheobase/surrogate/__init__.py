@@ -1,0 +1,100 @@
+"""Surrogate gradients: what the derivative of a spike is taken to be.
+
+A spike is ``s = 1 if z >= 0 else 0`` (``z = h - v_threshold``); its derivative is zero almost
+everywhere, so training uses a ``g(z)`` in its place. Each class here is one ``g``: a scalar
+function in the little language of `rheobase.ops.lang`, from which every backend is made. Which
+``z`` it is given (``h - v_threshold`` or ``h / v_threshold - 1``) and whether a spike is fired at
+z = 0 is for the neuron to say, not for the surrogate.
+
+Two normalisations are in use, and each class says which is its own: *mass 1* (the integral of
+``g`` is 1, so a surrogate of any width passes the same total gradient) and *height 1*
+(``g(0) = 1``). `surrogates` lists all of them with both.
+
+A parameter is a constant, an `nn.Parameter` to be learnt, or a schedule that `set_progress` moves
+along in training.
+
+Not here, because they are not functions of z alone or rest on formulas still to be confirmed: the
+time-based gradient of hybrid STDB, STCA, LSG, the four alternatives of STBP, MPD-AGL, TrSG and
+LocalZO's sampled form come with issue direct-training. Not here at all, because they are slips of
+a library rather than surrogates: snnTorch's sign-changing ``triangular``, Norse's ``heavi_erfc``
+and ``heavi_tanh`` as released (`Erf` and `EvolvingTanh` are what they approximate).
+"""
+
+from rheobase.surrogate.algebraic import (
+    FakeNumericalGradient,
+    FastSigmoid,
+    NonzeroSignLogAbs,
+    QPseudoSpike,
+    SoftSign,
+    SuperSpike,
+)
+from rheobase.surrogate.base import (
+    Schedule,
+    Surrogate,
+    SurrogateRow,
+    Value,
+    surrogate_class,
+    surrogates,
+)
+from rheobase.surrogate.exponential import PeriodicExponential, PiecewiseExp, SingleExponential
+from rheobase.surrogate.fourier import SquarewaveFourierSeries
+from rheobase.surrogate.piecewise import (
+    S2NN,
+    Heaviside,
+    LeakyKReLU,
+    LinearDecay,
+    LogTailedReLU,
+    PiecewiseLeakyReLU,
+    PiecewiseQuadratic,
+    Rectangular,
+    StraightThrough,
+    Triangular,
+)
+from rheobase.surrogate.schedule import im_loss_schedule, set_progress
+from rheobase.surrogate.sigmoidal import (
+    ATan,
+    Dspike,
+    Erf,
+    EvolvingTanh,
+    Gaussian,
+    MultiGaussian,
+    Sigmoid,
+)
+
+__all__ = [
+    "S2NN",
+    "ATan",
+    "Dspike",
+    "Erf",
+    "EvolvingTanh",
+    "FakeNumericalGradient",
+    "FastSigmoid",
+    "Gaussian",
+    "Heaviside",
+    "LeakyKReLU",
+    "LinearDecay",
+    "LogTailedReLU",
+    "MultiGaussian",
+    "NonzeroSignLogAbs",
+    "PeriodicExponential",
+    "PiecewiseExp",
+    "PiecewiseLeakyReLU",
+    "PiecewiseQuadratic",
+    "QPseudoSpike",
+    "Rectangular",
+    "Schedule",
+    "Sigmoid",
+    "SingleExponential",
+    "SoftSign",
+    "SquarewaveFourierSeries",
+    "StraightThrough",
+    "SuperSpike",
+    "Surrogate",
+    "SurrogateRow",
+    "Triangular",
+    "Value",
+    "im_loss_schedule",
+    "set_progress",
+    "surrogate_class",
+    "surrogates",
+]

@@ -1,0 +1,53 @@
+"""Parameters that change in the course of training: schedules, and telling them how far it is."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from torch import nn
+
+from rheobase.surrogate.base import Schedule, Surrogate
+
+__all__ = ["im_loss_schedule", "set_progress"]
+
+
+def set_progress(module: nn.Module, fraction: float) -> None:
+    """Set the scheduled parameters of all surrogates in ``module`` for a point of training.
+
+    Args:
+        module: a network (or a single surrogate).
+        fraction: how much of training is done, 0 to 1; for epoch i of N, ``i / N``.
+
+    Raises:
+        ValueError: ``fraction`` is outside 0 to 1, or a schedule gives a value out of range.
+
+    >>> from rheobase.surrogate import EvolvingTanh
+    >>> surrogate = EvolvingTanh(k=lambda fraction: 1.0 + 9.0 * fraction)
+    >>> set_progress(surrogate, 0.5)
+    >>> surrogate
+    EvolvingTanh(k=5.5)
+    """
+    if not 0.0 <= fraction <= 1.0:
+        raise ValueError(f"fraction is how much of training is done, 0 to 1; got {fraction}")
+    for child in module.modules():
+        if isinstance(child, Surrogate):
+            for name, schedule in child.schedules.items():
+                child.assign(name, schedule(fraction))
+
+
+def im_loss_schedule(k_min: float, k_max: float) -> Schedule:
+    r"""The schedule of IM-Loss: slow at first, from ``k_min`` to ``k_max``.
+
+    :math:`K(f) = \frac{(10^f - 1)\,K_{max} + (10 - 10^f)\,K_{min}}{9}` at fraction f = i/N.
+    Source: Guo et al. 2022, IM-Loss.
+
+    >>> im_loss_schedule(1.0, 10.0)(1.0)
+    10.0
+    """
+    return partial(_im_loss, k_min=k_min, k_max=k_max)
+
+
+def _im_loss(fraction: float, k_min: float, k_max: float) -> float:
+    power = math.pow(10.0, fraction)
+    return ((power - 1.0) * k_max + (10.0 - power) * k_min) / 9.0
