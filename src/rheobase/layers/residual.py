@@ -7,8 +7,16 @@ from collections.abc import Callable
 from torch import Tensor
 
 from rheobase._errors import unknown_name
+from rheobase.ops.packed import largest, mark
 
 __all__ = ["SEW_JOINS", "sew_join"]
+
+# What the three do to the bounds of two marked spike tensors.
+_BOUNDS: dict[str, Callable[[int, int], int]] = {
+    "ADD": lambda branch, identity: branch + identity,
+    "AND": lambda branch, identity: branch * identity,
+    "IAND": lambda branch, identity: identity,
+}
 
 SEW_JOINS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ADD": lambda branch, identity: branch + identity,
@@ -34,4 +42,8 @@ def sew_join(branch: Tensor, identity: Tensor, connect: str) -> Tensor:
     """
     if connect not in SEW_JOINS:
         raise ValueError(unknown_name("SEW join", connect, SEW_JOINS))
-    return SEW_JOINS[connect](branch, identity)
+    joined = SEW_JOINS[connect](branch, identity)
+    of_branch, of_identity = largest(branch), largest(identity)
+    if of_branch is None or of_identity is None:
+        return joined
+    return mark(joined, _BOUNDS[connect](of_branch, of_identity))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from rheobase.ops.packed import largest, mark, saving_packed
 
 __all__ = ["over_time", "repeat"]
 
@@ -37,9 +39,15 @@ def over_time(x: Tensor, *modules: Callable[[Tensor], Tensor]) -> Tensor:
     if steps > 1 and x.stride(0) == 0:
         return repeat(_once(x.select(0, 0), steps, modules), steps)
     y = x.flatten(0, 1)
-    for module in modules:
+    # What the first module saves of spikes is kept as bits.
+    with saving_packed(x, y):
+        y = modules[0](y)
+    for module in modules[1:]:
         y = module(y)
-    return y.unflatten(0, (steps, -1))
+    y = y.unflatten(0, (steps, -1))  # type: ignore[no-untyped-call]
+    bound = largest(x)
+    pools = all(isinstance(module, nn.MaxPool2d) for module in modules)
+    return y if bound is None or not pools else mark(y, bound)
 
 
 def _once(y: Tensor, steps: int, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tensor:
@@ -67,5 +75,7 @@ def _normalise_copies(norm: _BatchNorm, y: Tensor, steps: int) -> Tensor:
         assert norm.num_batches_tracked is not None
         momentum = 1.0 / float(norm.num_batches_tracked)
     kept = (1.0 - momentum) * before
-    norm.running_var.copy_(kept + correction * (norm.running_var - kept))
+    # Through .data: batch norm has saved the buffer for its backward, which in training does not
+    # read it, but would refuse one that autograd saw change.
+    norm.running_var.data.copy_(kept + correction * (norm.running_var - kept))
     return out

@@ -7,6 +7,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
+from rheobase.ops.packed import mark
 from rheobase.ops.scan import ScanSpec, scan
 from rheobase.streaming import Stateful
 from rheobase.surrogate import ATan, Surrogate
@@ -113,6 +114,7 @@ class Neuron(Stateful):
         u = self.rest if carried is None else carried
         spikes, last, membrane = scan(x, u, self.spec, self.coefficients(x), tap)
         self.carry(last)
+        mark(spikes, largest=1)
         return spikes if membrane is None else (spikes, membrane)
 
     def extra_repr(self) -> str:

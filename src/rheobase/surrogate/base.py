@@ -57,6 +57,8 @@ class Surrogate(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "derivative" not in cls.__dict__:
+            return  # no surrogate of its own: `torch.export` wraps modules in subclasses
         arguments = inspect.signature(cls).parameters.values()
         cls.defaults = {a.name: a.default for a in arguments if a.kind is not a.VAR_KEYWORD}
         _CLASSES[cls.__name__] = cls

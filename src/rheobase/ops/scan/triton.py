@@ -109,7 +109,7 @@ def _launch(kernel: Any, like: Tensor, **arguments: Any) -> None:
     """Run a kernel over the columns of ``like``, on its device."""
     _check_device(like)
     size = like[0].numel()
-    with torch.cuda.device_of(like):
+    with torch.cuda.device_of(like):  # type: ignore[no-untyped-call]
         kernel[(_programs(size),)](
             **arguments,
             steps=like.shape[0],

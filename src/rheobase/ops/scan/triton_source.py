@@ -63,7 +63,7 @@ def atan(x):
     """The angle to (0, pi/4), halved twice by atan(a) = 2 atan(a / (1 + sqrt(1 + a^2))), then
     seven terms of the series."""
     size = tl.abs(x)
-    a = tl.where(size > 1.0, 1.0 / size, size)
+    a = tl.where(size > 1.0, 1.0 / tl.maximum(size, 1.0), size)
     a = a / (1.0 + tl.sqrt(1.0 + a * a))
     a = a / (1.0 + tl.sqrt(1.0 + a * a))
     q = a * a

@@ -1,0 +1,39 @@
+"""Checks at the door of vision networks."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from rheobase.layers import repeat
+
+__all__ = ["as_sequence"]
+
+
+def as_sequence(x: Tensor, *, steps: int, channels: int, divisor: int = 1) -> Tensor:
+    """An image ``[N, C, H, W]`` repeated over ``steps`` (lazily), or a sequence as it is.
+
+    Raises:
+        TypeError: ``x`` is not floating point.
+        ValueError: wrong rank or number of channels, empty, or sides not divisible.
+    """
+    if not x.is_floating_point():
+        raise TypeError(f"the network takes floating point input, got {x.dtype}; call x.float()")
+    shape = list(x.shape)
+    if x.dim() not in (4, 5):
+        raise ValueError(
+            f"the network takes images [N, C, H, W] or sequences [T, N, C, H, W], got {shape}; "
+            "a single image becomes x.unsqueeze(0)"
+        )
+    if 0 in x.shape:
+        raise ValueError(f"the network got an empty input, shape {shape}")
+    if x.shape[-3] != channels:
+        raise ValueError(
+            f"the network has {channels} input channels, the input {shape} has {x.shape[-3]}; "
+            f"build it with channels={x.shape[-3]}"
+        )
+    if x.shape[-2] % divisor or x.shape[-1] % divisor:
+        raise ValueError(
+            f"image sides must be multiples of the patch size {divisor}, got input {shape}; "
+            "resize the images, or build the network with another patch_size"
+        )
+    return repeat(x, steps) if x.dim() == 4 else x

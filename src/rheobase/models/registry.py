@@ -1,0 +1,139 @@
+"""The models by name: presets of the families, and how to build one with changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import Tensor, nn
+
+from rheobase._errors import unknown_name
+from rheobase.neurons import neuron_factory
+
+__all__ = ["Family", "Official", "create_model", "families", "list_models", "model_family"]
+
+MakeNeuron = Callable[..., nn.Module]
+
+# One module a family, each with a FAMILY; imported when a model is first asked for.
+_MODULES = (
+    "rheobase.models.spikformer",
+    "rheobase.models.spikformer_ann",
+    "rheobase.models.sew_resnet",
+)
+
+
+@dataclass(frozen=True)
+class Official:
+    """How the released checkpoints of one system become a network of a family.
+
+    Args:
+        config: the config from the official state dict and the official keyword arguments.
+        rename: our name of an official parameter or neuron; None where the official code never
+            uses it.
+    """
+
+    config: Callable[[Mapping[str, Tensor], Mapping[str, Any]], Any]
+    rename: Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family: a network class and its published configurations.
+
+    Args:
+        name: of the family.
+        network: ``network(config, make_neuron)``, or ``network(config)`` if it has no neurons.
+        presets: config by model name.
+        neuron: keyword arguments -> factory of the neuron the paper used; None: no neurons.
+        official: how released checkpoints load, by system id.
+    """
+
+    name: str
+    network: Callable[..., nn.Module]
+    presets: Mapping[str, Any]
+    neuron: Callable[..., MakeNeuron] | None = None
+    official: Mapping[str, Official] = field(default_factory=dict)
+
+    def build(
+        self,
+        config: Any,
+        neuron: str | MakeNeuron | None = None,
+        neuron_kwargs: Mapping[str, Any] | None = None,
+    ) -> nn.Module:
+        """The network of a config, with another neuron if one is given."""
+        if self.neuron is None:
+            if neuron is not None or neuron_kwargs:
+                raise ValueError(f"{self.name} has no spiking neurons: leave out neuron=")
+            return self.network(config)
+        options = dict(neuron_kwargs or {})
+        if neuron is None:
+            return self.network(config, self.neuron(**options))
+        return self.network(config, neuron_factory(neuron, **options))
+
+
+def families() -> list[Family]:
+    """All model families."""
+    return [importlib.import_module(module).FAMILY for module in _MODULES]
+
+
+def create_model(
+    name: str,
+    *,
+    neuron: str | MakeNeuron | None = None,
+    neuron_kwargs: Mapping[str, Any] | None = None,
+    **overrides: Any,
+) -> nn.Module:
+    """Build a registered model, with changes.
+
+    Args:
+        name: one of `list_models`.
+        neuron: class, factory or name of another neuron, which then has its own defaults; left
+            out, the model has the neuron of its paper.
+        neuron_kwargs: keyword arguments of the neuron (of the paper's too).
+        overrides: fields of the family's config, such as ``num_classes`` or ``T``.
+
+    Raises:
+        ValueError: unknown model, override or neuron (the nearest names are offered), or a value
+            that the config refuses.
+
+    >>> net = create_model("spikformer_mnist_2_64", T=2, neuron="plif")
+    >>> net.T
+    2
+    """
+    family = _family_of(name)
+    preset = family.presets[name]
+    fields = [f.name for f in dataclasses.fields(preset)]
+    for key in overrides:
+        if key not in fields:
+            raise ValueError(unknown_name(f"override of {name}", key, fields))
+    return family.build(dataclasses.replace(preset, **overrides), neuron, neuron_kwargs)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of registered models that match a shell pattern, sorted.
+
+    >>> list_models("spikformer_cifar10_*")
+    ['spikformer_cifar10_2_384', 'spikformer_cifar10_4_256', 'spikformer_cifar10_4_384']
+    """
+    names = (name for family in families() for name in family.presets)
+    return sorted(name for name in names if fnmatchcase(name, pattern))
+
+
+def model_family(name: str) -> str:
+    """The family that a model belongs to.
+
+    >>> model_family("sew_resnet18")
+    'sew_resnet'
+    """
+    return _family_of(name).name
+
+
+def _family_of(name: str) -> Family:
+    for family in families():
+        if name in family.presets:
+            return family
+    raise ValueError(unknown_name("model", name, list_models()))

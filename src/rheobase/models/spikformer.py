@@ -1,0 +1,312 @@
+"""Spikformer: the first spiking transformer trained directly.
+
+Zhou et al. 2023, "Spikformer: When Spiking Neural Network Meets Transformer", arXiv 2209.15425.
+The released code (ZK-Zhou/spikformer) is three different files, for ImageNet, CIFAR and event
+data. They are one network here, ``[T, N, C, H, W]`` from end to end: a layer on tokens is a 1x1
+convolution. What differs between them stands in the config.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from rheobase.layers import ConvNormNeuron, SpikingSelfAttention, over_time, sew_join
+from rheobase.models._inputs import as_sequence
+from rheobase.models.registry import Family, MakeNeuron, Official
+from rheobase.neurons import LIF, neuron_factory
+from rheobase.surrogate import Sigmoid
+
+__all__ = ["FAMILY", "PRESETS", "Block", "Mlp", "Spikformer", "SpikformerConfig", "Stem"]
+
+
+@dataclass(frozen=True)
+class SpikformerConfig:
+    """One Spikformer.
+
+    Args:
+        depth: number of blocks.
+        dim: number of channels of a token, a multiple of 8.
+        heads: attention heads; divides ``dim``.
+        image_size: side of the images it is meant for; any multiple of ``patch_size`` works.
+        channels: input channels.
+        num_classes: outputs.
+        T: time steps a static image is repeated for.
+        patch_size: pixels to a token's side: 1, 2, 4, 8 or 16; the last ``log2(patch_size)`` of
+            the four stages of the stem halve the image.
+        mlp_ratio: hidden width of the MLP over ``dim``.
+        scale: factor of the attention product (1/4 in the CIFAR10-DVS release).
+        token_layers: "linear" as in the CIFAR release (Q, K and V have biases; weights drawn
+            from a normal of deviation 0.02), or "conv" (no such biases, PyTorch's own draw).
+
+    Raises:
+        ValueError: sizes that do not divide each other.
+    """
+
+    depth: int
+    dim: int
+    heads: int
+    image_size: int = 32
+    channels: int = 3
+    num_classes: int = 10
+    T: int = 4
+    patch_size: int = 4
+    mlp_ratio: float = 4.0
+    scale: float = 0.125
+    token_layers: Literal["linear", "conv"] = "conv"
+
+    def __post_init__(self) -> None:
+        if min(self.depth, self.dim, self.heads, self.channels, self.num_classes, self.T) < 1:
+            raise ValueError(f"sizes must be positive, got {self}")
+        if self.dim % 8:
+            raise ValueError(f"dim must be a multiple of 8 (the stem starts at dim/8): {self.dim}")
+        if self.dim % self.heads:
+            raise ValueError(f"heads={self.heads} does not divide dim={self.dim}")
+        if self.patch_size not in (1, 2, 4, 8, 16):
+            raise ValueError(f"patch_size must be 1, 2, 4, 8 or 16, got {self.patch_size}")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size={self.image_size} is not a multiple of patch_size={self.patch_size}"
+            )
+        if self.token_layers not in ("linear", "conv"):
+            raise ValueError(f'token_layers must be "linear" or "conv", got {self.token_layers!r}')
+
+
+def spikformer_neuron(**kwargs: Any) -> MakeNeuron:
+    """The paper's neuron: LIF, tau 2, reset detached, sigmoid surrogate with alpha 4."""
+    defaults = {"tau": 2.0, "detach_reset": True, "surrogate": Sigmoid(4.0)}
+    return neuron_factory(LIF, **(defaults | kwargs))
+
+
+class Stem(nn.Module):
+    """Spiking patch splitting: four convolutions to tokens, and a relative position embedding."""
+
+    def __init__(self, config: SpikformerConfig, make_neuron: Callable[..., nn.Module]) -> None:
+        super().__init__()
+        dim = config.dim
+        widths = pairwise([config.channels, dim // 8, dim // 4, dim // 2, dim])
+        self.stages = nn.ModuleList(
+            ConvNormNeuron(a, b, make_neuron(), kernel_size=3) for a, b in widths
+        )
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.first_pooled = 4 - int(math.log2(config.patch_size))
+        self.position = ConvNormNeuron(dim, dim, make_neuron(), kernel_size=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, N, channels, H, W] -> [T, N, dim, H / patch, W / patch]``, of 0, 1 and 2."""
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i >= self.first_pooled:
+                x = over_time(x, self.pool)
+        return sew_join(self.position(x), x, "ADD")
+
+
+class Mlp(nn.Module):
+    """Two layers on every token."""
+
+    def __init__(self, dim: int, hidden: int, make_neuron: Callable[..., nn.Module]) -> None:
+        super().__init__()
+        self.fc1 = ConvNormNeuron(dim, hidden, make_neuron(), bias=True)
+        self.fc2 = ConvNormNeuron(hidden, dim, make_neuron(), bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, N, C, H, W]`` to spikes of the same shape."""
+        y: Tensor = self.fc2(self.fc1(x))
+        return y
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each added to a stream of small integers."""
+
+    def __init__(self, config: SpikformerConfig, make_neuron: Callable[..., nn.Module]) -> None:
+        super().__init__()
+        self.attn = SpikingSelfAttention(
+            config.dim,
+            config.heads,
+            make_neuron,
+            scale=config.scale,
+            qkv_bias=config.token_layers == "linear",
+        )
+        self.mlp = Mlp(config.dim, int(config.dim * config.mlp_ratio), make_neuron)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, N, C, H, W]`` to the same shape."""
+        x = sew_join(self.attn(x), x, "ADD")
+        return sew_join(self.mlp(x), x, "ADD")
+
+
+class Spikformer(nn.Module):
+    """Spikformer.
+
+    Args:
+        config: sizes.
+        make_neuron: makes each neuron, and is called with ``v_threshold=0.5`` for the one after
+            the attention product; default the paper's.
+
+    >>> import torch
+    >>> net = Spikformer(SpikformerConfig(depth=1, dim=16, heads=2))
+    >>> net(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([4, 2, 10])
+    """
+
+    def __init__(self, config: SpikformerConfig, make_neuron: MakeNeuron | None = None) -> None:
+        super().__init__()
+        make_neuron = make_neuron or spikformer_neuron()
+        self.config = config
+        self.T = config.T
+        self.stem = Stem(config, make_neuron)
+        self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
+        self.head = nn.Linear(config.dim, config.num_classes)
+        initialise(self, config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of every step; their mean over T is the paper's output.
+
+        Args:
+            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
+
+        Returns:
+            ``[T, N, num_classes]``.
+
+        Raises:
+            TypeError: ``x`` is not floating point.
+            ValueError: wrong rank, channels or image size, or an empty input.
+        """
+        x = self.stem(self._sequence(x))
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.head(x.mean((-2, -1)))
+        return logits
+
+    def attention_maps(self, x: Tensor) -> list[Tensor]:
+        """The attention map of every block, each ``[T, N, heads, tokens, tokens]``."""
+        x = self.stem(self._sequence(x))
+        maps = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            maps.append(block.attn.attention(x))
+            x = block(x)
+        return maps
+
+    def _sequence(self, x: Tensor) -> Tensor:
+        config = self.config
+        return as_sequence(x, steps=self.T, channels=config.channels, divisor=config.patch_size)
+
+
+def initialise(net: nn.Module, config: SpikformerConfig) -> None:
+    """The released initialisation: truncated normal for what is ``nn.Linear`` there."""
+    for module in net.modules():
+        if isinstance(module, nn.Linear) or (
+            config.token_layers == "linear"
+            and isinstance(module, nn.Conv2d)
+            and module.kernel_size == (1, 1)
+        ):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _imagenet(depth: int, dim: int) -> SpikformerConfig:
+    # 8 heads for every width: the released scripts say so (elsewhere 12 is said of 768).
+    return SpikformerConfig(depth, dim, 8, image_size=224, num_classes=1000, patch_size=16)
+
+
+def _cifar(depth: int, dim: int, num_classes: int) -> SpikformerConfig:
+    return SpikformerConfig(
+        depth, dim, heads=dim // 32, num_classes=num_classes, token_layers="linear"
+    )
+
+
+def _events(num_classes: int) -> SpikformerConfig:
+    return SpikformerConfig(
+        depth=2, dim=256, heads=16, image_size=128, channels=2, num_classes=num_classes,
+        T=16, patch_size=16, scale=0.25,
+    )  # fmt: skip
+
+
+PRESETS: dict[str, SpikformerConfig] = {
+    "spikformer_8_384": _imagenet(8, 384),
+    "spikformer_6_512": _imagenet(6, 512),
+    "spikformer_8_512": _imagenet(8, 512),
+    "spikformer_10_512": _imagenet(10, 512),
+    "spikformer_8_768": _imagenet(8, 768),
+    **{
+        f"spikformer_cifar{n}_{depth}_{dim}": _cifar(depth, dim, n)
+        for n in (10, 100)
+        for depth, dim in ((4, 256), (2, 384), (4, 384))
+    },
+    "spikformer_cifar10dvs_2_256": _events(10),
+    "spikformer_dvs128_2_256": _events(11),
+    # Not published: a small one for 28 x 28 digits.
+    "spikformer_mnist_2_64": SpikformerConfig(
+        depth=2, dim=64, heads=4, image_size=28, channels=1, token_layers="linear"
+    ),
+}
+
+
+# Released checkpoints. ``block1_conv`` ... is how the repository's first model.py spelt the stem.
+_NEVER_USED = re.compile(r"^(block\.\d+\.norm[12]|norm|pos_embed)(\.|$)")
+_PARTS = {"conv": "conv", "linear": "conv", "bn": "norm", "lif": "neuron"}
+_PART = "(conv|linear|bn|lif)"
+
+
+def _rename(key: str) -> str | None:
+    if _NEVER_USED.match(key):
+        return None
+    key = re.sub(r"^block\.", "blocks.", key)
+    key = key.replace("attn.attn_lif", "attn.neuron")
+    key = re.sub(rf"\.proj_{_PART}(\d)", lambda m: f".stages.{m[2]}.{_PARTS[m[1]]}", key)
+    key = re.sub(rf"embed\.proj_{_PART}", lambda m: f"embed.stages.0.{_PARTS[m[1]]}", key)
+    key = re.sub(
+        rf"embed\.block(\d)_{_PART}", lambda m: f"embed.stages.{int(m[1]) - 1}.{_PARTS[m[2]]}", key
+    )
+    key = re.sub(rf"\.rpe_{_PART}", lambda m: f".position.{_PARTS[m[1]]}", key)
+    key = re.sub(rf"\.(q|k|v|proj|fc1|fc2)_{_PART}", lambda m: f".{m[1]}.{_PARTS[m[2]]}", key)
+    return key.replace("patch_embed.", "stem.")
+
+
+def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SpikformerConfig:
+    ours = {name: value for key, value in weights.items() if (name := _rename(key)) is not None}
+    for needed in ("stem.stages.0.conv.weight", "blocks.0.mlp.fc1.conv.weight", "head.weight"):
+        if needed not in ours:
+            raise ValueError(f"not a Spikformer checkpoint: nothing in it is {needed}")
+    dim = ours["head.weight"].shape[1]
+    depth = 1 + max(int(name.split(".")[1]) for name in ours if name.startswith("blocks."))
+    cifar = "blocks.0.attn.q.conv.bias" in ours or "patch_embed.block1_conv.weight" in weights
+    patch_size = 4 if cifar else 16
+    known = [
+        p for p in PRESETS.values() if (p.dim, p.depth, p.patch_size) == (dim, depth, patch_size)
+    ]
+    heads = kwargs.get("num_heads", known[0].heads if known else None)
+    if heads is None:
+        raise ValueError("the weights do not tell the number of heads; give kwargs num_heads=...")
+    return SpikformerConfig(
+        depth=depth,
+        dim=dim,
+        heads=heads,
+        image_size=kwargs.get(
+            "img_size_h", 32 if cifar else 128 if "pos_embed" in weights else 224
+        ),
+        channels=ours["stem.stages.0.conv.weight"].shape[1],
+        num_classes=ours["head.weight"].shape[0],
+        T=kwargs.get("T", 4),
+        patch_size=patch_size,
+        mlp_ratio=ours["blocks.0.mlp.fc1.conv.weight"].shape[0] / dim,
+        scale=0.25 if "pos_embed" in weights else 0.125,
+        token_layers="linear" if "blocks.0.attn.q.conv.bias" in ours else "conv",
+    )
+
+
+FAMILY = Family(
+    "spikformer",
+    network=Spikformer,
+    presets=PRESETS,
+    neuron=spikformer_neuron,
+    official={"spikformer": Official(_config, _rename)},
+)

@@ -1,0 +1,116 @@
+"""Spikes kept for the backward pass as bits, and small integers as bytes.
+
+A convolution or linear layer saves its input to differentiate its weight. Where that input is
+spikes, one bit an element tells all of it: 1/32 of float32. `mark` notes on a tensor that its
+values are the integers 0 to ``largest``; `saving_packed` packs what autograd saves of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["largest", "mark", "saving_packed"]
+
+_MARK = "_rheobase_largest"
+_CACHE = "_rheobase_packed"
+
+
+def mark(x: Tensor, largest: int) -> Tensor:
+    """Note that the values of ``x`` are integers from 0 to ``largest``; returns ``x`` itself.
+
+    Of use to eager training only, so nothing is noted while PyTorch traces or needs no gradient.
+    """
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        setattr(x, _MARK, largest)
+    return x
+
+
+def largest(x: Tensor) -> int | None:
+    """The bound noted on ``x``, or None."""
+    if torch.compiler.is_compiling():
+        return None
+    return getattr(x, _MARK, None)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A dense tensor of small integers, as bits (``largest`` 1) or bytes, in its memory order."""
+
+    data: Tensor
+    bits: bool
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    def unpack(self) -> Tensor:
+        count = self.shape.numel()
+        flat = _unpack_bits(self.data, count) if self.bits else self.data
+        out = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=flat.device)
+        out.as_strided((count,), (1,)).copy_(flat)
+        return out
+
+
+@contextmanager
+def saving_packed(x: Tensor, folded: Tensor) -> Iterator[None]:
+    """Within the block, autograd saves ``folded`` packed, if ``x`` is marked.
+
+    Args:
+        x: the marked tensor; what is packed is kept on it, once for all its consumers.
+        folded: ``x`` as its consumer sees it, a view of the same memory.
+    """
+    bound = largest(x)
+    if bound is None or bound > 255 or not torch.is_grad_enabled() or not _is_dense(folded):
+        yield
+        return
+
+    def pack(saved: Tensor) -> Tensor | _Packed:
+        if saved.data_ptr() != folded.data_ptr() or saved.stride() != folded.stride():
+            return saved
+        packed: _Packed | None = getattr(x, _CACHE, None)
+        if packed is None or packed.shape != saved.shape:
+            packed = _pack(saved, bits=bound == 1)
+            setattr(x, _CACHE, packed)
+        return packed
+
+    def unpack(saved: Tensor | _Packed) -> Tensor:
+        return saved.unpack() if isinstance(saved, _Packed) else saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
+
+
+def _is_dense(x: Tensor) -> bool:
+    return x.is_contiguous() or (
+        x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def _pack(x: Tensor, bits: bool) -> _Packed:
+    flat = x.detach().as_strided((x.numel(),), (1,))
+    data = _pack_bits(flat) if bits else flat.to(torch.uint8)
+    return _Packed(data, bits, x.shape, x.stride(), x.dtype)
+
+
+def _pack_bits(flat: Tensor) -> Tensor:
+    """Eight elements to a byte, the first in the highest bit; the last byte is padded with 0."""
+    fired = flat != 0
+    if not fired.is_cuda:
+        return torch.from_numpy(np.packbits(fired.numpy()))
+    padded = torch.nn.functional.pad(fired, (0, -fired.numel() % 8)).view(-1, 8)
+    return (padded * _weights(flat.device)).sum(1, dtype=torch.uint8)
+
+
+def _unpack_bits(data: Tensor, count: int) -> Tensor:
+    if not data.is_cuda:
+        return torch.from_numpy(np.unpackbits(data.numpy(), count=count))
+    return (data.unsqueeze(1) & _weights(data.device)).ne(0).view(-1)[:count]
+
+
+def _weights(device: torch.device) -> Tensor:
+    return 2 ** torch.arange(7, -1, -1, dtype=torch.uint8, device=device)

@@ -1,0 +1,259 @@
+"""Hold a model to the numbers of its official implementation.
+
+`verify` builds the model that a golden names (see `rheobase.models.golden`), loads the official
+weights, and compares outputs, the firing rate of every neuron, and gradients, in float64.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rheobase.models.golden import Golden, NotBuilt, neuron_options, official_neuron, read_golden
+from rheobase.models.official import family_of_system, load_official
+from rheobase.models.registry import families
+from rheobase.surrogate import Surrogate
+
+__all__ = ["Check", "VerifyReport", "print_reports", "verify", "verify_many"]
+
+# Relative to the largest magnitude.
+FLOAT64_BOUND = 1e-9
+FLOAT32_BOUND = 1e-5
+GRADIENT_BOUND = 1e-6
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: an error (relative, or a count), and the bound that it must keep."""
+
+    name: str
+    error: float
+    bound: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the error keeps the bound."""
+        return self.error <= self.bound
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found.
+
+    Args:
+        name: of the golden.
+        system: id of the system.
+        status: "ok", "failed", or "not built" where the library lacks the system.
+        checks: every comparison made.
+        notes: what a reader should know, such as why it is not built.
+    """
+
+    name: str
+    system: str
+    status: Literal["ok", "failed", "not built"]
+    checks: list[Check] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything that the golden holds was compared and agrees."""
+        return self.status == "ok"
+
+    @property
+    def worst(self) -> float:
+        """The largest relative error of outputs and gradients; nan if none was compared."""
+        return self._worst("output", "gradient")
+
+    def _worst(self, *kinds: str) -> float:
+        errors = (check.error for check in self.checks if check.name.startswith(kinds))
+        return max(errors, default=math.nan)
+
+    def __str__(self) -> str:
+        lines = [f"{self.name} ({self.system}): {self.status}, worst error {self.worst:.1e}"]
+        lines += [f"  {note}" for note in self.notes]
+        lines += [
+            f"  {check.name}: error {check.error:.3g}, bound {check.bound:g}"
+            for check in self.checks
+            if not check.holds
+        ]
+        return "\n".join(lines)
+
+
+def verify(path: str | Path) -> VerifyReport:
+    """Compare one golden with our model.
+
+    Args:
+        path: an ``.npz`` file of format ``rheobase-model-golden/1``.
+
+    Raises:
+        ValueError: the file is not such a golden, or damaged, or its weights do not fit the model.
+        FileNotFoundError: there is no such file.
+    """
+    golden = read_golden(path)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            net = _build(golden)
+    except NotBuilt as why:
+        return VerifyReport(golden.name, golden.system, "not built", notes=[str(why)])
+    checks = [*_compare_neurons(golden, net), *_compare_numbers(golden, net)]
+    status: Literal["ok", "failed"] = "ok" if all(check.holds for check in checks) else "failed"
+    notes = [str(warning.message) for warning in caught]
+    return VerifyReport(golden.name, golden.system, status, checks, notes)
+
+
+def verify_many(paths: Iterable[str | Path]) -> list[VerifyReport]:
+    """`verify` of every path, in order."""
+    return [verify(path) for path in paths]
+
+
+def print_reports(reports: Sequence[VerifyReport]) -> None:
+    """Print a table of reports, what failed in each, and the worst error."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("golden", "system", "checks", "output", "gradients", "status")
+    for report in reports:
+        good = sum(check.holds for check in report.checks)
+        table.add_row(
+            report.name,
+            report.system,
+            f"{good}/{len(report.checks)}",
+            *(f"{report._worst(kind):.1e}" for kind in ("output", "gradient")),
+            report.status,
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    for report in reports:
+        if report.notes or not report.holds:
+            console.print(str(report), markup=False)
+    errors = [report.worst for report in reports if not math.isnan(report.worst)]
+    if errors:
+        console.print(f"worst error {max(errors):.1e}")
+
+
+def _build(golden: Golden) -> nn.Module:
+    if not any(golden.system in family.official for family in families()):
+        raise NotBuilt(f"the library has no system {golden.system} yet")
+    neuron, options = official_neuron(golden)
+    net = load_official(
+        golden.system, golden.weights(), golden.kwargs, neuron=neuron, neuron_kwargs=options
+    )
+    return net.double().eval()
+
+
+def _named(golden: Golden, net: nn.Module, name: str) -> nn.Module | None:
+    """Our neuron of an official name."""
+    ours = family_of_system(golden.system).official[golden.system].rename(name)
+    return None if ours is None else dict(net.named_modules()).get(ours)
+
+
+def _compare_neurons(golden: Golden, net: nn.Module) -> list[Check]:
+    """Whether every neuron has the constants that the golden records."""
+    checks = []
+    for name, record in golden.config.get("neurons", {}).items():
+        neuron = _named(golden, net, name)
+        if neuron is not None:
+            wrong = sum(
+                not _same(getattr(neuron, option, None), value)
+                for option, value in neuron_options(record).items()
+            )
+            checks.append(Check(f"constants of {name}", wrong, 0))
+    return checks
+
+
+def _same(ours: object, theirs: object) -> bool:
+    if isinstance(theirs, Surrogate):
+        return repr(ours) == repr(theirs)
+    if isinstance(ours, Tensor) and isinstance(theirs, float):
+        return math.isclose(float(ours), theirs, rel_tol=1e-6)
+    return ours == theirs
+
+
+def _compare_numbers(golden: Golden, net: nn.Module) -> list[Check]:
+    x = golden.tensor("input").requires_grad_()
+    theirs = golden.tensor("output")
+    with _spikes_recorded(golden, net) as spikes:
+        output = _call(net, x, theirs.dim())
+    checks = [Check("output", _relative_error(output, theirs), _output_bound(theirs))]
+    for name, rate in golden.rates.items():
+        checks.append(Check(f"spikes of {name}", _miscount(spikes.get(name), rate), 0))
+    if "output_single" in golden.arrays:
+        theirs = golden.tensor("output_single")
+        error = _relative_error(_call_singly(net, x, theirs.dim()), theirs)
+        checks.append(Check("output of single samples", error, _output_bound(theirs)))
+    if "grad_vector" in golden.arrays:
+        torch.autograd.backward((output * golden.tensor("grad_vector")).sum())
+    for key in golden.group("grad"):
+        gradient = x.grad if key == "input" else _parameter_gradient(golden, net, key)
+        error = _relative_error(gradient, golden.tensor(f"grad/{key}"))
+        checks.append(Check(f"gradient of {key}", error, GRADIENT_BOUND))
+    return checks
+
+
+def _call(net: nn.Module, x: Tensor, dims: int) -> Tensor:
+    """Event frames ``[B, T, C, H, W]`` become time first; outputs ``[B, K]`` are means over T."""
+    y: Tensor = net(x.transpose(0, 1) if x.dim() == 5 else x)
+    return y.mean(0) if dims == 2 else y
+
+
+@torch.no_grad()
+def _call_singly(net: nn.Module, x: Tensor, dims: int) -> Tensor:
+    return torch.cat([_call(net, sample.unsqueeze(0), dims) for sample in x], dim=-2)
+
+
+def _output_bound(theirs: Tensor) -> float:
+    """Numbers that all fit into float32 came from a float32 run, whatever they are stored in."""
+    return FLOAT32_BOUND if torch.equal(theirs, theirs.float().double()) else FLOAT64_BOUND
+
+
+@contextmanager
+def _spikes_recorded(golden: Golden, net: nn.Module) -> Iterator[dict[str, tuple[float, int]]]:
+    """The (sum, number of elements) of what each neuron of ``golden.rates`` puts out."""
+    spikes: dict[str, tuple[float, int]] = {}
+
+    def record(name: str, out: Tensor) -> None:
+        spikes[name] = (float(out.detach().sum()), out.numel())
+
+    handles = []
+    for name in golden.rates:
+        neuron = _named(golden, net, name)
+        if neuron is not None:
+            handles.append(
+                neuron.register_forward_hook(lambda _m, _in, out, name=name: record(name, out))
+            )
+    try:
+        yield spikes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _miscount(spikes: tuple[float, int] | None, rate: float) -> float:
+    """By how many spikes a neuron differs from the recorded rate; infinite if we lack it."""
+    if spikes is None:
+        return math.inf
+    total, size = spikes
+    return abs(total - round(rate * size))
+
+
+def _parameter_gradient(golden: Golden, net: nn.Module, key: str) -> Tensor | None:
+    name = family_of_system(golden.system).official[golden.system].rename(key)
+    return None if name is None else net.get_parameter(name).grad
+
+
+def _relative_error(ours: Tensor | None, theirs: Tensor) -> float:
+    """The largest difference over the largest magnitude; infinite if sizes differ."""
+    if ours is None or ours.numel() != theirs.numel():
+        return math.inf
+    difference = (ours.detach().reshape(theirs.shape) - theirs).abs().max()
+    error = float(difference / theirs.abs().max().clamp_min(torch.finfo(theirs.dtype).tiny))
+    return math.inf if math.isnan(error) else error

@@ -1,0 +1,80 @@
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from rheobase.layers import (
+    ConvNormNeuron,
+    SpikingSelfAttention,
+    ThresholdDependentBatchNorm2d,
+    repeat,
+    sew_join,
+)
+from rheobase.neurons import LIF, neuron_factory
+
+
+def test_sew_joins_follow_their_truth_tables():
+    branch, identity = torch.tensor(list(itertools.product((0.0, 1.0), repeat=2))).T
+    assert sew_join(branch, identity, "ADD").tolist() == [0, 1, 1, 2]
+    assert sew_join(branch, identity, "AND").tolist() == [0, 0, 0, 1]
+    assert sew_join(branch, identity, "IAND").tolist() == [0, 1, 0, 0]
+
+
+def test_unknown_join_offers_the_nearest():
+    with pytest.raises(ValueError, match=r"'NAND'.*'AND'"):
+        sew_join(torch.zeros(1), torch.zeros(1), "NAND")
+
+
+def test_unit_is_conv_then_norm_then_neuron():
+    unit = ConvNormNeuron(3, 4, LIF(), kernel_size=3, bias=True).eval()
+    x = torch.randn(5, 2, 3, 6, 6)
+    expected = unit.neuron(torch.stack([unit.norm(unit.conv(step)) for step in x]))
+    torch.testing.assert_close(unit(x), expected)
+
+
+def test_a_repeated_image_meets_the_first_convolution_once():
+    unit = ConvNormNeuron(3, 4, LIF(), kernel_size=3)
+    shapes = []
+    unit.conv.register_forward_hook(lambda _m, inputs, _out: shapes.append(inputs[0].shape[0]))
+    unit(repeat(torch.randn(2, 3, 6, 6), 4))
+    assert shapes == [2]
+
+
+@pytest.mark.parametrize("side", [2, 5], ids=["tokens < d", "tokens > d"])
+def test_attention_is_the_exact_integer_product_in_either_order(side):
+    torch.manual_seed(0)
+    heads, dim = 2, 16
+    attention = SpikingSelfAttention(dim, heads, neuron_factory("lif")).eval()
+    x = 4 * torch.randn(3, 2, dim, side, side)
+    seen = []
+    attention.neuron.register_forward_hook(lambda _m, inputs, _out: seen.append(inputs[0]))
+    assert attention(x).shape == x.shape
+
+    q, k, v = (
+        unit(x).reshape(3, 2, heads, dim // heads, side * side).mT
+        for unit in (attention.q, attention.k, attention.v)
+    )  # [T, N, heads, tokens, d], as in the paper
+    expected = (q.long().double() @ k.mT.double() @ v.double()) * 0.125
+    got = seen[0].reshape(3, 2, heads, dim // heads, side * side).mT
+    assert expected.max() > 0
+    assert torch.equal(got.double(), expected)
+    assert torch.equal(attention.attention(x), (q @ k.mT) * 0.125)
+
+
+def test_neuron_after_the_product_has_half_the_threshold():
+    attention = SpikingSelfAttention(16, 2, neuron_factory("lif", v_threshold=1.0))
+    thresholds = {n: m.v_threshold for n, m in attention.named_modules() if isinstance(m, LIF)}
+    assert thresholds.pop("neuron") == 0.5
+    assert set(thresholds.values()) == {1.0}
+
+
+def test_tdbn_is_batch_norm_times_the_threshold_without_its_bias():
+    norm, plain = ThresholdDependentBatchNorm2d(3, 0.5, alpha=0.5), nn.BatchNorm2d(3)
+    x = torch.randn(4, 3, 5, 5)
+    nn.init.constant_(norm.bias, 0.7)
+    for training in (True, False):
+        norm.train(training), plain.train(training)
+        torch.testing.assert_close(norm(x), 0.25 * plain(x) + 0.7)
+    assert norm.num_batches_tracked == 1
+    torch.testing.assert_close(norm.running_var, plain.running_var)

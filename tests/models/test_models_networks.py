@@ -1,0 +1,142 @@
+"""What every family promises: sequences in, every step out, streaming, training, clear errors."""
+
+from functools import cache
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_toys import small
+
+import rheobase
+from rheobase.neurons import IF, LIF, PLIF, Neuron
+
+STEPS = 6
+
+
+def test_every_step_comes_out(net, images):
+    assert net(images).shape == (net.T, 2, 10)
+    sequence = images.expand(5, *images.shape).clone()
+    assert net(sequence).shape == (5, 2, 10)
+
+
+def test_repeated_image_equals_the_same_frames(net, images):
+    net.eval().double()
+    images = images.double()
+    frames = torch.stack([images] * net.T)
+    torch.testing.assert_close(net(images), net(frames), rtol=1e-10, atol=1e-10)
+
+
+def test_neurons_fire(net, images):
+    rates = {}
+    for name, module in net.named_modules():
+        if isinstance(module, Neuron):
+            module.register_forward_hook(
+                lambda _m, _in, out, name=name: rates.update({name: out.detach().mean().item()})
+            )
+    net.eval()(images)
+    assert rates or net.T == 1
+    assert all(0 < rate < 1 for rate in rates.values()), rates
+
+
+@cache
+def streamed(family):
+    return small(family).eval().double()
+
+
+@pytest.mark.parametrize("family", ["spikformer", "spikformer_events", "sew_resnet"])
+@settings(max_examples=4, deadline=None)
+@given(cuts=st.sets(st.integers(1, STEPS - 1)), seed=st.integers(0, 2**16))
+def test_streaming_in_any_chunks_equals_one_call(family, cuts, seed):
+    net = streamed(family)
+    torch.manual_seed(seed)
+    side = net.config.image_size
+    x = torch.rand(STEPS, 1, net.config.channels, side, side, dtype=torch.float64)
+    with torch.no_grad(), rheobase.streaming(net):
+        pieces = [net(x[a:b]) for a, b in pairwise([0, *sorted(cuts), STEPS])]
+    with torch.no_grad():
+        torch.testing.assert_close(torch.cat(pieces), net(x), rtol=1e-9, atol=1e-9)
+
+
+def test_training_reaches_every_parameter_and_nothing_survives_a_call(net, images):
+    net.train()
+    for _ in range(2):
+        net.zero_grad()
+        net(images).mean(0).logsumexp(-1).sum().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    stem = next(net.parameters())
+    assert stem.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("neuron", ["if", "plif", PLIF, lambda **kw: LIF(tau=3.0, **kw)])
+@pytest.mark.parametrize("family", ["spikformer", "sew_resnet"])
+def test_the_neuron_is_one_argument(family, neuron):
+    net = small(family, neuron=neuron)
+    side = net.config.image_size
+    net(torch.rand(1, 3, side, side)).sum().backward()
+    kinds = {type(m) for m in net.modules() if isinstance(m, Neuron)}
+    assert kinds == {"if": {IF}, "plif": {PLIF}}.get(neuron, kinds)
+    if kinds == {PLIF}:
+        w = [p for name, p in net.named_parameters() if name.endswith(".w")]
+        assert len(w) == sum(isinstance(m, PLIF) for m in net.modules())
+        assert any(p.grad != 0 for p in w)
+
+
+def test_neuron_kwargs_reach_the_papers_own_neuron():
+    net = small("spikformer", neuron_kwargs={"tau": 3.0})
+    (neuron,) = {m for m in net.stem.stages[0].modules() if isinstance(m, Neuron)}
+    assert (neuron.tau, neuron.detach_reset, neuron.surrogate.alpha) == (3.0, True, 4.0)
+
+
+def test_bad_input_is_refused_with_the_remedy(net, images):
+    with pytest.raises(TypeError, match=r"int64.*\.float\(\)"):
+        net(images.long())
+    with pytest.raises(ValueError, match=r"unsqueeze"):
+        net(images[0])
+    with pytest.raises(ValueError, match="empty"):
+        net(images[:0])
+    channels = images.shape[1]
+    with pytest.raises(ValueError, match=f"{channels} input channels.*channels={channels + 1}"):
+        net(torch.cat([images, images[:, :1]], dim=1))
+
+
+@pytest.mark.parametrize("family", ["spikformer", "spikformer_ann"])
+def test_image_must_be_divisible_by_the_patch(family):
+    with pytest.raises(ValueError, match="patch size 4"):
+        small(family)(torch.rand(1, 3, 10, 8))
+
+
+@pytest.mark.parametrize("family", ["spikformer", "spikformer_ann"])
+def test_attention_maps_of_every_block(family):
+    net = small(family, depth=2).eval()
+    maps = net.attention_maps(torch.rand(2, 3, 8, 8))
+    assert [tuple(m.shape) for m in maps] == 2 * [(net.T, 2, 2, 4, 4)]
+    if family == "spikformer":
+        assert torch.equal(maps[0] * 8, (maps[0] * 8).round())
+    else:
+        torch.testing.assert_close(maps[0].sum(-1), torch.ones(1, 2, 2, 4))
+
+
+def test_the_twin_has_the_parameters_of_the_spikformer():
+    def shapes(net):
+        return sorted(tuple(p.shape) for p in net.parameters())
+
+    assert shapes(small("spikformer")) == shapes(small("spikformer_ann"))
+
+
+def test_the_twins_attention_is_the_softmax_of_its_maps():
+    attention = small("spikformer_ann").blocks[0].attn.eval()
+    x = torch.randn(1, 2, 32, 3, 3)
+    y = attention.attention(x) @ attention._split(attention.v(x))
+    torch.testing.assert_close(attention.proj(y.mT.reshape(x.shape)), attention(x))
+
+
+@pytest.mark.parametrize("connect", ["ADD", "AND", "IAND"])
+def test_sew_blocks_start_as_the_identity(connect):
+    net = small("sew_resnet", connect=connect)
+    fresh = type(net)(type(net.config)(18, connect=connect, num_classes=10))
+    spikes = (torch.rand(4, 2, 64, 4, 4) > 0.5).float()
+    assert torch.equal(fresh.layer1(spikes), spikes)

@@ -1,0 +1,91 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from rheobase.models import create_model, list_models, model_family
+
+# Published, without the parameters that the official code never uses; ResNets as torchvision's.
+PARAMETERS = {
+    "spikformer_8_384": 16_816_024,
+    "spikformer_6_512": 23_373_352,
+    "spikformer_8_512": 29_689_384,
+    "spikformer_10_512": 36_005_416,
+    "spikformer_8_768": 66_338_632,
+    "spikformer_cifar10_4_256": 4_155_178,
+    "spikformer_cifar10_2_384": 5_765_050,
+    "spikformer_cifar10_4_384": 9_324_730,
+    "spikformer_cifar10dvs_2_256": 2_566_666,
+    "sew_resnet18": 11_689_512,
+    "sew_resnet34": 21_797_672,
+    "sew_resnet50": 25_557_032,
+    "sew_resnet101": 44_549_160,
+    "sew_resnet152": 60_192_808,
+    "spiking_resnet18": 11_689_512,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_counts(name):
+    with torch.device("meta"):
+        net = create_model(name)
+    assert sum(p.numel() for p in net.parameters()) == PARAMETERS[name]
+
+
+def test_every_registered_model_builds():
+    with torch.device("meta"):
+        for name in list_models():
+            assert create_model(name).config.T >= 1, name
+
+
+def test_list_models_matches_shell_patterns():
+    assert list_models("sew_resnet*") == [f"sew_resnet{n}" for n in (101, 152, 18, 34, 50)]
+    assert list_models("no such") == []
+    assert set(list_models("spikformer_dvs*")) < set(list_models())
+
+
+def test_model_family():
+    assert model_family("spiking_resnet34") == "sew_resnet"
+    assert model_family("spikformer_ann_8_512") == "spikformer_ann"
+
+
+def test_unknown_names_offer_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'spikformer_8_512'"):
+        create_model("spikformer8_512")
+    with pytest.raises(ValueError, match=r"'num_class'.*'num_classes'"):
+        create_model("spikformer_8_512", num_class=10)
+    with pytest.raises(ValueError, match=r"'liff'.*'lif'"):
+        create_model("spikformer_8_512", neuron="liff")
+
+
+def test_a_network_without_neurons_refuses_one():
+    with pytest.raises(ValueError, match="no spiking neurons"):
+        create_model("spikformer_ann_mnist_2_64", neuron="lif")
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("spikformer_mnist_2_64", {"heads": 3}, "heads=3 does not divide dim=64"),
+        ("spikformer_mnist_2_64", {"dim": 60}, "multiple of 8"),
+        ("spikformer_mnist_2_64", {"patch_size": 3}, "patch_size must be"),
+        ("spikformer_mnist_2_64", {"image_size": 30}, "not a multiple of patch_size"),
+        ("spikformer_mnist_2_64", {"T": 0}, "positive"),
+        ("spikformer_mnist_2_64", {"token_layers": "dense"}, "token_layers"),
+        ("sew_resnet18", {"depth": 20}, "depth must be one of"),
+        ("sew_resnet18", {"connect": "OR"}, "unknown SEW join 'OR'"),
+        ("sew_resnet18", {"num_classes": 0}, "positive"),
+    ],
+)
+def test_configs_refuse_what_does_not_fit(name, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        create_model(name, **overrides)
+
+
+def test_importing_the_package_imports_no_model():
+    code = (
+        "import sys, rheobase; "
+        "sys.exit(any(name.startswith('rheobase.models.spikformer') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

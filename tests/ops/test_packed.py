@@ -1,0 +1,74 @@
+"""Spikes saved as bits: the same gradients, less memory."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rheobase.layers import over_time, sew_join
+from rheobase.neurons import LIF
+from rheobase.ops.packed import _pack, largest, mark
+
+
+class _Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lif = LIF()
+        self.a = nn.Conv2d(3, 8, 3, padding=1)
+        self.b = nn.Conv2d(8, 8, 3, padding=1)
+        self.c = nn.Conv2d(8, 8, 1)
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = over_time(self.lif(over_time(x, self.a)), self.pool)
+        branches = [self.lif(over_time(x, layer)) for layer in (self.b, self.c)]
+        stream = sew_join(sew_join(branches[0], x, "ADD"), branches[1], "ADD")
+        assert largest(stream) == 3
+        return over_time(stream, self.c)
+
+
+def _saved(net: nn.Module, x: Tensor, packed: bool, monkeypatch) -> tuple[int, list[Tensor]]:
+    """Bytes that autograd keeps for the backward pass, and the gradients."""
+    if not packed:
+        monkeypatch.setattr("rheobase.ops.packed.largest", lambda x: None)
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+        y = net(x)
+    gradients = torch.autograd.grad(y.square().sum(), list(net.parameters()))
+    return sum(kept.values()), list(gradients)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_gradients_are_the_same(channels_last: bool, monkeypatch) -> None:
+    torch.manual_seed(0)
+    net, x = _Net(), torch.rand(4, 2, 3, 16, 16) * 3
+    if channels_last:
+        x = x.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (4, 2))
+    less, gradients = _saved(net, x, True, monkeypatch)
+    more, expected = _saved(net, x, False, monkeypatch)
+    assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
+    # No longer dense: the input of the pool (8 x 16 x 16) and those of the two convolutions on the
+    # pooled spikes (one tensor) and on their sum (8 x 8 x 8 each), at 8 images of 8 channels.
+    assert more - less >= 4 * 8 * 8 * (2 * 8 * 8)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 1000])
+def test_packing_and_back(count: int) -> None:
+    torch.manual_seed(count)
+    for values, bits in ((torch.randint(0, 2, (count,)), True), (torch.arange(count) % 256, False)):
+        x = values.to(torch.bfloat16 if bits else torch.float32)
+        packed = _pack(x, bits=bits)
+        assert packed.data.nbytes == (-(-count // 8) if bits else count)
+        assert torch.equal(packed.unpack(), x)
+        assert packed.unpack().dtype == x.dtype
+
+
+def test_marks_are_for_training_only() -> None:
+    x = torch.ones(3)
+    with torch.no_grad():
+        assert largest(mark(x, 1)) is None
+    assert largest(mark(x, 1)) == 1

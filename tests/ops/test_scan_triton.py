@@ -1,0 +1,300 @@
+"""The Triton kernels without a GPU: interpreted against the reference, and compiled to PTX.
+
+Both run this file as a script: whether Triton interprets is settled when it makes a kernel.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from rheobase.ops.scan import ScanSpec, scan, scan_reference, use_backend
+from rheobase.ops.scan.spec import CHARGES, RESETS
+from rheobase.surrogate import Surrogate, surrogates
+
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed"
+)
+
+
+@needs_triton
+@pytest.mark.parametrize("name", ["interpret", "compile_neurons"])
+def test_without_gpu(name: str, tmp_path: Path) -> None:
+    run_script(name, tmp_path)
+
+
+@needs_triton
+@pytest.mark.long
+def test_every_surrogate_compiles(tmp_path: Path) -> None:
+    run_script("compile_surrogates", tmp_path)
+
+
+@needs_triton
+def test_tensor_on_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from triton import knobs
+
+    monkeypatch.setattr(knobs.runtime, "interpret", False)
+    with use_backend("triton"), pytest.raises(ValueError, match="GPU tensors, got one on cpu"):
+        scan(torch.ones(2, 3), 0.0, LIF, coefficients(LIF, "number"))
+
+
+def run_script(name: str, cache: Path) -> None:
+    environment = {
+        **os.environ,
+        "RHEOBASE_CACHE": str(cache),
+        "TRITON_CACHE_DIR": str(cache / "triton"),
+        "TRITON_INTERPRET": str(int(name == "interpret")),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, __file__, name]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# What is checked.
+
+LIF = ScanSpec("blend", "at_or_above", "hard", "ATan", detach_reset=True)
+DIVIDES = ScanSpec("relax", "ratio_above", "soft", "Sigmoid")
+AFFINE = ScanSpec("affine", "above", "soft", "Sigmoid")
+
+TYPICAL = {
+    "tau": 1.7, "rest": -0.1, "rate": 0.6, "decay": 0.7, "gain": 0.9, "bias": 0.05,
+    "threshold": 0.8, "levels": 4.0, "v_reset": -0.1,
+}  # fmt: skip
+
+# Part of a block of columns, and a whole block followed by a part.
+STEPS, NARROW, SHAPE = 3, (2, 3, 40), (2, 3, 100)
+LAYOUTS: dict[str, tuple[int, ...]] = {
+    "scalar": (), "channel": (3, 1), "plane": (3, 1, 1), "full": SHAPE, "step": (STEPS, 1, 1, 1)
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    spec: ScanSpec
+    x: Tensor
+    coefficients: dict[str, float | Tensor]
+    u: float | Tensor = -0.1
+    tap: Literal["h", "v"] | None = None
+
+
+def cases() -> Iterator[Case]:
+    kinds = itertools.product(CHARGES, RESETS, (False, True), ("at_or_above", "above"))
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    slopes = ("ATan", "Sigmoid", "Rectangular", "Triangular", "FastSigmoid")
+    layouts = ("number", "scalar", "channel", "step")
+    taps: tuple[Literal["h", "v"] | None, ...] = (None, "h", "v")
+    for i, (charge, reset, detach, fire) in enumerate(kinds):
+        spec = ScanSpec(charge, fire, reset, slopes[i % 5], detach)
+        x = draw(STEPS, *NARROW, dtype=dtypes[i % 3])
+        layout, tap = layouts[i % 4], taps[i // 3 % 3]
+        yield Case(layout, spec, x, coefficients(spec, layout), tap=tap)
+    x = draw(STEPS, *SHAPE)
+    repeated = x[:1].expand(STEPS, *SHAPE)
+    channels_last = draw(STEPS, 2, 4, 5, 3, dtype=torch.float64).transpose(2, 4)
+    in_time = coefficients(AFFINE, "number") | {"gain": draw(STEPS, 1, 1, 1).requires_grad_()}
+    all_names = ScanSpec("affine", "count", "soft", EVERY_NAME)
+    yield Case("carried u", LIF, x, coefficients(LIF, "scalar"), u=draw(*SHAPE), tap="h")
+    yield Case("repeated x", LIF, repeated, coefficients(LIF, "scalar"), tap="v")
+    yield Case("vectors of all columns", AFFINE, x, coefficients(AFFINE, "full"))
+    yield Case("channels last", AFFINE, channels_last, coefficients(AFFINE, "plane"), tap="v")
+    yield Case("gain of each step", AFFINE, x, in_time)
+    yield Case("divisions", DIVIDES, x, coefficients(DIVIDES, "channel"))
+    yield Case("all names", all_names, 2.0 * x, coefficients(all_names, "channel"))
+
+
+def draw(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return (1.5 * torch.randn(*shape)).to(dtype)
+
+
+def coefficients(spec: ScanSpec, layout: str) -> dict[str, float | Tensor]:
+    values: dict[str, float | Tensor] = {}
+    for name in spec.names:
+        if name.startswith("surrogate_"):
+            defaults = spec.surrogate_functions.defaults
+            values[name] = defaults[name.removeprefix("surrogate_")]
+        elif layout == "number" or name == "levels":
+            values[name] = TYPICAL[name]
+        else:
+            spread = 1.0 + 0.1 * torch.randn(LAYOUTS[layout]).clamp(-2, 2)
+            values[name] = (TYPICAL[name] * spread).requires_grad_()
+    return values
+
+
+EVERY_NAME = "EveryName"
+
+
+def define_every_name() -> None:
+    """A surrogate of the whole language. Defined by a script alone: it enters the registry."""
+    from rheobase.ops.lang import (  # noqa: I001
+        abs, atan, cos, erf, exp, floor, log, pi, round, sign, sin, tanh, where
+    )  # fmt: skip
+
+    class EveryName(Surrogate):
+        def __init__(self, a: float = 0.7) -> None:
+            super().__init__(a=a)
+
+        @staticmethod
+        def derivative(z: Any, a: Any) -> Any:
+            bent = atan(z) + tanh(a * z) + tanh(0.1 * z) + erf(z) + sin(z) * cos(a * z)
+            stepped = round(4.0 * z) + round(z + 0.5 - z) - floor(z) + sign(z)
+            return where(z < a, bent, stepped) + log(1.0 + abs(z)) + exp(-z * z) / pi
+
+    assert EveryName.__name__ == EVERY_NAME
+
+
+# The kernels interpreted.
+
+# Relative to the largest, or to 1: a sum may cancel. The interpreter truncates to bfloat16.
+TOLERANCE = {
+    torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2
+}  # fmt: skip
+
+Outcome = tuple[list[Tensor], list[Tensor]]
+"""Spikes, last membranes and tapped ones; gradients of x and of the coefficients."""
+
+
+def interpret() -> None:
+    torch.manual_seed(0)
+    define_every_name()
+    failed = 0
+    print("values that differ; worst gradient in units of the tolerance; case")
+    for case in cases():
+        differ, worst = compare(case)
+        failed += bool(differ or not worst <= 1.0)
+        print(f"{differ:4} {worst:8.4f}  {case.spec.key} {case.x.dtype} {case.tap} {case.name}")
+    sys.exit(failed)
+
+
+def compare(case: Case) -> tuple[int, float]:
+    g, g_tap = torch.randn(case.x.shape).to(case.x.dtype), torch.randn(case.x.shape)
+    g_tap = g_tap.to(torch.promote_types(case.x.dtype, torch.float32))
+    # The operator gives float16 on a CPU to the reference.
+    run = by_hand if case.x.dtype == torch.float16 else by_operator
+    values, gradients = run(case, g, g_tap)
+    expected, expected_gradients = by_reference(case, g, g_tap)
+    differ = sum(int((a != b).sum()) for a, b in zip(values, expected, strict=True))
+    worst = 0.0
+    for a, b in zip(gradients, expected_gradients, strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        error = (a - b).abs().max() / b.abs().max().clamp_min(1.0)
+        worst = max(worst, float(error) / TOLERANCE[a.dtype])
+    return differ, worst
+
+
+def by_reference(case: Case, g: Tensor, g_tap: Tensor) -> Outcome:
+    x = case.x.detach().requires_grad_()
+    spikes, h, v, last = scan_reference(x, case.u, case.spec, case.coefficients)
+    return differentiate(case, x, spikes, last, {"h": h, "v": v, None: None}[case.tap], g, g_tap)
+
+
+def by_operator(case: Case, g: Tensor, g_tap: Tensor) -> Outcome:
+    x = case.x.detach().requires_grad_()
+    with use_backend("triton"):
+        spikes, last, tapped = scan(x, case.u, case.spec, case.coefficients, case.tap)
+        assert "rheobase_scan" in type(spikes.grad_fn).__name__
+        return differentiate(case, x, spikes, last, tapped, g, g_tap)
+
+
+def differentiate(
+    case: Case, x: Tensor, spikes: Tensor, last: Tensor, tapped: Tensor | None, g: Tensor,
+    g_tap: Tensor,
+) -> Outcome:  # fmt: skip
+    leaves = [x, *(v for v in case.coefficients.values() if isinstance(v, Tensor))]
+    if tapped is None:
+        return [spikes, last], list(torch.autograd.grad(spikes, leaves, g))
+    gradients = torch.autograd.grad([spikes, tapped], leaves, [g, g_tap])
+    return [spikes, last, tapped], list(gradients)
+
+
+def by_hand(case: Case, g: Tensor, g_tap: Tensor) -> Outcome:
+    from rheobase.ops.scan import triton
+
+    values = [case.coefficients[n] for n in case.spec.names]
+    wanted = [i for i, v in enumerate(values) if isinstance(v, Tensor)]
+    assert isinstance(case.u, float)
+    common = (case.x, None, case.u, case.spec, values, case.tap or "")
+    spikes, last, tapped = triton.forward(*common)
+    gradients = triton.backward(g, g_tap, *common, wanted)
+    return [spikes, last, tapped] if case.tap else [spikes, last], gradients
+
+
+# The kernels compiled, each by calling the backend where a launch only compiles.
+
+
+class CompileOnly:
+    """What Triton asks of a GPU's driver in order to compile for it, and the PTX of each launch."""
+
+    def __init__(self, capability: int) -> None:
+        from triton.runtime import JITFunction, driver
+
+        from rheobase.ops.scan import triton as backend
+
+        self.capability = capability
+        self.fusion: bool | None = None  # None: as the backend says
+        self.ptx: list[str] = []
+        driver.set_active(self)
+        JITFunction.__getitem__ = lambda kernel, grid: lambda **a: self.launch(kernel, grid, a)
+        backend._check_device = lambda x: None
+
+    def launch(self, kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any]) -> None:
+        if self.fusion is not None:
+            arguments["enable_fp_fusion"] = self.fusion
+        compiled = kernel.warmup(grid=grid, **arguments)
+        assert compiled.asm["cubin"]
+        self.ptx.append(compiled.asm["ptx"])
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", self.capability, 32)
+
+    def get_current_device(self) -> int:
+        return self.capability
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def neuron(self, spec: ScanSpec, dtype: torch.dtype, layout: str) -> tuple[str, str]:
+        """The PTX of a neuron's forward and backward pass."""
+        by_hand(Case("", spec, torch.zeros(STEPS, *SHAPE, dtype=dtype), coefficients(spec, layout)),
+                torch.zeros(STEPS, *SHAPE, dtype=dtype), torch.zeros(0))  # fmt: skip
+        return self.ptx[-2], self.ptx[-1]
+
+
+def compile_neurons() -> None:
+    for capability in (80, 90):
+        gpu = CompileOnly(capability)
+        for dtype in (torch.float32, torch.bfloat16):
+            for ptx in gpu.neuron(LIF, dtype, "number"):
+                assert f".target sm_{capability}" in ptx and "fma." not in ptx
+    forward, _ = gpu.neuron(DIVIDES, torch.float32, "step")
+    assert "div.rn.f32" in forward and "div.full.f32" not in forward
+    assert "fma." not in gpu.neuron(AFFINE, torch.float16, "channel")[0]
+    gpu.fusion = True
+    assert "fma." in gpu.neuron(AFFINE, torch.float16, "scalar")[0]
+
+
+def compile_surrogates() -> None:
+    define_every_name()
+    gpu = CompileOnly(90)
+    for row in surrogates():
+        print(row.name)
+        for dtype in (torch.float32, torch.float64):
+            gpu.neuron(ScanSpec("leak", "above", "hard", row.name), dtype, "number")
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()

@@ -1,0 +1,135 @@
+"""Models held to the numbers of their official implementations.
+
+``RHEOBASE_GOLDENS`` names another folder of goldens; what the library does not have yet is
+skipped, with the reason, never passed.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rheobase.layers import ThresholdDependentBatchNorm2d, over_time, repeat
+from rheobase.models import create_model, list_models, model_family
+from rheobase.models.registry import families
+from rheobase.models.sew_resnet import BasicBlock, sew_neuron
+from rheobase.verify import verify
+
+pytestmark = pytest.mark.golden
+
+GOLDENS = Path(os.environ.get("RHEOBASE_GOLDENS", Path(__file__).parent / "goldens"))
+
+
+def files(pattern: str) -> list:
+    return [pytest.param(path, id=path.stem) for path in sorted(GOLDENS.glob(pattern))]
+
+
+@pytest.mark.parametrize("path", files("models/*.npz"))
+def test_model_gives_the_official_outputs_rates_and_gradients(path):
+    report = verify(path)
+    if report.status == "not built":
+        pytest.skip(f"not yet built: {report.system} ({report.notes[0]})")
+    assert report.holds, str(report)
+
+
+@pytest.mark.parametrize("path", files("shapes/*.json"))
+def test_preset_has_the_official_shapes(path):
+    name = path.stem.replace("_imagenet_", "_")
+    if name not in list_models():
+        pytest.skip(f"not yet built: {path.stem}")
+    (family,) = (f for f in families() if f.name == model_family(name))
+    rename = next(iter(family.official.values())).rename
+    official = {rename(key): shape for key, shape in json.loads(path.read_text()).items()}
+    official.pop(None, None)  # parameters that the official code never uses
+    with torch.device("meta"):
+        ours = {key: list(value.shape) for key, value in create_model(name).state_dict().items()}
+    assert {key: _linear(shape) for key, shape in ours.items()} == {
+        key: _linear(shape) for key, shape in official.items()
+    }
+
+
+def _linear(shape: list[int]) -> list[int]:
+    """One linear map is [C, K], [C, K, 1] or [C, K, 1, 1]."""
+    return shape[:2] if len(shape) > 2 and set(shape[2:]) == {1} else shape
+
+
+class SmallResNet(nn.Module):
+    """The network of the block-level goldens, of our public blocks."""
+
+    def __init__(self, connect: str | None) -> None:
+        super().__init__()
+        make = sew_neuron()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.sn1 = make()
+        self.b1 = BasicBlock(8, 8, 1, connect, make)
+        self.b2 = BasicBlock(8, 16, 2, connect, make)
+        if connect is not None:
+            # The official block ends its downsample in a neuron, and the network it was run in
+            # put one more there: spikes pass it unchanged, gradients do not.
+            self.b2.downsample_sn = nn.Sequential(make(), make())
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.sn1(over_time(repeat(image, 4), self.conv1, self.bn1))
+        return self.fc(self.b2(self.b1(x)).mean((-2, -1))).mean(0)
+
+
+@pytest.mark.parametrize("path", files("direct/model_s*_basic*.npz"))
+def test_residual_blocks(path):
+    golden = {key: torch.from_numpy(value) for key, value in np.load(path).items()}
+    facts = json.loads(path.with_suffix(".json").read_text())
+    net = SmallResNet(facts.get("connect_f"))
+    weights = {k.removeprefix("sd__"): v for k, v in golden.items() if k.startswith("sd__")}
+    net.load_state_dict(weights)
+
+    rates = {}
+
+    def record(name):
+        def hook(module, inputs, spikes):
+            rates[name] = float(spikes.detach().mean())
+
+        return hook
+
+    for name in facts["firing_rates_eval"]:
+        ours = name.replace("downsample_sn", "downsample_sn.1")
+        ours = ours.replace("downsample.2", "downsample_sn.0")
+        net.get_submodule(ours).register_forward_hook(record(name))
+    with torch.no_grad():
+        y = net.eval()(golden["x"])
+    torch.testing.assert_close(y, golden["y_eval"], rtol=1e-5, atol=1e-6)
+    assert rates == pytest.approx(facts["firing_rates_eval"], abs=1e-7)
+
+    x = golden["x"].requires_grad_()
+    y = net.train()(x)
+    torch.testing.assert_close(y, golden["y_train"], rtol=1e-5, atol=1e-6)
+    (y * golden["w"]).sum().backward()
+    assert_gradient(x.grad, golden["grad_x"])
+    for name, parameter in net.named_parameters():
+        assert_gradient(parameter.grad, golden[f"grad__{name}"])
+
+
+@pytest.mark.parametrize("path", files("direct/official_STBPsimple_tdBN.npz"))
+def test_tdbn(path):
+    golden = {key: torch.from_numpy(value) for key, value in np.load(path).items()}
+    facts = json.loads(path.with_suffix(".json").read_text())
+    norm = ThresholdDependentBatchNorm2d(4, facts["VTH"], facts["alpha"])
+    weights = {k.removeprefix("param__"): v for k, v in golden.items() if k.startswith("param__")}
+    norm.load_state_dict(weights, strict=False)
+    x = golden["x"].requires_grad_()
+    y = over_time(x, norm)
+    torch.testing.assert_close(y, golden["y"], rtol=1e-5, atol=1e-6)
+    (y * golden["w"]).sum().backward()
+    assert_gradient(x.grad, golden["grad_x"])
+    assert_gradient(norm.weight.grad, golden["grad__weight"])
+    assert_gradient(norm.bias.grad, golden["grad__bias"])
+    for name, buffer in norm.named_buffers():
+        torch.testing.assert_close(buffer, golden[f"buffer_after__{name}"])
+
+
+def assert_gradient(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    assert float((ours - theirs).abs().max() / theirs.abs().max()) < 2e-5
