@@ -10,7 +10,7 @@ from torch import nn
 
 import rheobase
 from rheobase.neurons import IF, LIF, PLIF, Neuron
-from rheobase.streaming import Stateful
+from rheobase.stateful import Stateful
 
 NEURONS = [IF(v_reset=None), LIF(tau=1.5, v_reset=-0.3), LIF(decay_input=False), PLIF(channels=3)]
 

@@ -3,9 +3,27 @@
 A network is a function of a whole spike sequence: ``y = net(x)``, time first, ``[T, N, ...]``.
 """
 
-from rheobase import layers, neurons, surrogate
-from rheobase.streaming import streaming
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rheobase import layers, neurons, surrogate
+    from rheobase.stateful import streaming
 
 __version__ = "0.1.0"
 
 __all__ = ["__version__", "layers", "neurons", "streaming", "surrogate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a part of the package when it is first asked for: the command starts without PyTorch."""
+    if name not in __all__:
+        raise AttributeError(f"module 'rheobase' has no attribute {name!r}")
+    if name == "streaming":
+        value: Any = import_module("rheobase.stateful").streaming
+    else:
+        value = import_module(f"rheobase.{name}")
+    globals()[name] = value
+    return value

@@ -70,14 +70,16 @@ class VerifyReport:
     @property
     def worst(self) -> float:
         """The largest relative error of outputs and gradients; nan if none was compared."""
-        return self._worst("output", "gradient")
+        return max((check.error for check in self.checks if check.bound > 0), default=math.nan)
 
-    def _worst(self, *kinds: str) -> float:
-        errors = (check.error for check in self.checks if check.name.startswith(kinds))
+    def worst_of(self, kind: str) -> float:
+        """The largest error of the checks whose name starts so; nan if there is none."""
+        errors = (check.error for check in self.checks if check.name.startswith(kind))
         return max(errors, default=math.nan)
 
     def __str__(self) -> str:
-        lines = [f"{self.name} ({self.system}): {self.status}, worst error {self.worst:.1e}"]
+        worst = "" if math.isnan(self.worst) else f", worst error {self.worst:.1e}"
+        lines = [f"{self.name} ({self.system}): {self.status}{worst}"]
         lines += [f"  {note}" for note in self.notes]
         lines += [
             f"  {check.name}: error {check.error:.3g}, bound {check.bound:g}"
@@ -85,6 +87,15 @@ class VerifyReport:
             if not check.holds
         ]
         return "\n".join(lines)
+
+
+# What the names of checks start with, and the heads of the columns that show the worst of each.
+_KINDS = {
+    "output": "output",
+    "samples one by one": "alone",
+    "gradient": "gradients",
+    "spikes": "spikes",
+}
 
 
 def verify(path: str | Path) -> VerifyReport:
@@ -117,19 +128,18 @@ def verify_many(paths: Iterable[str | Path]) -> list[VerifyReport]:
 
 def print_reports(reports: Sequence[VerifyReport]) -> None:
     """Print a table of reports, what failed in each, and the worst error."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("golden", "system", "checks", "output", "gradients", "status")
+    table = Table(
+        "golden", "checks", *_KINDS.values(), "status", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    table.columns[0].overflow = "fold"
     for report in reports:
         good = sum(check.holds for check in report.checks)
-        table.add_row(
-            report.name,
-            report.system,
-            f"{good}/{len(report.checks)}",
-            *(f"{report._worst(kind):.1e}" for kind in ("output", "gradient")),
-            report.status,
-        )
+        worst = (_shown(report.worst_of(kind)) for kind in _KINDS)
+        table.add_row(report.name, f"{good}/{len(report.checks)}", *worst, report.status)
     console = Console(highlight=False)
     console.print(table)
     for report in reports:
@@ -138,6 +148,10 @@ def print_reports(reports: Sequence[VerifyReport]) -> None:
     errors = [report.worst for report in reports if not math.isnan(report.worst)]
     if errors:
         console.print(f"worst error {max(errors):.1e}")
+
+
+def _shown(error: float) -> str:
+    return "-" if math.isnan(error) else f"{error:.1e}" if error else "0"
 
 
 def _build(golden: Golden) -> nn.Module:
@@ -189,7 +203,7 @@ def _compare_numbers(golden: Golden, net: nn.Module) -> list[Check]:
     if "output_single" in golden.arrays:
         theirs = golden.tensor("output_single")
         error = _relative_error(_call_singly(net, x, theirs.dim()), theirs)
-        checks.append(Check("output of single samples", error, _output_bound(theirs)))
+        checks.append(Check("samples one by one", error, _output_bound(theirs)))
     if "grad_vector" in golden.arrays:
         torch.autograd.backward((output * golden.tensor("grad_vector")).sum())
     for key in golden.group("grad"):

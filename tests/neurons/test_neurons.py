@@ -114,7 +114,7 @@ def test_bad_tau_is_refused(tau: float) -> None:
 
 
 def test_bad_options_are_refused() -> None:
-    with pytest.raises(ValueError, match="v_reset=1.0 is not below v_threshold=1.0"):
+    with pytest.raises(ValueError, match=r"v_reset=1\.0 is not below v_threshold=1.0"):
         IF(v_reset=1.0)
     with pytest.raises(ValueError, match="PLIF has 3 channels"):
         PLIF(channels=3)(torch.rand(4, 2, 5, 6))

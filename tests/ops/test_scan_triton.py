@@ -149,7 +149,7 @@ def define_every_name() -> None:
         @staticmethod
         def derivative(z: Any, a: Any) -> Any:
             bent = atan(z) + tanh(a * z) + tanh(0.1 * z) + erf(z) + sin(z) * cos(a * z)
-            stepped = round(4.0 * z) + round(z + 0.5 - z) - floor(z) + sign(z)
+            stepped = round(z) + round(z - z + 1.5) + round(z - z + 2.5) - floor(z) + sign(z)
             return where(z < a, bent, stepped) + log(1.0 + abs(z)) + exp(-z * z) / pi
 
     assert EveryName.__name__ == EVERY_NAME

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rheobase.ops.packed import mark
 from rheobase.ops.scan import ScanSpec, scan
-from rheobase.streaming import Stateful
+from rheobase.stateful import Stateful
 from rheobase.surrogate import ATan, Surrogate
 
 __all__ = ["Neuron"]

@@ -80,6 +80,17 @@ class Variant:
         """
         return any(name in self.wanted for name in self.spec.charge_names)
 
+    def gradient(self, name: str) -> str:
+        """A coefficient's gradient at one step: the sum over the functions that it enters."""
+        terms = []
+        if name in self.spec.charge_names:
+            terms.append(f"g_h * charge_by_{name}")
+        if name == "threshold":
+            terms.append("g_z * z_by_threshold")
+        if name in self.spec.reset_names:
+            terms.append(f"g_u * reset_by_{name}")
+        return " + ".join(terms)
+
     def arguments(self) -> str:
         """The coefficients as the kernel's parameters."""
         parts = []
@@ -193,25 +204,12 @@ def _partial_names(function: str, names: tuple[str, ...]) -> str:
     return "".join(f", {function}_by_{n}" for n in names)
 
 
-def _coefficient_gradient(variant: Variant, name: str) -> str:
-    """The sum over the three functions that a coefficient enters."""
-    spec = variant.spec
-    terms = []
-    if name in spec.charge_names:
-        terms.append(f"g_h * charge_by_{name}")
-    if name == "threshold":
-        terms.append("g_z * z_by_threshold")
-    if name in spec.reset_names:
-        terms.append(f"g_u * reset_by_{name}")
-    return " + ".join(terms) or "ZERO"
-
-
 def backward_source(variant: Variant) -> str:
     """The module of the backward kernel, with a function ``backward``."""
     spec, v = variant.spec, variant
     sums = [f"{n}_sum = np.empty(BLOCK, real)" for n in v.wanted]
     clear = [f"{n}_sum[:n] = ZERO" for n in v.wanted]
-    add = [f"{n}_sum[j] += {_coefficient_gradient(v, n)}" for n in v.wanted]
+    add = [f"{n}_sum[j] += {v.gradient(n) or 'ZERO'}" for n in v.wanted]
     outputs = "".join(f"{n}_grad, " for n in v.wanted)
     tap_row = "row_gt = g_tap[t * size + lo : t * size + lo + n]" if v.tap else "pass"
     on_v = " + row_gt[j]" if v.tap == "v" else ""

@@ -100,13 +100,12 @@ def vector(value: Tensor, x: Tensor, dtype: torch.dtype) -> Vector:
     Raises:
         ValueError: ``value`` does not broadcast to ``x``.
     """
-    try:
-        torch.broadcast_shapes(value.shape, x.shape)  # type: ignore[no-untyped-call]
-    except RuntimeError:
+    sizes = zip(reversed(value.shape), reversed(x.shape), strict=False)
+    if value.dim() > x.dim() or any(n not in (1, m) for n, m in sizes):
         raise ValueError(
             f"a coefficient of shape {list(value.shape)} does not broadcast to the input "
             f"{list(x.shape)}"
-        ) from None
+        )
     full = value.reshape(*[1] * (x.dim() - value.dim()), *value.shape).to(dtype)
     steps = full.shape[0]
     wide = [axis for axis in range(1, x.dim()) if full.shape[axis] > 1]

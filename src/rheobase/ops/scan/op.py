@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Literal
 
@@ -67,7 +69,12 @@ def scan(
 def available_backends() -> list[str]:
     """The backends that can run on this machine, in the order of preference."""
     names = ["cpu", "reference"]
-    return ["triton", *names] if torch.cuda.is_available() else names
+    return ["triton", *names] if torch.cuda.is_available() and _has_triton() else names
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 @contextmanager
@@ -95,7 +102,9 @@ def _needs_reference(x: Tensor, u: Tensor | float, coefficients: Coefficients) -
     for name, value in coefficients.items():
         if name.startswith("surrogate_") and isinstance(value, Tensor) and value.requires_grad:
             return True
-    if x.device.type not in ("cpu", "cuda") or (x.device.type == "cpu" and x.dtype == torch.half):
+    if x.device.type not in ("cpu", "cuda") or (x.is_cuda and not _has_triton()):
+        return True
+    if x.dtype == torch.half and not x.is_cuda and _forced != "triton":
         return True
     if torch.compiler.is_compiling():
         return False

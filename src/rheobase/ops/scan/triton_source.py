@@ -176,7 +176,7 @@ import triton.language as tl
 
 
 def _functions(variant: Variant, backward: bool) -> str:
-    spec, exact = variant.spec, variant.dtype == "float32"
+    spec = variant.spec
     values = {
         "charge": spec.charge_functions.value,
         "argument": spec.fire_functions.argument,
@@ -190,7 +190,7 @@ def _functions(variant: Variant, backward: bool) -> str:
         "derivative": spec.surrogate_functions.derivative,
     }
     texts = [translate(f, name, _BINDING, "@triton.jit") for name, f in values.items()]
-    if exact:
+    if variant.dtype == "float32":
         texts = [_divide_exactly(text) for text in texts]
     if backward:
         texts += [translate(f, name, _BINDING, "@triton.jit") for name, f in slopes.items()]
@@ -267,7 +267,7 @@ def _accumulate(variant: Variant) -> list[str]:
     """Add a step's gradient of the coefficients, or store it if they vary over time."""
     lines = []
     for name in variant.wanted:
-        gradient = _coefficient_gradient(variant, name)
+        gradient = variant.gradient(name) or "tl.zeros_like(g_u)"
         if name not in variant.vectors:
             lines.append(f"{name}_sum += {gradient}")
             continue
@@ -278,18 +278,6 @@ def _accumulate(variant: Variant) -> list[str]:
     return lines
 
 
-def _coefficient_gradient(variant: Variant, name: str) -> str:
-    """The sum over the three functions that a coefficient enters."""
-    terms = []
-    if name in variant.spec.charge_names:
-        terms.append(f"g_h * charge_by_{name}")
-    if name == "threshold":
-        terms.append("g_z * z_by_threshold")
-    if name in variant.spec.reset_names:
-        terms.append(f"g_u * reset_by_{name}")
-    return " + ".join(terms) or "tl.zeros_like(g_u)"
-
-
 def _flush(variant: Variant) -> list[str]:
     lines = []
     for name in variant.wanted:
@@ -297,8 +285,8 @@ def _flush(variant: Variant) -> list[str]:
             lines.append(f"if not {name}_timed:")
             lines.append(f"    tl.store({name}_grad + m, {name}_sum, mask=inside)")
         else:
-            total = f"tl.sum(tl.where(inside, {name}_sum, 0.0), axis=0)"
-            lines.append(f"tl.store({name}_grad + program, {total})")
+            # Columns that are not inside have gradient 0.
+            lines.append(f"tl.store({name}_grad + program, tl.sum({name}_sum, axis=0))")
     return lines
 
 

@@ -1,0 +1,1 @@
+"""The speed and memory of rheobase beside its peers: ``python -m benchmarks``."""

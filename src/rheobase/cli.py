@@ -1,0 +1,326 @@
+"""The ``rheobase`` command: every subcommand is one record and one short function below.
+
+Subcommands import what they need when they run, so that ``rheobase --help`` is quick. An error of
+the library becomes one line on stderr and exit status 2; ``--traceback`` shows where it came from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from rheobase._errors import unknown_name
+
+__all__ = ["main"]
+
+Parser = argparse.ArgumentParser
+Options = argparse.Namespace
+
+# What the library raises at the door; anything else is a bug and keeps its traceback.
+_EXPECTED = (
+    ArithmeticError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: what it says in ``--help``, the options it takes, and what it does."""
+
+    summary: str
+    example: str
+    arguments: Callable[[Parser], object]
+    run: Callable[[Options], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status: 0 is good, 2 an error, 130 Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    traceback = "--traceback" in words
+    arguments = [word for word in words if word != "--traceback"]
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt as interrupt:
+        print(f"rheobase: {_one_line(interrupt)}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; keep Python from complaining when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except _EXPECTED as error:
+        if traceback:
+            raise
+        print(f"rheobase: {_one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        raise ValueError(unknown_name("command", arguments[0], COMMANDS))
+    options = _parser().parse_args(arguments)
+    return COMMANDS[options.command].run(options)
+
+
+def _one_line(error: BaseException) -> str:
+    message = str(error)
+    if isinstance(error, KeyError) and error.args:
+        message = str(error.args[0])  # str() of a KeyError is the repr of its message
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        message = f"{error.filename}: {error.strerror}"
+    return " ".join(message.split()) or type(error).__name__
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="rheobase", description="Large-scale deep spiking neural networks.")
+    parser.add_argument("--version", action="version", version=f"rheobase {version('rheobase')}")
+    _add_traceback(parser)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name,
+            help=command.summary,
+            description=command.summary[0].upper() + command.summary[1:] + ".",
+            epilog=f"example:\n  {command.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        _add_traceback(subparser)
+        command.arguments(subparser)
+    return parser
+
+
+def _add_traceback(parser: Parser) -> None:
+    # For --help alone: `main` takes it out, wherever it stands.
+    parser.add_argument("--traceback", action="store_true", help="show where an error arose")
+
+
+def _table(rows: Iterable[Sequence[str]], head: Sequence[str]) -> None:
+    lines = [head, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    for line in lines:
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        )
+
+
+def _no_arguments(parser: Parser) -> None:
+    pass
+
+
+def _demo_arguments(parser: Parser) -> None:
+    parser.add_argument("--folder", default="runs/demo", help="where it writes (runs/demo)")
+    parser.add_argument("--seed", type=int, default=0, help="everything random follows from it (0)")
+    parser.add_argument("--quick", action="store_true", help="a minute's worth, to see it run")
+
+
+def _demo(options: Options) -> int:
+    from rheobase.experiments.demo import run_demo
+
+    report = run_demo(folder=options.folder, seed=options.seed, quick=options.quick)
+    print(f"report: {report}")
+    return 0
+
+
+def _train_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "config", metavar="CONFIG.yaml", help="the run (rheobase.train.TrainConfig)"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings changed in it")
+
+
+def _train(options: Options) -> int:
+    from rheobase.train import train_from_config
+
+    result = train_from_config(options.config, options.overrides)
+    print(f"accuracy {result.accuracy:.2%} (best {result.best_accuracy:.2%}), in {result.run}")
+    return 0
+
+
+def _eval_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "run", metavar="RUN_OR_CHECKPOINT", help="a run's folder, or one checkpoint"
+    )
+
+
+def _eval(options: Options) -> int:
+    from rheobase.train import evaluate_run
+
+    for name, value in evaluate_run(options.run).items():
+        print(f"{name:<12} {value:.6g}")
+    return 0
+
+
+def _models_arguments(parser: Parser) -> None:
+    parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="as in *cifar*")
+
+
+def _models(options: Options) -> int:
+    import torch
+
+    from rheobase.models import create_model, list_models
+
+    names = list_models(options.pattern)
+    if not names:
+        raise ValueError(unknown_name("model", options.pattern, list_models()))
+    with torch.device("meta"):  # shapes without memory
+        counts = [sum(p.numel() for p in create_model(name).parameters()) for name in names]
+    _table(
+        ((name, f"{count:>13,}") for name, count in zip(names, counts, strict=True)),
+        head=("model", f"{'parameters':>13}"),
+    )
+    return 0
+
+
+def _catalog_arguments(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="all of it as one JSON list")
+    parser.add_argument("--group", metavar="G", help="one group: neurons, transformers, ...")
+    parser.add_argument("--status", metavar="S", help="one status: works, partial or open")
+
+
+def _catalog(options: Options) -> int:
+    from rheobase.catalog import STATUSES, systems
+
+    rows = systems(options.group, options.status)
+    if options.json:
+        print(json.dumps([row.row() for row in rows], indent=1, ensure_ascii=False))
+        return 0
+    _table(
+        ((row.status, row.group, row.id, row.entry or row.paper) for row in rows),
+        head=("status", "group", "id", "entry, or where to read of it"),
+    )
+    counts = {status: sum(row.status == status for row in rows) for status in STATUSES}
+    print(f"{len(rows)} systems:", ", ".join(f"{n} {status}" for status, n in counts.items()))
+    return 0
+
+
+def _verify_arguments(parser: Parser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE.npz", help="goldens of official models")
+
+
+def _verify(options: Options) -> int:
+    from rheobase.verify import print_reports, verify_many
+
+    reports = verify_many(options.files)
+    print_reports(reports)
+    return 0 if all(report.holds for report in reports) else 1
+
+
+def _data_arguments(parser: Parser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="list|get", required=True)
+    actions.add_parser("list", help="what there is, and where it comes from")
+    get = actions.add_parser("get", help="have it on this machine, checked")
+    get.add_argument("name", metavar="NAME", help="a name of `rheobase data list`")
+
+
+def _data(options: Options) -> int:
+    from rheobase.data import download, list_datasets
+
+    if options.action == "get":
+        print(download(options.name))
+        return 0
+    _table(
+        ((info.name, info.description, info.licence, info.how) for info in list_datasets()),
+        head=("name", "what", "licence", "how it is had"),
+    )
+    return 0
+
+
+def _doctor(options: Options) -> int:
+    from rheobase.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        print(f"{finding.mark}  {finding.what:<18} {finding.detail}")
+        if finding.mend:
+            print(f"{'':23}mend: {finding.mend}")
+    return 0 if all(finding.works or finding.optional for finding in findings) else 1
+
+
+def _selftest_arguments(parser: Parser) -> None:
+    parser.add_argument("--full", action="store_true", help="every neuron and dtype; minutes")
+
+
+def _selftest(options: Options) -> int:
+    from rheobase.ops.conformance import run
+
+    checked = failed = 0
+    for row in run(full=options.full):
+        checked, failed = checked + 1, failed + (not row.ok)
+        mark = "ok" if row.ok else "NO"
+        found = f"{row.spikes_differ} spikes differ, gradient within {row.worst_gradient:.1e}"
+        print(f"{mark}  {row.backend} {row.dtype} {row.spec} {row.layout}: {found}", flush=True)
+    print(f"{checked} kernels held to the reference, {failed} differ from it")
+    return 1 if failed else 0
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        "train a small Spikformer beside its ANN twin and write a report",
+        "rheobase demo --seed 1",
+        _demo_arguments,
+        _demo,
+    ),
+    "train": Command(
+        "train a model as a YAML file says; run it again to continue",
+        "rheobase train configs/spikformer_mnist_small.yaml epochs=3 seed=1",
+        _train_arguments,
+        _train,
+    ),
+    "eval": Command(
+        "measure a trained run on its test images",
+        "rheobase eval runs/train",
+        _eval_arguments,
+        _eval,
+    ),
+    "models": Command(
+        "list the published models and their parameter counts",
+        "rheobase models 'spikformer*'",
+        _models_arguments,
+        _models,
+    ),
+    "catalog": Command(
+        "list every system of the surveys: its status, entry and evidence",
+        "rheobase catalog --group transformers --status works",
+        _catalog_arguments,
+        _catalog,
+    ),
+    "verify": Command(
+        "hold models to the outputs, rates and gradients of official ones",
+        "rheobase verify goldens/models/spikformer*.npz",
+        _verify_arguments,
+        _verify,
+    ),
+    "data": Command(
+        "list the data sets, or get one",
+        "rheobase data get mnist",
+        _data_arguments,
+        _data,
+    ),
+    "doctor": Command(
+        "say what works on this machine, and mend what does not",
+        "rheobase doctor",
+        _no_arguments,
+        _doctor,
+    ),
+    "selftest": Command(
+        "hold every kernel of this machine to the reference",
+        "rheobase selftest --full",
+        _selftest_arguments,
+        _selftest,
+    ),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

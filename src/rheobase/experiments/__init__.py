@@ -1,0 +1,1 @@
+"""Experiments: declarative end-to-end runs and their reports."""

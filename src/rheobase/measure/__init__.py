@@ -1,0 +1,33 @@
+"""Measuring: operations, energy under named conventions, firing rates, wall time."""
+
+from rheobase.measure.energy import (
+    CONVENTIONS,
+    Convention,
+    EnergyReport,
+    LayerEnergy,
+    break_even_rate,
+    energy,
+)
+from rheobase.measure.latency import wall_time_per_image
+from rheobase.measure.operations import (
+    LayerCount,
+    OperandCount,
+    OperationReport,
+    count_operations,
+)
+from rheobase.measure.rates import firing_rates
+
+__all__ = [
+    "CONVENTIONS",
+    "Convention",
+    "EnergyReport",
+    "LayerCount",
+    "LayerEnergy",
+    "OperandCount",
+    "OperationReport",
+    "break_even_rate",
+    "count_operations",
+    "energy",
+    "firing_rates",
+    "wall_time_per_image",
+]

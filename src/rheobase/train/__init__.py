@@ -1,0 +1,38 @@
+"""Training: the loop, its configuration, losses, optimisers, checkpoints and evaluation."""
+
+from rheobase.train.augment import Augment, mix, random_flip, random_shift
+from rheobase.train.checkpoint import CheckpointError, Checkpoints
+from rheobase.train.config import TrainConfig, load_config, save_config
+from rheobase.train.diagnose import TrainingDiverged
+from rheobase.train.evaluate import Evaluation, evaluate, evaluate_run
+from rheobase.train.loop import Trainer
+from rheobase.train.losses import TET, cross_entropy_of_mean
+from rheobase.train.optim import LAMB
+from rheobase.train.progress import Event
+from rheobase.train.runner import Result, train, train_from_config
+from rheobase.train.state import load_weights
+
+__all__ = [
+    "LAMB",
+    "TET",
+    "Augment",
+    "CheckpointError",
+    "Checkpoints",
+    "Evaluation",
+    "Event",
+    "Result",
+    "TrainConfig",
+    "Trainer",
+    "TrainingDiverged",
+    "cross_entropy_of_mean",
+    "evaluate",
+    "evaluate_run",
+    "load_config",
+    "load_weights",
+    "mix",
+    "random_flip",
+    "random_shift",
+    "save_config",
+    "train",
+    "train_from_config",
+]

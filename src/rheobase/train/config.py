@@ -1,0 +1,368 @@
+"""The whole description of a training run as typed, frozen dataclasses, read from YAML."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import jsonargparse
+import yaml
+
+from rheobase._errors import unknown_name
+
+__all__ = [
+    "AugmentConfig",
+    "CheckpointConfig",
+    "DataConfig",
+    "LogConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "ParallelConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+    "differences",
+    "load_config",
+    "save_config",
+]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network to build.
+
+    Attributes:
+        name: A name of `rheobase.models.list_models()`.
+        overrides: Keyword overrides of that preset, handed to `create_model`.
+    """
+
+    name: str = "spikformer_cifar10_4_384"
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images to learn from, and how they are fed.
+
+    Attributes:
+        name: A name of `rheobase.data.get_dataset`.
+        root: Folder that holds the data set; None uses the data set's own cache.
+        batch_size: Images per optimiser step, over all processes and accumulation steps.
+        workers: Loader processes per training process; 0 loads in the training process.
+        mean: Per-channel mean subtracted from every image; empty for none.
+        std: Per-channel deviation every image is divided by; empty for none.
+    """
+
+    name: str = "mnist_sample"
+    root: str | None = None
+    batch_size: int = 128
+    workers: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of the training images; everything is off by default.
+
+    Attributes:
+        shift: Largest shift in pixels, zero padded (the usual "crop with padding").
+        resized_crop: Side of a random crop (8 to 100 % of the area); 0 for none. Needs kornia.
+        flip: Probability of a horizontal flip.
+        randaugment_n: Operations per image (RandAugment, arXiv 1909.13719). Needs kornia.
+        randaugment_m: Their magnitude, between 0 and 30.
+        randaugment_std: Standard deviation of the magnitude.
+        erasing: Probability of erasing a random rectangle. Needs kornia.
+        mixup: Alpha of mixup's Beta distribution (arXiv 1710.09412); 0 for none.
+        cutmix: Alpha of CutMix's Beta distribution (arXiv 1905.04899); 0 for none.
+        mix_until: First epoch without mixup and CutMix; None for never.
+    """
+
+    shift: int = 0
+    resized_crop: int = 0
+    flip: float = 0.0
+    randaugment_n: int = 0
+    randaugment_m: float = 9.0
+    randaugment_std: float = 0.0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_until: int | None = None
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is minimised.
+
+    Attributes:
+        name: `cross_entropy` of the mean over time, or `tet` (every step, arXiv 2202.11946).
+        label_smoothing: Probability mass spread evenly over all classes.
+        tet_lambda: Weight of TET's pull of all outputs towards `tet_mean`.
+        tet_mean: The value TET pulls the outputs to.
+    """
+
+    name: Literal["cross_entropy", "tet"] = "cross_entropy"
+    label_smoothing: float = 0.0
+    tet_lambda: float = 1e-3
+    tet_mean: float = 1.0
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How the parameters move.
+
+    Attributes:
+        name: `adamw`, `sgd` or `lamb`.
+        lr: Peak learning rate.
+        weight_decay: Decoupled decay for AdamW and LAMB, an L2 term for SGD.
+        decay_1d: Whether biases, norms and other 1-d parameters decay too.
+        momentum: Momentum of SGD.
+        betas: Averaging factors of AdamW and LAMB.
+        eps: Added to the denominator of AdamW and LAMB.
+        clip: Largest gradient norm; 0 does not clip.
+        accumulate: Micro-batches that make one optimiser step.
+        ema: Decay of an exponential moving average of the weights, used by evaluation; 0 for none.
+    """
+
+    name: Literal["adamw", "sgd", "lamb"] = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    decay_1d: bool = False
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    clip: float = 0.0
+    accumulate: int = 1
+    ema: float = 0.0
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the learning rate moves: linear warm-up, then cosine or constant, then cool-down.
+
+    Attributes:
+        name: `cosine` or `constant`.
+        warmup_epochs: Epochs of linear growth from `warmup_lr` to the peak.
+        warmup_lr: Learning rate of the first step of the warm-up.
+        min_lr: Where the cosine ends.
+        cooldown_epochs: Last epochs, spent at `min_lr`.
+    """
+
+    name: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: float = 0.0
+    warmup_lr: float = 0.0
+    min_lr: float = 0.0
+    cooldown_epochs: float = 0.0
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """How several processes share the work (start them with `torchrun`).
+
+    Attributes:
+        strategy: `ddp` replicates the model; `fsdp` shards its parameters (FSDP2).
+        sync_batchnorm: Batch statistics over all processes, as one big batch would have them.
+        find_unused_parameters: DDP's option, for models that do not use every parameter.
+    """
+
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    sync_batchnorm: bool = True
+    find_unused_parameters: bool = False
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save; every epoch's end and Ctrl-C always do.
+
+    Attributes:
+        every_steps: Also save after this many optimiser steps; 0 for epoch ends only.
+        keep: Newest checkpoints kept (the best one is kept beside them).
+    """
+
+    every_steps: int = 0
+    keep: int = 2
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is shown and written besides `steps.csv` and `epochs.csv`.
+
+    Attributes:
+        progress: Progress bar: `auto` shows it on a terminal.
+        tensorboard: Whether to write TensorBoard files. Needs `rheobase[tensorboard]`.
+    """
+
+    progress: Literal["auto", "always", "never"] = "auto"
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Attributes:
+        run: Folder of the run; a folder that holds an unfinished run is continued.
+        seed: Everything random follows from it.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: `fp32`, or autocast in `bf16` or `fp16`.
+        epochs: Passes over the training images, warm-up and cool-down included.
+        model: The network.
+        data: The images.
+        augment: Their augmentation.
+        loss: The loss.
+        optim: The optimiser.
+        schedule: The learning rate's course.
+        parallel: Several processes.
+        checkpoint: Saving.
+        log: Showing.
+    """
+
+    run: str = "runs/train"
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    epochs: int = 10
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot describe a run."""
+        at_least_one = {
+            "epochs": self.epochs,
+            "data.batch_size": self.data.batch_size,
+            "optim.accumulate": self.optim.accumulate,
+            "checkpoint.keep": self.checkpoint.keep,
+        }
+        for key, number in at_least_one.items():
+            if number < 1:
+                raise ValueError(f"{key}={number}: must be at least 1")
+        if not self.optim.lr > 0:
+            raise ValueError(f"optim.lr={self.optim.lr}: must be above 0")
+        if not 0 <= self.optim.ema < 1:
+            raise ValueError(f"optim.ema={self.optim.ema}: a decay lies in [0, 1)")
+        if len(self.data.mean) != len(self.data.std):
+            raise ValueError("data.mean and data.std: give both, one number per channel each")
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a YAML file and apply `section.key=value` overrides.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Unknown key or choice (the nearest is named), or an override without `=`.
+        TypeError: A value of the wrong type.
+    """
+    data = yaml.load(Path(path).read_text(), Loader=_Loader) or {}
+    for override in overrides:
+        _apply(data, override)
+    _check(TrainConfig, data, "")
+    return _typed(data)
+
+
+def save_config(cfg: TrainConfig, path: str | Path) -> None:
+    """Write every setting of `cfg`, defaults included, as YAML that `load_config` reads."""
+    text = yaml.safe_dump(_plain(dataclasses.asdict(cfg)), sort_keys=False, allow_unicode=True)
+    Path(path).write_text(text)
+
+
+def differences(old: TrainConfig, new: TrainConfig, ignore: Sequence[str] = ()) -> list[str]:
+    """Return `key: old -> new` for every setting that differs, except those in `ignore`."""
+    before, after = _flat(dataclasses.asdict(old)), _flat(dataclasses.asdict(new))
+    keys = [k for k in before | after if not k.startswith(tuple(ignore))]
+    return [
+        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
+        for key in keys
+        if before.get(key) != after.get(key)
+    ]
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """YAML 1.1 reads `1e-3` as text; this loader reads it as a number, as everybody means it."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ValueError(f"override {override!r}: expected key=value, for instance optim.lr=0.001")
+    *parents, last = key.split(".")
+    for parent in parents:
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
+            raise ValueError(f"override {override!r}: {parent!r} is not a section")
+    data[last] = yaml.load(text, Loader=_Loader)
+
+
+def _check(cls: type, data: Any, path: str) -> None:
+    """Refuse unknown keys and unknown choices, naming the nearest known one."""
+    if not isinstance(data, Mapping):
+        where = path or "the config file"
+        raise TypeError(f"{where}: expected a section of key: value lines, got {data!r}")
+    hints = get_type_hints(cls)
+    for key, value in data.items():
+        full = f"{path}.{key}" if path else str(key)
+        if key not in hints:
+            known = [f"{path}.{name}" if path else name for name in hints]
+            raise ValueError(unknown_name("key", full, known))
+        if dataclasses.is_dataclass(hints[key]):
+            _check(hints[key], value, full)
+        elif get_origin(hints[key]) is Literal and value not in get_args(hints[key]):
+            raise ValueError(unknown_name(full, str(value), map(str, get_args(hints[key]))))
+
+
+def _typed(data: dict[str, Any]) -> TrainConfig:
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", type=TrainConfig)
+    try:
+        cfg = parser.instantiate(parser.parse_object({"config": data})).config
+    except argparse.ArgumentError as error:
+        raise TypeError(_type_error(str(error), data)) from None
+    assert isinstance(cfg, TrainConfig)
+    return cfg
+
+
+def _type_error(message: str, data: dict[str, Any]) -> str:
+    found = re.search(r'"config\.([\w.]+)"', message)
+    expected = re.findall(r"Expected a <class '(\w+)'>", message)
+    if not found:
+        return message.replace("config.", "")
+    value: Any = data
+    for part in found.group(1).split("."):
+        value = value[part] if isinstance(value, Mapping) else value
+    given = f"{value!r} ({type(value).__name__})"
+    want = " or ".join(expected).replace("NoneType", "null") or " ".join(message.split())
+    return f"{found.group(1)}: expected {want}, got {given}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = _plain(value)
+    return flat

@@ -1,0 +1,198 @@
+"""Accuracy of a network, at every number of time steps."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from rheobase.train.augment import normalize
+from rheobase.train.checkpoint import Checkpoints
+from rheobase.train.config import DataConfig, TrainConfig, load_config
+from rheobase.train.diagnose import check_images, check_labels, time_first
+from rheobase.train.parallel import start_world
+from rheobase.train.state import load_weights
+
+__all__ = ["Evaluation", "autocast", "evaluate", "evaluate_run"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+        accuracy: Share of samples whose mean logits over all T steps are highest at the label.
+        top5: Share of samples with the label among the five highest (1.0 for under 6 classes).
+        loss: Cross-entropy of the mean logits.
+        accuracy_at: `accuracy_at[t-1]` is the accuracy of the mean of the first t steps.
+        confusion: Counts `[classes, classes]`, row = label, column = answer.
+    """
+
+    accuracy: float
+    top5: float
+    loss: float
+    accuracy_at: list[float]
+    confusion: Tensor
+
+    def summary(self) -> dict[str, float]:
+        """Return the scalars by name, for printing."""
+        curve = {f"accuracy_T{t}": value for t, value in enumerate(self.accuracy_at, 1)}
+        return {
+            "accuracy": self.accuracy,
+            "top5": self.top5,
+            "loss": self.loss,
+            "samples": float(self.confusion.sum()),
+        } | curve
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    dataset: Dataset[Any],
+    batch_size: int = 256,
+    *,
+    data: DataConfig | None = None,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+) -> Evaluation:
+    """Classify every sample of `dataset` and count.
+
+    Under torchrun each process takes every world-size-th sample and the counts are added up.
+
+    Args:
+        model: Returns logits `[T, N, classes]`; left in the mode (train/eval) it was in.
+        dataset: Map-style, of `(image, label)`.
+        batch_size: Samples at once in each process.
+        data: Whose `mean` and `std` normalise the images, and whose `workers` load them.
+        device: Where the model is.
+        precision: `fp32`, `bf16` or `fp16` (autocast).
+
+    Raises:
+        ValueError: Empty dataset, or labels that the model has no output for.
+    """
+    data = data or DataConfig()
+    device = torch.device(device)
+    metrics: _Metrics | None = None
+    training = model.training
+    model.eval()
+    for images, labels, real in _batches(dataset, batch_size, data):
+        check_images(images)
+        with autocast(device, precision):
+            logits = model(time_first(images.to(device))).float()
+        check_labels(labels, logits.shape[-1])
+        metrics = metrics or _Metrics(logits.shape[0], logits.shape[-1], device)
+        metrics.update(logits[:, :real], labels[:real].to(device))
+    model.train(training)
+    assert metrics is not None
+    return metrics.result()
+
+
+def evaluate_run(path: str | Path, device: str = "auto", best: bool = False) -> dict[str, float]:
+    """Evaluate a run's newest (or `best`) checkpoint, or one checkpoint, on its test images.
+
+    Raises:
+        FileNotFoundError: No run or no checkpoint there.
+        CheckpointError: The checkpoint is damaged.
+    """
+    from rheobase.data import get_dataset
+    from rheobase.models import create_model
+
+    cfg, checkpoint = _locate(Path(path), best)
+    target = start_world(device).device
+    model = create_model(cfg.model.name, **cfg.model.overrides)
+    load_weights(model, checkpoint)
+    test_set = get_dataset(cfg.data.name, train=False, root=cfg.data.root)
+    found = evaluate(
+        model.to(target), test_set, data=cfg.data, device=target, precision=cfg.precision
+    )
+    return found.summary()
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Return the autocast context of a precision name; `fp32` changes nothing."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    low = torch.bfloat16 if precision == "bf16" else torch.float16
+    return torch.autocast(device.type, low)
+
+
+class _Metrics:
+    """The counts behind an `Evaluation`; torchmetrics adds them up over processes."""
+
+    def __init__(self, steps: int, classes: int, device: torch.device) -> None:
+        def accuracy(top_k: int) -> MulticlassAccuracy:
+            return MulticlassAccuracy(classes, top_k=top_k, average="micro").to(device)
+
+        self.at = [accuracy(1) for _ in range(steps)]
+        self.top5 = accuracy(min(5, classes))
+        self.confusion = MulticlassConfusionMatrix(classes).to(device)
+        self.loss = torch.zeros(2, dtype=torch.float64)
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        if not len(labels):
+            return
+        steps = torch.arange(1, len(logits) + 1, device=logits.device).view(-1, 1, 1)
+        means = logits.cumsum(0) / steps
+        for metric, mean in zip(self.at, means, strict=True):
+            metric.update(mean, labels)
+        self.top5.update(means[-1], labels)
+        self.confusion.update(means[-1], labels)
+        loss = F.cross_entropy(means[-1], labels, reduction="sum")
+        self.loss += torch.tensor([float(loss), len(labels)], dtype=torch.float64)
+
+    def result(self) -> Evaluation:
+        if dist.is_initialized():
+            dist.all_reduce(self.loss)
+        curve = [_share(metric) for metric in self.at]
+        return Evaluation(
+            accuracy=curve[-1],
+            top5=_share(self.top5),
+            loss=float(self.loss[0] / self.loss[1]),
+            accuracy_at=curve,
+            confusion=self.confusion.compute().cpu(),
+        )
+
+
+def _share(metric: MulticlassAccuracy) -> float:
+    return round(float(metric.compute()), 6)  # torchmetrics divides in float32
+
+
+def _batches(
+    dataset: Dataset[Any], batch_size: int, data: DataConfig
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Yield this process's images, labels and how many of them count.
+
+    Every process yields equally many batches, because sharded models communicate in each forward
+    pass; where samples run out, the first ones are repeated and do not count.
+    """
+    assert isinstance(dataset, Sized)
+    samples = len(dataset)
+    if samples == 0:
+        raise ValueError("the dataset to evaluate is empty")
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    share = -(-samples // world)
+    indices = [(rank + i * world) % samples for i in range(share)]
+    counted = len(range(rank, samples, world))
+    loader = DataLoader(dataset, batch_size, sampler=indices, num_workers=data.workers)
+    for start, (images, labels) in zip(range(0, share, batch_size), loader, strict=True):
+        yield normalize(images, data), labels, max(0, min(len(labels), counted - start))
+
+
+def _locate(path: Path, best: bool) -> tuple[TrainConfig, Path]:
+    run = path if (path / "config.yaml").exists() else path.parent.parent
+    if not (run / "config.yaml").exists():
+        raise FileNotFoundError(f"{path} is neither a run folder (config.yaml) nor a checkpoint")
+    checkpoints = Checkpoints(run / "checkpoints")
+    checkpoint = path if run != path else checkpoints.best() if best else checkpoints.latest()
+    if checkpoint is None:
+        raise FileNotFoundError(f"{path} has no checkpoint yet")
+    return load_config(run / "config.yaml"), checkpoint

@@ -1,0 +1,83 @@
+"""Losses over the logits of every time step, `[T, N, classes]`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rheobase.train.config import LossConfig
+
+__all__ = ["TET", "Loss", "build_loss", "cross_entropy_of_mean"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy_of_mean(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Return the cross-entropy of the logits averaged over time.
+
+    Args:
+        logits: `[T, N, classes]`.
+        target: Labels `[N]` (int64), or class probabilities `[N, classes]` (mixup).
+        label_smoothing: Probability mass spread evenly over the classes.
+
+    Raises:
+        ValueError: Shapes that do not fit.
+
+    >>> cross_entropy_of_mean(torch.zeros(4, 2, 10), torch.tensor([3, 7]))  # ln 10
+    tensor(2.3026)
+    """
+    _check(logits, target)
+    return F.cross_entropy(logits.mean(0), target, label_smoothing=label_smoothing)
+
+
+@dataclass(frozen=True)
+class TET:
+    """Temporal efficient training: every time step must classify by itself.
+
+    `(1 - lamb) * mean_t CE(o_t, y) + lamb * MSE(o, means)` (Deng et al. 2022, arXiv 2202.11946,
+    eqs. 8-10). Called with logits `[T, N, classes]` and labels `[N]` or probabilities
+    `[N, classes]`; raises ValueError for shapes that do not fit.
+    """
+
+    lamb: float = 1e-3
+    means: float = 1.0
+    label_smoothing: float = 0.0
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss, a scalar."""
+        _check(logits, target)
+        every_step = target.expand(logits.shape[0], *target.shape).flatten(0, 1)
+        error = F.cross_entropy(
+            logits.flatten(0, 1), every_step, label_smoothing=self.label_smoothing
+        )
+        pull = (logits - self.means).square().mean()
+        return (1 - self.lamb) * error + self.lamb * pull
+
+
+def build_loss(cfg: LossConfig) -> Loss:
+    """Return the loss that `cfg` describes."""
+    if cfg.name == "tet":
+        return TET(cfg.tet_lambda, cfg.tet_mean, cfg.label_smoothing)
+    return lambda logits, target: cross_entropy_of_mean(logits, target, cfg.label_smoothing)
+
+
+def _check(logits: Tensor, target: Tensor) -> None:
+    if logits.dim() != 3:
+        raise ValueError(
+            f"logits have shape {list(logits.shape)}; losses take every time step, "
+            "[T, N, classes] (a single step: logits.unsqueeze(0))"
+        )
+    _, samples, classes = logits.shape
+    soft = target.is_floating_point()
+    expected = [samples, classes] if soft else [samples]
+    if list(target.shape) != expected:
+        raise ValueError(
+            f"target has shape {list(target.shape)}, logits {list(logits.shape)}; expected labels "
+            f"[{samples}] (int64) or probabilities [{samples}, {classes}]"
+        )
+    if not soft and target.dtype != torch.int64:
+        raise TypeError(f"labels are {target.dtype}; expected torch.int64 (labels.long())")

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from rheobase.train import TrainConfig, load_config, save_config
+from rheobase.train.config import differences
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "c.yaml"
+    path.write_text("seed: 3\noptim: {lr: 1e-3, betas: [0.8, 0.9]}\nmodel: {name: m}\n")
+    return path
+
+
+def test_file_and_overrides(file: Path) -> None:
+    cfg = load_config(
+        file, ["optim.lr=5e-4", "model.overrides.T=2", "data.mean=[0.5]", "data.std=[1]"]
+    )
+    assert cfg.seed == 3 and cfg.optim.lr == 5e-4 and cfg.optim.betas == (0.8, 0.9)
+    assert cfg.model.overrides == {"T": 2} and cfg.data.std == (1.0,)
+    assert cfg.schedule == TrainConfig().schedule
+
+
+def test_saved_config_reads_back(file: Path, tmp_path: Path) -> None:
+    cfg = load_config(file, ["model.overrides.neuron=lif", "augment.mix_until=7"])
+    save_config(cfg, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == cfg
+    assert "label_smoothing" in (tmp_path / "saved.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("optim.learning_rat=1", ValueError, r"unknown key 'optim\.learning_rat'"),
+        ("optim.lrr=1", ValueError, r"did you mean 'optim\.lr'"),
+        ("epoch=1", ValueError, r"unknown key 'epoch'; did you mean 'epochs'"),
+        ("optim.name=adamv", ValueError, r"optim\.name 'adamv'; did you mean 'adamw'"),
+        ("optim.lr=fast", TypeError, r"optim\.lr: expected float, got 'fast' \(str\)"),
+        ("seed=1.5", TypeError, r"seed: expected int, got 1\.5 \(float\)"),
+        (
+            "augment.mix_until=x",
+            TypeError,
+            r"augment\.mix_until: expected int or null, got 'x'",
+        ),
+        ("optim=3", TypeError, r"optim: expected a section"),
+        ("optim.lr", ValueError, r"expected key=value"),
+        ("seed.a=1", ValueError, r"'seed' is not a section"),
+        ("epochs=0", ValueError, r"epochs=0: must be at least 1"),
+        ("optim.lr=-1", ValueError, r"optim\.lr=-1"),
+        ("optim.ema=1", ValueError, r"optim\.ema=1"),
+        ("data.mean=[0.5]", ValueError, r"give both"),
+    ],
+)
+def test_mistakes_are_named(
+    file: Path, override: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        load_config(file, [override])
+
+
+def test_differences_are_named() -> None:
+    old = TrainConfig(run="a")
+    new = dataclasses.replace(old, run="b", epochs=3, optim=dataclasses.replace(old.optim, lr=1.0))
+    assert differences(old, new, ignore=["run"]) == ["epochs: 10 -> 3", "optim.lr: 0.001 -> 1.0"]
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configs_load(path: Path) -> None:
+    assert load_config(path).run == f"runs/{path.stem}"
+
+
+def test_every_field_is_documented() -> None:
+    classes = [
+        TrainConfig,
+        *(type(getattr(TrainConfig(), f.name)) for f in dataclasses.fields(TrainConfig)),
+    ]
+    for cls in filter(dataclasses.is_dataclass, classes):
+        documented = re.findall(r"^        (\w+): ", cls.__doc__ or "", re.MULTILINE)
+        assert documented == [f.name for f in dataclasses.fields(cls)], cls
