@@ -64,6 +64,8 @@ class Static(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.lif, self.fc = nn.Conv2d(1, 3, 3), LIF(), nn.Linear(3 * 16, 5)
+        nn.init.constant_(self.conv.weight, 0.08)
+        nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         current = over_time(repeat(x, T), self.conv)

@@ -81,5 +81,5 @@ def test_operator_is_well_formed() -> None:
     torch.library.opcheck(
         torch.ops.rheobase.scan.default,
         (x.requires_grad_(), None, 0.0, neuron.spec.key, " ".join(numbers),
-         list(numbers.values()), " ".join(tensors), list(tensors.values()), "v"),
+         list(numbers.values()), " ".join(tensors), list(tensors.values()), "v", True),
     )  # fmt: skip

@@ -33,7 +33,7 @@ from rheobase.train.config import (
     ScheduleConfig,
 )
 
-__all__ = ["Size", "run", "run_demo"]
+__all__ = ["run", "run_demo"]
 
 # The key of each network in results.json: what it is called, and its preset.
 _NETWORKS = {
@@ -44,7 +44,7 @@ _SHOWN = 0  # the test image whose spikes and attention the report shows
 
 
 @dataclass(frozen=True)
-class Size:
+class _Size:
     """How large a demo is.
 
     Attributes:
@@ -63,8 +63,8 @@ class Size:
 
 
 _STEM = {"depth": 1, "image_size": 24, "patch_size": 8}
-FULL = Size(10, 50, 5_000, 1_000, {"dim": 96, **_STEM})
-QUICK = Size(2, 20, 120, 50, {"dim": 16, "heads": 2, **_STEM})
+FULL = _Size(8, 50, 5_000, 1_000, {"dim": 96, **_STEM})
+QUICK = _Size(2, 20, 120, 50, {"dim": 16, "heads": 2, **_STEM})
 
 
 def run_demo(
@@ -120,11 +120,11 @@ def run_demo(
     return report
 
 
-run = run_demo
+run = run_demo  # what `rheobase demo` calls
 
 
 def _train(
-    folder: Path, seed: int, epochs: int, size: Size, test_set: Dataset[Any]
+    folder: Path, seed: int, epochs: int, size: _Size, test_set: Dataset[Any]
 ) -> dict[str, Trainer]:
     """Train both networks to the end; return their closed trainers."""
     train_set = _digits(train=True, count=size.train)
@@ -147,7 +147,7 @@ def _crop(image: Tensor) -> Tensor:
     return image[..., 2:-2, 2:-2]
 
 
-def _config(folder: Path, model: str, seed: int, epochs: int, size: Size) -> TrainConfig:
+def _config(folder: Path, model: str, seed: int, epochs: int, size: _Size) -> TrainConfig:
     return TrainConfig(
         run=str(folder),
         seed=seed,
@@ -183,7 +183,7 @@ def _circumstances() -> dict[str, Any]:
     }
 
 
-def _setting(cfg: TrainConfig, size: Size) -> dict[str, Any]:
+def _setting(cfg: TrainConfig, size: _Size) -> dict[str, Any]:
     optim, schedule = cfg.optim, cfg.schedule
     return {
         "data": {"train": size.train, "test": size.test},

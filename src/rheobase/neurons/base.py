@@ -112,8 +112,11 @@ class Neuron(Stateful):
                 f"given {list(x.shape)}; call stream.reset() to start another sequence"
             )
         u = self.rest if carried is None else carried
-        spikes, last, membrane = scan(x, u, self.spec, self.coefficients(x), tap)
-        self.carry(last)
+        spikes, last, membrane = scan(
+            x, u, self.spec, self.coefficients(x), tap, keep=self._streams
+        )
+        if last is not None:
+            self.carry(last)
         mark(spikes, largest=1)
         return spikes if membrane is None else (spikes, membrane)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 import time
 from collections.abc import Iterator
@@ -323,7 +324,12 @@ class Trainer:
             log.close()
         if self.folder:
             self.folder.close()
-        self.world.close()
+        if self.world.owner:
+            # DDP must go before the process group: as its last owner it would end gloo's threads
+            # with Python's lock held, and wait for ever for one that needs the lock.
+            vars(self).pop("wrapped", None)
+            gc.collect()
+            self.world.close()
 
 
 def _datasets(

@@ -28,9 +28,17 @@ Value = float | Tensor
 
 
 def forward(
-    x: Tensor, u: Tensor | None, rest: float, spec: ScanSpec, values: Sequence[Value], tap: str
+    x: Tensor,
+    u: Tensor | None,
+    rest: float,
+    spec: ScanSpec,
+    values: Sequence[Value],
+    tap: str,
+    keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes ``[T, ...]``, last membrane ``[...]`` and the tapped membranes (or an empty tensor).
+    """Spikes ``[T, ...]``, last membrane ``[...]``, tapped membranes ``[T, ...]``.
+
+    The last membrane is an empty tensor unless ``keep``, the tapped ones unless ``tap``.
 
     ``x`` has dense rows (`dense_rows`); ``u`` is the first membrane (None: ``rest``); ``values``
     are in the order of ``spec.names``.
@@ -39,9 +47,10 @@ def forward(
     arguments, kinds, _ = _prepare(values, x, compute, wanted=())
     kernel = _forward_kernel(Variant(spec, DTYPES[x.dtype], kinds, tap))
     steps, size = x.shape[0], x[0].numel()
-    spikes, last = like_rows(x), like_rows(x[:1], compute)[0]
+    spikes = like_rows(x)
+    last = like_rows(x[:1], compute)[0] if keep else x.new_empty(0, dtype=compute)
     membranes = like_rows(x, compute) if tap else x.new_empty(0, dtype=compute)
-    first, first_step = _first(u, rest, last)
+    first, first_step = _first(u, rest, x, compute)
     data, x_step = flat(x)
     chunks, chunk = _chunks(size)
     shared = (_array(data), x_step, _array(flat(spikes)[0]), first, first_step,
@@ -71,7 +80,7 @@ def backward(
     kernel = _backward_kernel(Variant(spec, DTYPES[x.dtype], kinds, tap))
     steps, size = x.shape[0], x[0].numel()
     gx = like_rows(x)
-    first, first_step = _first(u, rest, like_rows(x[:1], compute)[0])
+    first, first_step = _first(u, rest, x, compute)
     data, x_step = flat(x)
     g_data, g_step = flat(rows_like(g, x))
     tapped = _contiguous_rows(g_tap, x) if tap else g_tap
@@ -131,12 +140,11 @@ def _extent(laid: Vector | None) -> int:
     return 1 if laid is None else laid.values.numel()
 
 
-def _first(u: Tensor | None, rest: float, like: Tensor) -> tuple[Any, int]:
+def _first(u: Tensor | None, rest: float, x: Tensor, compute: torch.dtype) -> tuple[Any, int]:
     """The first membrane as an array and a stride: one number for all (0), or one each (1)."""
     if u is None:
-        return _array(torch.tensor([rest], dtype=like.dtype)), 0
-    dense = like if u.stride() == like.stride() and u.dtype == like.dtype else None
-    return _array(_line(u if dense is not None else torch.empty_like(like).copy_(u))), 1
+        return _array(torch.tensor([rest], dtype=compute)), 0
+    return _array(_line(rows_like(u.to(compute).unsqueeze(0), x[:1])[0])), 1
 
 
 def _contiguous_rows(value: Tensor, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from rheobase.ops.translate import Binding, translate
 
 __all__ = ["BLOCK", "Variant", "backward_source", "forward_source"]
 
-BLOCK = 4096
+BLOCK = 1024
 
 _CALLS = {
     "abs": "abs({0})",
@@ -119,7 +119,7 @@ from rheobase.ops.numba_lang import (
 real = np.{real}
 ONE = real(1.0)
 ZERO = real(0.0)
-BLOCK = 4096
+BLOCK = 1024
 
 {functions}
 
@@ -194,8 +194,9 @@ def forward(x, x_step, spikes, first, first_step, last, tap, steps, size, chunk,
                 u[j] = reset(h, s{v.values(spec.reset_names)})
                 {tap_store}
                 row_s[j] = {v.store("s")}
-        for j in range(n):
-            last[lo + j] = u[j]
+        if last.size > 0:
+            for j in range(n):
+                last[lo + j] = u[j]
 """
     return _module(variant, _functions(variant, backward=False), kernel)
 

@@ -37,7 +37,8 @@ def scan(
     spec: ScanSpec,
     coefficients: Coefficients,
     tap: Literal["h", "v"] | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+    keep: bool = True,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Run a neuron over a sequence: charge, fire, reset at every step.
 
     Args:
@@ -47,23 +48,24 @@ def scan(
         coefficients: a value for every name of ``spec.names``: a number, or a tensor that
             broadcasts to ``x[0]`` or, with a leading axis of size T, to ``x``.
         tap: also return a membrane sequence: "h" before firing, "v" after reset.
+        keep: also return the last membrane, to go on from.
 
     Returns:
-        spikes ``[T, ...]``; the last membrane ``[...]`` (no gradient flows into it); the tapped
-        membranes ``[T, ...]`` or None. Membranes are float32 for float16 and bfloat16 input.
+        spikes ``[T, ...]``; the last membrane ``[...]`` (no gradient flows into it) or None; the
+        tapped membranes ``[T, ...]`` or None. Membranes are float32 for float16 and bfloat16 input.
     """
     if _needs_reference(x, u, coefficients):
         spikes, h, v, last = scan_reference(x, u, spec, coefficients)
-        return spikes, last, {"h": h, "v": v, None: None}[tap]
+        return spikes, last if keep else None, {"h": h, "v": v, None: None}[tap]
     first, rest = (u, 0.0) if isinstance(u, Tensor) else (None, u)
     # An operator takes no list of numbers and tensors mixed: two lists, each with its names.
     numbers = {n: v for n, v in coefficients.items() if not isinstance(v, Tensor)}
     tensors = {n: v for n, v in coefficients.items() if isinstance(v, Tensor)}
     spikes, last, membranes = _scan(
         x, first, rest, spec.key, " ".join(numbers), list(numbers.values()),
-        " ".join(tensors), list(tensors.values()), tap or "",
+        " ".join(tensors), list(tensors.values()), tap or "", keep,
     )  # fmt: skip
-    return spikes, last, membranes if tap else None
+    return spikes, last if keep else None, membranes if tap else None
 
 
 def available_backends() -> list[str]:
@@ -151,18 +153,22 @@ def _scan(
     tensor_names: str,
     tensors: Sequence[Tensor],
     tap: str,
+    keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, kind = dense_rows(x), ScanSpec.from_key(spec)
     values = _ordered(kind, number_names, numbers, tensor_names, tensors)
-    return _backend(x).forward(x, u, rest, kind, values, tap)  # type: ignore[no-any-return]
+    return _backend(x).forward(x, u, rest, kind, values, tap, keep)  # type: ignore[no-any-return]
 
 
 @_scan.register_fake
-def _(x, u, rest, spec, number_names, numbers, tensor_names, tensors, tap):  # type: ignore[no-untyped-def]
+def _(  # type: ignore[no-untyped-def]
+    x, u, rest, spec, number_names, numbers, tensor_names, tensors, tap, keep
+):
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     x = dense_rows(x)
     membranes = like_rows(x, compute) if tap else x.new_empty(0, dtype=compute)
-    return like_rows(x), like_rows(x[:1], compute)[0], membranes
+    last = like_rows(x[:1], compute)[0] if keep else x.new_empty(0, dtype=compute)
+    return like_rows(x), last, membranes
 
 
 @torch.library.custom_op("rheobase::scan_backward", mutates_args=())
@@ -198,7 +204,7 @@ def _(  # type: ignore[no-untyped-def]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, u, rest, spec, number_names, numbers, tensor_names, tensors, tap = inputs
+    x, u, rest, spec, number_names, numbers, tensor_names, tensors, tap, _ = inputs
     # The membranes are recomputed from the input, so nothing of size T is saved but the input.
     ctx.save_for_backward(x, u, *tensors)
     ctx.constants = (rest, spec, number_names, numbers, tensor_names)
@@ -218,7 +224,7 @@ def _gradients(ctx: Any, g: Tensor, g_last: Tensor, g_tap: Tensor) -> tuple[Any,
     for_tensors = [by_name.get(name) for name in tensor_names.split()]
     # An empty list is a tree of its own, which the gradients must mirror.
     for_numbers: list[None] | None = None if numbers else []
-    return gx, None, None, None, None, for_numbers, None, for_tensors, None
+    return gx, None, None, None, None, for_numbers, None, for_tensors, None, None
 
 
 _scan.register_autograd(_gradients, setup_context=_save)

@@ -35,9 +35,17 @@ Value = float | Tensor
 
 
 def forward(
-    x: Tensor, u: Tensor | None, rest: float, spec: ScanSpec, values: Sequence[Value], tap: str
+    x: Tensor,
+    u: Tensor | None,
+    rest: float,
+    spec: ScanSpec,
+    values: Sequence[Value],
+    tap: str,
+    keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes ``[T, ...]``, last membrane ``[...]`` and the tapped membranes (or an empty tensor).
+    """Spikes ``[T, ...]``, last membrane ``[...]``, tapped membranes ``[T, ...]``.
+
+    The last membrane is an empty tensor unless ``keep``, the tapped ones unless ``tap``.
 
     ``x`` has dense rows (`dense_rows`); ``u`` is the first membrane (None: ``rest``); ``values``
     are in the order of ``spec.names``.
@@ -48,11 +56,12 @@ def forward(
     compute = _compute(x)
     coefficients, kinds, _ = _coefficients(spec, values, x, wanted=())
     kernel = _forward_kernel(Variant(spec, DTYPES[x.dtype], kinds, tap))
-    spikes, last = like_rows(x), like_rows(x[:1], compute)[0]
+    spikes = like_rows(x)
+    last = like_rows(x[:1], compute)[0] if keep else x.new_empty(0, dtype=compute)
     membranes = like_rows(x, compute) if tap else x.new_empty(0, dtype=compute)
     data, x_step = flat(x)
     _launch(kernel, x, x=data, x_step=x_step, spikes=spikes, first=_first(u, x), start=float(rest),
-            last=last, tap=membranes, **coefficients)  # fmt: skip
+            last=last if keep else None, tap=membranes, **coefficients)  # fmt: skip
     return spikes, last, membranes
 
 

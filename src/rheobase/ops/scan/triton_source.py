@@ -98,7 +98,8 @@ def forward(x, x_step: tl.int64, spikes, first, start: tl.{v.dtype}, last, tap,
         u = reset({_arguments("h", "s", *spec.reset_names)})
         tl.store(spikes + t * size + m, s, mask=inside)
         {tap_store}
-    tl.store(last + m, u, mask=inside)
+    if last is not None:
+        tl.store(last + m, u, mask=inside)
 """
     return _module(v, _functions(v, backward=False), kernel)
 
