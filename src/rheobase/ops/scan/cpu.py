@@ -45,7 +45,7 @@ def forward(
     """
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     arguments, kinds, _ = _prepare(values, x, compute, wanted=())
-    kernel = _forward_kernel(Variant(spec, DTYPES[x.dtype], kinds, tap))
+    kernel = _forward_kernel(_variant(spec, x, kinds, tap))
     steps, size = x.shape[0], x[0].numel()
     spikes = like_rows(x)
     last = like_rows(x[:1], compute)[0] if keep else x.new_empty(0, dtype=compute)
@@ -77,7 +77,7 @@ def backward(
     """
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     arguments, kinds, vectors = _prepare(values, x, compute, wanted)
-    kernel = _backward_kernel(Variant(spec, DTYPES[x.dtype], kinds, tap))
+    kernel = _backward_kernel(_variant(spec, x, kinds, tap))
     steps, size = x.shape[0], x[0].numel()
     gx = like_rows(x)
     first, first_step = _first(u, rest, x, compute)
@@ -113,6 +113,15 @@ def _forward_kernel(variant: Variant) -> Callable[..., None]:
 def _backward_kernel(variant: Variant) -> Callable[..., None]:
     kernel: Callable[..., None] = load_module("scan_backward", backward_source(variant)).backward
     return kernel
+
+
+def _variant(spec: ScanSpec, x: Tensor, kinds: str, tap: str) -> Variant:
+    """The kernel for this neuron and input: as many steps a sweep as divide T, up to four.
+
+    Coefficients may vary over time, which one buffer a sweep cannot hold: those go step by step.
+    """
+    unroll = 1 if "v" in kinds.lower() else math.gcd(x.shape[0], 4)
+    return Variant(spec, DTYPES[x.dtype], kinds, tap, unroll)
 
 
 def _prepare(

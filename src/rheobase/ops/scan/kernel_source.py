@@ -14,7 +14,7 @@ from rheobase.ops.translate import Binding, translate
 
 __all__ = ["BLOCK", "Variant", "backward_source", "forward_source"]
 
-BLOCK = 1024
+BLOCK = 4096
 
 _CALLS = {
     "abs": "abs({0})",
@@ -41,13 +41,16 @@ class Variant:
 
     ``dtype``: of input and spikes; bfloat16 travels as int16 bits and is computed in float32.
     ``kinds``: for each coefficient of ``spec.names``, "s" a number or "v" a vector, in upper case
-    when its gradient is wanted. ``tap``: "h", "v" or "" (no membrane sequence).
+    when its gradient is wanted. ``tap``: "h", "v" or "" (no membrane sequence). ``unroll``: how
+    many steps one sweep over a block takes, a divisor of T; the membrane stays in a register
+    between them.
     """
 
     spec: ScanSpec
     dtype: str
     kinds: str
     tap: str
+    unroll: int = 1
 
     @property
     def compute(self) -> str:
@@ -119,7 +122,7 @@ from rheobase.ops.numba_lang import (
 real = np.{real}
 ONE = real(1.0)
 ZERO = real(0.0)
-BLOCK = 1024
+BLOCK = 4096
 
 {functions}
 
@@ -166,11 +169,37 @@ def _buffers(variant: Variant, indent: int) -> str:
     return _indented([f"{n}_at = np.empty(BLOCK, real)" for n in variant.vectors], indent)
 
 
+def _each_step(variant: Variant, indent: int, *lines: str, back: bool = False) -> str:
+    """The lines once for every unrolled step, its number in the place of ``#``."""
+    steps = range(variant.unroll - 1, -1, -1) if back else range(variant.unroll)
+    return _indented([line.replace("#", str(k)) for k in steps for line in lines if line], indent)
+
+
+def _row(array: str, step: str = "size") -> str:
+    """A block's row of step ``t + #``."""
+    return f"{array}[(t + #) * {step} + lo : (t + #) * {step} + lo + n]"
+
+
+def _scratch(array: str) -> str:
+    return f"{array}[(t + #) * BLOCK : (t + #) * BLOCK + n]"
+
+
 def forward_source(variant: Variant) -> str:
     """The module of the forward kernel, with a function ``forward``."""
     spec, v = variant.spec, variant
-    tap_row = "row_tap = tap[t * size + lo : t * size + lo + n]" if v.tap else "pass"
-    tap_store = {"h": "row_tap[j] = h", "v": "row_tap[j] = u[j]", "": "pass"}[v.tap]
+    rows = (
+        f"row_x# = {_row('x', 'x_step')}",
+        f"row_s# = {_row('spikes')}",
+        f"row_tap# = {_row('tap')}" if v.tap else "",
+    )
+    step = (
+        f"h = charge(v, {v.load('row_x#[j]')}{v.values(spec.charge_names)})",
+        f"z = argument(h{v.values(('threshold',))})",
+        f"s = quantize(z{v.values(spec.quantize_names)})",
+        f"v = reset(h, s{v.values(spec.reset_names)})",
+        f"row_tap#[j] = {v.tap}" if v.tap else "",
+        f"row_s#[j] = {v.store('s')}",
+    )
     kernel = f"""
 @njit(nogil=True, cache=True, error_model="numpy")
 def forward(x, x_step, spikes, first, first_step, last, tap, steps, size, chunk,
@@ -182,18 +211,13 @@ def forward(x, x_step, spikes, first, first_step, last, tap, steps, size, chunk,
         for j in range(n):
             u[j] = first[(lo + j) * first_step]
 {_gather(v, 8, time_varying=False)}
-        for t in range(steps):
-            row_x = x[t * x_step + lo : t * x_step + lo + n]
-            row_s = spikes[t * size + lo : t * size + lo + n]
-            {tap_row}
+        for t in range(0, steps, {v.unroll}):
+{_each_step(v, 12, *rows)}
 {_gather(v, 12, time_varying=True)}
             for j in range(n):
-                h = charge(u[j], {v.load("row_x[j]")}{v.values(spec.charge_names)})
-                z = argument(h{v.values(("threshold",))})
-                s = quantize(z{v.values(spec.quantize_names)})
-                u[j] = reset(h, s{v.values(spec.reset_names)})
-                {tap_store}
-                row_s[j] = {v.store("s")}
+                v = u[j]
+{_each_step(v, 16, *step)}
+                u[j] = v
         if last.size > 0:
             for j in range(n):
                 last[lo + j] = u[j]
@@ -210,16 +234,25 @@ def backward_source(variant: Variant) -> str:
     spec, v = variant.spec, variant
     sums = [f"{n}_sum = np.empty(BLOCK, real)" for n in v.wanted]
     clear = [f"{n}_sum[:n] = ZERO" for n in v.wanted]
-    add = [f"{n}_sum[j] += {v.gradient(n) or 'ZERO'}" for n in v.wanted]
     outputs = "".join(f"{n}_grad, " for n in v.wanted)
-    tap_row = "row_gt = g_tap[t * size + lo : t * size + lo + n]" if v.tap else "pass"
-    on_v = " + row_gt[j]" if v.tap == "v" else ""
-    on_h = " + row_gt[j]" if v.tap == "h" else ""
-    through_spike = "" if spec.detach_reset else " + g_u * reset_by_s"
-    before_row = "row_u = before[t * BLOCK : t * BLOCK + n]" if v.needs_before else "pass"
-    before_store = "row_u[j] = u[j]" if v.needs_before else "pass"
-    before_load = "row_u[j], " + v.load("row_x[j]") if v.needs_before else "ZERO, ZERO"
-    per_step, at_end = _flush(v, per_step=True), _flush(v, per_step=False)
+    row_x = f"row_x# = {_row('x', 'x_step')}"
+    row_h = f"row_h# = {_scratch('charged')}"
+    row_u = f"row_u# = {_scratch('before')}" if v.needs_before else ""
+    again = (
+        "row_u#[j] = v" if v.needs_before else "",
+        f"h = charge(v, {v.load('row_x#[j]')}{v.values(spec.charge_names)})",
+        "row_h#[j] = h",
+        f"s = quantize(argument(h{v.values(('threshold',))}){v.values(spec.quantize_names)})",
+        f"v = reset(h, s{v.values(spec.reset_names)})",
+    )
+    rows = (
+        row_x if v.needs_before else "",
+        row_h,
+        row_u,
+        f"row_g# = {_row('g', 'g_step')}",
+        f"row_gx# = {_row('gx')}",
+        f"row_gt# = {_row('g_tap')}" if v.tap else "",
+    )
     kernel = f"""
 @njit(nogil=True, cache=True, error_model="numpy")
 def backward(g, g_step, g_tap, x, x_step, first, first_step, gx, {outputs}steps, size, chunk,
@@ -238,45 +271,47 @@ def backward(g, g_step, g_tap, x, x_step, first, first_step, gx, {outputs}steps,
             g_carry[j] = ZERO
 {_gather(v, 8, time_varying=False)}
 {_indented(clear, 8)}
-        for t in range(steps):
-            row_x = x[t * x_step + lo : t * x_step + lo + n]
-            row_h = charged[t * BLOCK : t * BLOCK + n]
-            {before_row}
+        for t in range(0, steps, {v.unroll}):
+{_each_step(v, 12, row_x, row_h, row_u)}
 {_gather(v, 12, time_varying=True)}
             for j in range(n):
-                {before_store}
-                h = charge(u[j], {v.load("row_x[j]")}{v.values(spec.charge_names)})
-                row_h[j] = h
-                s = quantize(argument(h{v.values(("threshold",))}){v.values(spec.quantize_names)})
-                u[j] = reset(h, s{v.values(spec.reset_names)})
-        for t in range(steps - 1, -1, -1):
-            row_x = x[t * x_step + lo : t * x_step + lo + n]
-            row_g = g[t * g_step + lo : t * g_step + lo + n]
-            row_gx = gx[t * size + lo : t * size + lo + n]
-            row_h = charged[t * BLOCK : t * BLOCK + n]
-            {before_row}
-            {tap_row}
+                v = u[j]
+{_each_step(v, 16, *again)}
+                u[j] = v
+        for t in range(steps - {v.unroll}, -1, -{v.unroll}):
+{_each_step(v, 12, *rows)}
 {_gather(v, 12, time_varying=True)}
             for j in range(n):
-                h = row_h[j]
-                z = argument(h{v.values(("threshold",))})
-                s = quantize(z{v.values(spec.quantize_names)})
-                charge_by_u, charge_by_x{_partial_names("charge", spec.charge_names)} = (
-                    charge_partials({before_load}{v.values(spec.charge_names)}))
-                z_by_h, z_by_threshold = argument_partials(h{v.values(("threshold",))})
-                reset_by_h, reset_by_s{_partial_names("reset", spec.reset_names)} = (
-                    reset_partials(h, s{v.values(spec.reset_names)}))
-                g_u = g_carry[j]{on_v}
-                g_s = {v.load("row_g[j]")}{through_spike}
-                g_z = g_s * derivative(z{v.values(spec.surrogate_names)})
-                g_h = g_u * reset_by_h + g_z * z_by_h{on_h}
-                row_gx[j] = {v.store("g_h * charge_by_x")}
-                g_carry[j] = g_h * charge_by_u
-{_indented(add, 16)}
-{per_step}
-{at_end}
+                carry = g_carry[j]
+{_each_step(v, 16, *_step_back(v), back=True)}
+                g_carry[j] = carry
+{_flush(v, per_step=True)}
+{_flush(v, per_step=False)}
 """
     return _module(variant, _functions(variant, backward=True), kernel)
+
+
+def _step_back(variant: Variant) -> tuple[str, ...]:
+    """One column's step back in time: from the gradients after it to those before it."""
+    spec, v = variant.spec, variant
+    before = "row_u#[j], " + v.load("row_x#[j]") if v.needs_before else "ZERO, ZERO"
+    return (
+        "h = row_h#[j]",
+        f"z = argument(h{v.values(('threshold',))})",
+        f"s = quantize(z{v.values(spec.quantize_names)})",
+        f"charge_by_u, charge_by_x{_partial_names('charge', spec.charge_names)} = "
+        f"charge_partials({before}{v.values(spec.charge_names)})",
+        f"z_by_h, z_by_threshold = argument_partials(h{v.values(('threshold',))})",
+        f"reset_by_h, reset_by_s{_partial_names('reset', spec.reset_names)} = "
+        f"reset_partials(h, s{v.values(spec.reset_names)})",
+        "g_u = carry" + (" + row_gt#[j]" if v.tap == "v" else ""),
+        f"g_s = {v.load('row_g#[j]')}" + ("" if spec.detach_reset else " + g_u * reset_by_s"),
+        f"g_z = g_s * derivative(z{v.values(spec.surrogate_names)})",
+        "g_h = g_u * reset_by_h + g_z * z_by_h" + (" + row_gt#[j]" if v.tap == "h" else ""),
+        f"row_gx#[j] = {v.store('g_h * charge_by_x')}",
+        "carry = g_h * charge_by_u",
+        *(f"{n}_sum[j] += {v.gradient(n) or 'ZERO'}" for n in v.wanted),
+    )
 
 
 def _flush(variant: Variant, per_step: bool) -> str:
