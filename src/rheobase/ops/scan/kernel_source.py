@@ -170,7 +170,11 @@ def _buffers(variant: Variant, indent: int) -> str:
 
 
 def _each_step(variant: Variant, indent: int, *lines: str, back: bool = False) -> str:
-    """The lines once for every unrolled step, its number in the place of ``#``."""
+    """The lines once for every unrolled step, its number in the place of ``#``.
+
+    In a sweep, all steps load before any stores: rows of a power of two lie a multiple of 4 KiB
+    apart, and a load behind a store to the same place in another page waits for it.
+    """
     steps = range(variant.unroll - 1, -1, -1) if back else range(variant.unroll)
     return _indented([line.replace("#", str(k)) for k in steps for line in lines if line], indent)
 
@@ -193,13 +197,13 @@ def forward_source(variant: Variant) -> str:
         f"row_tap# = {_row('tap')}" if v.tap else "",
     )
     step = (
-        f"h = charge(v, {v.load('row_x#[j]')}{v.values(spec.charge_names)})",
+        f"h = charge(v, x#{v.values(spec.charge_names)})",
         f"z = argument(h{v.values(('threshold',))})",
-        f"s = quantize(z{v.values(spec.quantize_names)})",
-        f"v = reset(h, s{v.values(spec.reset_names)})",
-        f"row_tap#[j] = {v.tap}" if v.tap else "",
-        f"row_s#[j] = {v.store('s')}",
+        f"s# = quantize(z{v.values(spec.quantize_names)})",
+        f"v = reset(h, s#{v.values(spec.reset_names)})",
+        f"tap# = {v.tap}" if v.tap else "",
     )
+    stores = ("row_tap#[j] = tap#" if v.tap else "", f"row_s#[j] = {v.store('s#')}")
     kernel = f"""
 @njit(nogil=True, cache=True, error_model="numpy")
 def forward(x, x_step, spikes, first, first_step, last, tap, steps, size, chunk,
@@ -216,7 +220,9 @@ def forward(x, x_step, spikes, first, first_step, last, tap, steps, size, chunk,
 {_gather(v, 12, time_varying=True)}
             for j in range(n):
                 v = u[j]
+{_each_step(v, 16, f"x# = {v.load('row_x#[j]')}")}
 {_each_step(v, 16, *step)}
+{_each_step(v, 16, *stores)}
                 u[j] = v
         if last.size > 0:
             for j in range(n):
@@ -239,11 +245,18 @@ def backward_source(variant: Variant) -> str:
     row_h = f"row_h# = {_scratch('charged')}"
     row_u = f"row_u# = {_scratch('before')}" if v.needs_before else ""
     again = (
-        "row_u#[j] = v" if v.needs_before else "",
-        f"h = charge(v, {v.load('row_x#[j]')}{v.values(spec.charge_names)})",
-        "row_h#[j] = h",
-        f"s = quantize(argument(h{v.values(('threshold',))}){v.values(spec.quantize_names)})",
-        f"v = reset(h, s{v.values(spec.reset_names)})",
+        "u# = v" if v.needs_before else "",
+        f"h# = charge(v, x#{v.values(spec.charge_names)})",
+        f"s = quantize(argument(h#{v.values(('threshold',))}){v.values(spec.quantize_names)})",
+        f"v = reset(h#, s{v.values(spec.reset_names)})",
+    )
+    kept = ("row_h#[j] = h#", "row_u#[j] = u#" if v.needs_before else "")
+    loads = (
+        f"x# = {v.load('row_x#[j]')}" if v.needs_before else "",
+        "u# = row_u#[j]" if v.needs_before else "",
+        "h# = row_h#[j]",
+        f"g# = {v.load('row_g#[j]')}",
+        "gt# = row_gt#[j]" if v.tap else "",
     )
     rows = (
         row_x if v.needs_before else "",
@@ -276,14 +289,18 @@ def backward(g, g_step, g_tap, x, x_step, first, first_step, gx, {outputs}steps,
 {_gather(v, 12, time_varying=True)}
             for j in range(n):
                 v = u[j]
+{_each_step(v, 16, f"x# = {v.load('row_x#[j]')}")}
 {_each_step(v, 16, *again)}
+{_each_step(v, 16, *kept)}
                 u[j] = v
         for t in range(steps - {v.unroll}, -1, -{v.unroll}):
 {_each_step(v, 12, *rows)}
 {_gather(v, 12, time_varying=True)}
             for j in range(n):
                 carry = g_carry[j]
+{_each_step(v, 16, *loads)}
 {_each_step(v, 16, *_step_back(v), back=True)}
+{_each_step(v, 16, f"row_gx#[j] = {v.store('gx#')}")}
                 g_carry[j] = carry
 {_flush(v, per_step=True)}
 {_flush(v, per_step=False)}
@@ -294,21 +311,20 @@ def backward(g, g_step, g_tap, x, x_step, first, first_step, gx, {outputs}steps,
 def _step_back(variant: Variant) -> tuple[str, ...]:
     """One column's step back in time: from the gradients after it to those before it."""
     spec, v = variant.spec, variant
-    before = "row_u#[j], " + v.load("row_x#[j]") if v.needs_before else "ZERO, ZERO"
+    before = "u#, x#" if v.needs_before else "ZERO, ZERO"
     return (
-        "h = row_h#[j]",
-        f"z = argument(h{v.values(('threshold',))})",
+        f"z = argument(h#{v.values(('threshold',))})",
         f"s = quantize(z{v.values(spec.quantize_names)})",
         f"charge_by_u, charge_by_x{_partial_names('charge', spec.charge_names)} = "
         f"charge_partials({before}{v.values(spec.charge_names)})",
-        f"z_by_h, z_by_threshold = argument_partials(h{v.values(('threshold',))})",
+        f"z_by_h, z_by_threshold = argument_partials(h#{v.values(('threshold',))})",
         f"reset_by_h, reset_by_s{_partial_names('reset', spec.reset_names)} = "
-        f"reset_partials(h, s{v.values(spec.reset_names)})",
-        "g_u = carry" + (" + row_gt#[j]" if v.tap == "v" else ""),
-        f"g_s = {v.load('row_g#[j]')}" + ("" if spec.detach_reset else " + g_u * reset_by_s"),
+        f"reset_partials(h#, s{v.values(spec.reset_names)})",
+        "g_u = carry" + (" + gt#" if v.tap == "v" else ""),
+        "g_s = g#" + ("" if spec.detach_reset else " + g_u * reset_by_s"),
         f"g_z = g_s * derivative(z{v.values(spec.surrogate_names)})",
-        "g_h = g_u * reset_by_h + g_z * z_by_h" + (" + row_gt#[j]" if v.tap == "h" else ""),
-        f"row_gx#[j] = {v.store('g_h * charge_by_x')}",
+        "g_h = g_u * reset_by_h + g_z * z_by_h" + (" + gt#" if v.tap == "h" else ""),
+        "gx# = g_h * charge_by_x",
         "carry = g_h * charge_by_u",
         *(f"{n}_sum[j] += {v.gradient(n) or 'ZERO'}" for n in v.wanted),
     )
