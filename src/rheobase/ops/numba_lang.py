@@ -52,7 +52,7 @@ def exp32(x):
     exp(x) = 2^n exp(r) with n = round(x / ln 2); |r| <= ln(2)/2, so six terms of the series do.
     Arguments are clipped to the range whose result is a normal number.
     """
-    x = min(max(x, np.float32(-87.3)), np.float32(88.7))
+    x = min(max(x, np.float32(-87.3)), np.float32(88.0))
     n = np.rint(x * np.float32(1.44269504))
     # ln 2 in two parts, so that n * ln 2 loses nothing.
     r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
@@ -63,11 +63,7 @@ def exp32(x):
     p = p * r + np.float32(0.5)
     p = p * r + np.float32(1.0)
     p = p * r + np.float32(1.0)
-    # 2^n in two factors: n may be 128, whose exponent a single float32 factor cannot hold.
-    half = np.int32(n) >> np.int32(1)
-    rest = np.int32(n) - half
-    bias, shift = np.int32(127), np.int32(23)
-    return p * _bits_to_float((half + bias) << shift) * _bits_to_float((rest + bias) << shift)
+    return p * _bits_to_float((np.int32(n) + np.int32(127)) << np.int32(23))
 
 
 @njit(inline="always")

@@ -7,18 +7,21 @@ values are the integers 0 to ``largest``; `saving_packed` packs what autograd sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from rheobase.ops.threads import run_chunks
 
 __all__ = ["largest", "mark", "saving_packed"]
 
 _MARK = "_rheobase_largest"
 _CACHE = "_rheobase_packed"
+_CHUNKS = 16
 
 
 def mark(x: Tensor, largest: int) -> Tensor:
@@ -49,10 +52,13 @@ class _Packed:
     dtype: torch.dtype
 
     def unpack(self) -> Tensor:
-        count = self.shape.numel()
-        flat = _unpack_bits(self.data, count) if self.bits else self.data
-        out = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=flat.device)
-        out.as_strided((count,), (1,)).copy_(flat)
+        device = self.data.device
+        out = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=device)
+        line = out.as_strided((self.shape.numel(),), (1,))
+        if self.bits:
+            _unpack_bits(self.data, line)
+        else:
+            line.copy_(self.data)
         return out
 
 
@@ -97,19 +103,39 @@ def _pack(x: Tensor, bits: bool) -> _Packed:
     return _Packed(data, bits, x.shape, x.stride(), x.dtype)
 
 
-def _pack_bits(flat: Tensor) -> Tensor:
+def _pack_bits(line: Tensor) -> Tensor:
     """Eight elements to a byte, the first in the highest bit; the last byte is padded with 0."""
-    fired = flat != 0
-    if not fired.is_cuda:
-        return torch.from_numpy(np.packbits(fired.numpy()))
-    padded = torch.nn.functional.pad(fired, (0, -fired.numel() % 8)).view(-1, 8)
-    return (padded * _weights(flat.device)).sum(1, dtype=torch.uint8)
+    if line.is_cuda:
+        padded = torch.nn.functional.pad(line != 0, (0, -line.numel() % 8)).view(-1, 8)
+        return (padded * _weights(line.device)).sum(1, dtype=torch.uint8)
+    from rheobase.ops.bits import pack
+
+    packed = torch.empty(-(-line.numel() // 8), dtype=torch.uint8)
+    values, into = _array(line), packed.numpy()
+    _in_chunks(lambda a, b: pack(values, into, a, b), packed.numel(), line.nbytes)
+    return packed
 
 
-def _unpack_bits(data: Tensor, count: int) -> Tensor:
-    if not data.is_cuda:
-        return torch.from_numpy(np.unpackbits(data.numpy(), count=count))
-    return (data.unsqueeze(1) & _weights(data.device)).ne(0).view(-1)[:count]
+def _unpack_bits(data: Tensor, line: Tensor) -> None:
+    if line.is_cuda:
+        bits = (data.unsqueeze(1) & _weights(data.device)).ne(0)
+        line.copy_(bits.view(-1)[: line.numel()])
+        return
+    from rheobase.ops.bits import unpack
+
+    packed, into = data.numpy(), _array(line)
+    one = _array(torch.ones(1, dtype=line.dtype))[0]
+    _in_chunks(lambda a, b: unpack(packed, into, one, a, b), data.numel(), line.nbytes)
+
+
+def _in_chunks(kernel: Callable[[int, int], None], size: int, traffic: int) -> None:
+    chunk = -(-size // _CHUNKS)
+    run_chunks(lambda a, b: kernel(a * chunk, min(b * chunk, size)), -(-size // chunk), traffic)
+
+
+def _array(line: Tensor) -> Any:
+    """As NumPy; halves by their bits, which NumPy and numba lack or cannot compute with."""
+    return (line.view(torch.int16) if line.element_size() == 2 else line).numpy()
 
 
 def _weights(device: torch.device) -> Tensor:
