@@ -63,7 +63,7 @@ class _Size:
 
 
 _STEM = {"depth": 1, "image_size": 24, "patch_size": 8}
-FULL = _Size(8, 50, 5_000, 1_000, {"dim": 96, **_STEM})
+FULL = _Size(6, 50, 5_000, 1_000, {"dim": 96, **_STEM})
 QUICK = _Size(2, 20, 120, 50, {"dim": 16, "heads": 2, **_STEM})
 
 
