@@ -52,6 +52,7 @@ class _Size:
         batch: images per step.
         train: training images used.
         test: test images used.
+        save_every: steps between checkpoints.
         overrides: of the two networks' preset.
     """
 
@@ -59,12 +60,13 @@ class _Size:
     batch: int
     train: int
     test: int
+    save_every: int
     overrides: dict[str, Any]
 
 
 _STEM = {"depth": 1, "image_size": 24, "patch_size": 8}
-FULL = _Size(6, 50, 5_000, 1_000, {"dim": 96, **_STEM})
-QUICK = _Size(2, 20, 120, 50, {"dim": 16, "heads": 2, **_STEM})
+FULL = _Size(6, 50, 5_000, 1_000, 50, {"dim": 96, **_STEM})
+QUICK = _Size(2, 20, 120, 50, 2, {"dim": 16, "heads": 2, **_STEM})
 
 
 def run_demo(
@@ -159,7 +161,7 @@ def _config(folder: Path, model: str, seed: int, epochs: int, size: _Size) -> Tr
         loss=LossConfig("tet", tet_lambda=0.0),
         optim=OptimConfig("adamw", lr=2e-3, weight_decay=0.02),
         schedule=ScheduleConfig("cosine", warmup_epochs=1.0),
-        checkpoint=CheckpointConfig(every_steps=25),
+        checkpoint=CheckpointConfig(every_steps=size.save_every),
         log=LogConfig(progress="never"),
     )
 

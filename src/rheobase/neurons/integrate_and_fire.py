@@ -83,7 +83,7 @@ class PLIF(Neuron):
     Raises:
         ValueError: ``tau`` is not above 1; the input has another number of channels.
 
-    >>> round(float(PLIF(tau=4.0).tau), 5)
+    >>> round(PLIF(tau=4.0).tau.item(), 5)
     4.0
     """
 
