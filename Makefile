@@ -5,12 +5,13 @@
 #   make test-goldens  the same numbers as official code: RHEOBASE_GOLDENS=<folder> make test-goldens
 #   make lint          style and types
 #   make bench         compare with other libraries (an environment of its own)
+#   make bench-quick   the same in a few rounds; saves nothing
 
 PYTHON ?= python3
 PINS := pyproject.toml constraints.txt
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-goldens lint bench
+.PHONY: demo test test-goldens lint bench bench-quick
 
 demo: .venv/installed
 	.venv/bin/rheobase demo
@@ -28,6 +29,9 @@ lint: .venv/installed-dev
 
 bench: .venv-bench/installed
 	.venv-bench/bin/python -m benchmarks
+
+bench-quick: .venv-bench/installed
+	.venv-bench/bin/python -m benchmarks --quick
 
 # A venv without pip is what a Python without python3-venv leaves behind.
 %/bin/pip:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from rheobase.layers import repeat
+
 __all__ = ["direct", "latency", "rate", "sample_generator"]
 
 
@@ -24,7 +26,7 @@ def direct(images: Tensor, T: int) -> Tensor:
     torch.Size([3, 2, 1, 4, 4])
     """
     _require_steps(T)
-    return images.expand(T, *images.shape)
+    return repeat(images, T)
 
 
 def rate(images: Tensor, T: int, generator: Generator | None = None) -> Tensor:
