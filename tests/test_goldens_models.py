@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from rheobase.layers import ThresholdDependentBatchNorm2d, over_time, repeat
+from rheobase.layers import over_time, repeat
 from rheobase.models import create_model, list_models, model_family
 from rheobase.models.registry import families
 from rheobase.models.sew_resnet import BasicBlock, sew_neuron
@@ -111,24 +111,6 @@ def test_residual_blocks(path):
     assert_gradient(x.grad, golden["grad_x"])
     for name, parameter in net.named_parameters():
         assert_gradient(parameter.grad, golden[f"grad__{name}"])
-
-
-@pytest.mark.parametrize("path", files("direct/official_STBPsimple_tdBN.npz"))
-def test_tdbn(path):
-    golden = {key: torch.from_numpy(value) for key, value in np.load(path).items()}
-    facts = json.loads(path.with_suffix(".json").read_text())
-    norm = ThresholdDependentBatchNorm2d(4, facts["VTH"], facts["alpha"])
-    weights = {k.removeprefix("param__"): v for k, v in golden.items() if k.startswith("param__")}
-    norm.load_state_dict(weights, strict=False)
-    x = golden["x"].requires_grad_()
-    y = over_time(x, norm)
-    torch.testing.assert_close(y, golden["y"], rtol=1e-5, atol=1e-6)
-    (y * golden["w"]).sum().backward()
-    assert_gradient(x.grad, golden["grad_x"])
-    assert_gradient(norm.weight.grad, golden["grad__weight"])
-    assert_gradient(norm.bias.grad, golden["grad__bias"])
-    for name, buffer in norm.named_buffers():
-        torch.testing.assert_close(buffer, golden[f"buffer_after__{name}"])
 
 
 def assert_gradient(ours: torch.Tensor, theirs: torch.Tensor) -> None:

@@ -197,9 +197,7 @@ class Trainer:
     def _step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[dict[str, float], bool]:
         """Do one optimiser step; return its numbers and whether Ctrl-C was pressed anywhere."""
         self.wrapped.train()
-        schedule = getattr(surrogate, "set_progress", None)
-        if schedule:
-            schedule(self.model, self.at.step / self._total)
+        surrogate.set_progress(self.model, self.at.step / self._total)
         parts = [next(batches) for _ in range(self.cfg.optim.accumulate)]
         local = self._backward(parts)
         self.state.scaler.unscale_(self.state.optimizer)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rheobase.ops.scan.kernel_source import BLOCK, Variant, backward_source, forward_source
-from rheobase.ops.scan.layout import Vector, flat, like_rows, rows_like, vector
+from rheobase.ops.scan.layout import Vector, compute_dtype, flat, like_rows, rows_like, vector
 from rheobase.ops.scan.spec import ScanSpec
 from rheobase.ops.threads import run_chunks
 from rheobase.ops.translate import load_module
@@ -43,7 +43,7 @@ def forward(
     ``x`` has dense rows (`dense_rows`); ``u`` is the first membrane (None: ``rest``); ``values``
     are in the order of ``spec.names``.
     """
-    compute = torch.float64 if x.dtype == torch.float64 else torch.float32
+    compute = compute_dtype(x)
     arguments, kinds, _ = _prepare(values, x, compute, wanted=())
     kernel = _forward_kernel(_variant(spec, x, kinds, tap))
     steps, size = x.shape[0], x[0].numel()
@@ -75,7 +75,7 @@ def backward(
 
     ``g`` and ``g_tap`` are the gradients of spikes and tapped membranes, in any layout.
     """
-    compute = torch.float64 if x.dtype == torch.float64 else torch.float32
+    compute = compute_dtype(x)
     arguments, kinds, vectors = _prepare(values, x, compute, wanted)
     kernel = _backward_kernel(_variant(spec, x, kinds, tap))
     steps, size = x.shape[0], x[0].numel()

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Vector", "dense_rows", "flat", "like_rows", "rows_like", "vector"]
+__all__ = ["Vector", "compute_dtype", "dense_rows", "flat", "like_rows", "rows_like", "vector"]
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of membranes and arithmetic: float64 for float64 input, else float32."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def dense_rows(x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from rheobase._errors import unknown_name
-from rheobase.ops.scan.layout import dense_rows, like_rows
+from rheobase.ops.scan.layout import compute_dtype, dense_rows, like_rows
 from rheobase.ops.scan.reference import scan_reference
 from rheobase.ops.scan.spec import ScanSpec
 
@@ -164,7 +164,7 @@ def _scan(
 def _(  # type: ignore[no-untyped-def]
     x, u, rest, spec, number_names, numbers, tensor_names, tensors, tap, keep
 ):
-    compute = torch.float64 if x.dtype == torch.float64 else torch.float32
+    compute = compute_dtype(x)
     x = dense_rows(x)
     membranes = like_rows(x, compute) if tap else x.new_empty(0, dtype=compute)
     last = like_rows(x[:1], compute)[0] if keep else x.new_empty(0, dtype=compute)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rheobase.ops.scan.kernel_source import Variant
-from rheobase.ops.scan.layout import Vector, flat, like_rows, rows_like, vector
+from rheobase.ops.scan.layout import Vector, compute_dtype, flat, like_rows, rows_like, vector
 from rheobase.ops.scan.spec import ScanSpec
 from rheobase.ops.scan.triton_source import backward_source, forward_source
 from rheobase.ops.translate import load_module
@@ -53,7 +53,7 @@ def forward(
     Raises:
         ValueError: ``x`` is not on a GPU.
     """
-    compute = _compute(x)
+    compute = compute_dtype(x)
     coefficients, kinds, _ = _coefficients(spec, values, x, wanted=())
     kernel = _forward_kernel(Variant(spec, DTYPES[x.dtype], kinds, tap))
     spikes = like_rows(x)
@@ -83,7 +83,7 @@ def backward(
     Raises:
         ValueError: ``x`` is not on a GPU.
     """
-    compute = _compute(x)
+    compute = compute_dtype(x)
     coefficients, kinds, vectors = _coefficients(spec, values, x, wanted)
     variant = Variant(spec, DTYPES[x.dtype], kinds, tap)
     gx, charged = like_rows(x), like_rows(x, compute)
@@ -143,10 +143,6 @@ def _check_device(x: Tensor) -> None:
         )
 
 
-def _compute(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
 def _programs(size: int) -> int:
     return (size + _BLOCK - 1) // _BLOCK
 
@@ -169,7 +165,7 @@ def _coefficients(
             kind = "p"
             arguments[f"{name}_ptr"] = value.to(x.device)
         else:
-            kind, laid = "v", vector(value, x, _compute(x))
+            kind, laid = "v", vector(value, x, compute_dtype(x))
             arguments |= {
                 f"{name}_ptr": laid.values,
                 f"{name}_count": laid.count,
@@ -192,9 +188,9 @@ def _sums(laid: Vector | None, x: Tensor) -> Tensor:
     Every entry is written by one program alone, so the result does not depend on their order.
     """
     if laid is None:
-        return x.new_empty(_programs(x[0].numel()), dtype=_compute(x))
+        return x.new_empty(_programs(x[0].numel()), dtype=compute_dtype(x))
     steps = x.shape[0] if laid.step else 1
-    return x.new_empty(steps, x[0].numel(), dtype=_compute(x))
+    return x.new_empty(steps, x[0].numel(), dtype=compute_dtype(x))
 
 
 def _gradient(sums: Tensor, laid: Vector | None, like: Tensor) -> Tensor:
