@@ -1,12 +1,14 @@
 """The scan takes memory as it lies: any dense order, views, repeated images, any coefficients."""
 
+import ctypes
+
 import pytest
 import torch
 from torch import Tensor
 
 from rheobase.neurons import LIF, PLIF
+from rheobase.ops import threads
 from rheobase.ops.scan import ScanSpec, scan, use_backend
-from rheobase.ops.threads import run_chunks
 
 T, N, C, H, W = 4, 2, 3, 5, 6
 
@@ -118,14 +120,27 @@ def test_threads_do_not_change_results(threads: int) -> None:
     assert all(torch.equal(a, b) for a, b in zip(one, many, strict=True))
 
 
-def test_every_chunk_is_done_once_and_errors_are_raised() -> None:
-    done: list[int] = []
-    run_chunks(lambda a, b: done.extend(range(a, b)), 16, traffic=1 << 30)
-    assert sorted(done) == list(range(16))
+@pytest.mark.parametrize("openmp", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_team_calls_every_thread_once(
+    openmp: bool, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not openmp:
+        monkeypatch.setattr(threads, "_openmp", lambda: None)
+    called = list[int]()
+    entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(called.append)
+    threads.run_team(entry, 7, count)
+    assert called == [7] * count
 
-    def fail(a: int, b: int) -> None:
-        if b == 16:
-            raise RuntimeError("in a thread")
 
-    with pytest.raises(RuntimeError, match="in a thread"):
-        run_chunks(fail, 16, traffic=1 << 30)
+def test_plain_threads_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.rand(4, 1, 300_000) * 2
+    expected = LIF()(x)
+    monkeypatch.setattr(threads, "_openmp", lambda: None)
+    assert torch.equal(LIF()(x), expected)
+
+
+def test_little_work_stays_on_one_thread() -> None:
+    assert threads.team_size(16, threads.SERIAL_BYTES - 1) == 1
+    assert threads.team_size(16, threads.SERIAL_BYTES) == min(16, torch.get_num_threads())
+    assert threads.team_size(1, threads.SERIAL_BYTES) == 1

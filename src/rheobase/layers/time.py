@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rheobase.layers.fused_norm import norm_and_fire
 from rheobase.ops.packed import largest, mark, saving_packed
 
 __all__ = ["over_time", "repeat"]
@@ -24,17 +25,23 @@ def repeat(image: Tensor, steps: int) -> Tensor:
     return image.expand(steps, *image.shape)
 
 
-def over_time(x: Tensor, *modules: Callable[[Tensor], Tensor]) -> Tensor:
+def over_time(
+    x: Tensor, *modules: Callable[[Tensor], Tensor], neuron: nn.Module | None = None
+) -> Tensor:
     """Apply modules that do not know time to a sequence, every step at once.
 
     Args:
         x: ``[T, N, ...]``; a repeated image (see `repeat`) is computed once, and batch norm is
             updated as if all T copies had been seen.
         modules: called one after another on ``[T * N, ...]``.
+        neuron: called on the sequence that comes out; a batch norm before it is then done in the
+            neuron's own pass where that is possible, with the same results.
 
     Returns:
         ``[T, N, ...]`` with the modules' output shape.
     """
+    if neuron is not None:
+        return _fire(x, modules, neuron)
     steps = x.shape[0]
     if steps > 1 and x.stride(0) == 0:
         return repeat(_once(x.select(0, 0), steps, modules), steps)
@@ -48,6 +55,18 @@ def over_time(x: Tensor, *modules: Callable[[Tensor], Tensor]) -> Tensor:
     bound = largest(x)
     pools = all(isinstance(module, nn.MaxPool2d) for module in modules)
     return y if bound is None or not pools else mark(y, bound)
+
+
+def _fire(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...], neuron: nn.Module) -> Tensor:
+    *before, norm = modules
+    spikes = None
+    if isinstance(norm, _BatchNorm):
+        x = over_time(x, *before) if before else x
+        spikes = norm_and_fire(x, norm, neuron)
+        modules = (norm,)
+    if spikes is None:
+        spikes = neuron(over_time(x, *modules))
+    return spikes
 
 
 def _once(y: Tensor, steps: int, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tensor:

@@ -44,5 +44,4 @@ class ConvNormNeuron(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, channels, H, W] -> [T, N, width, H, W]``."""
-        y: Tensor = self.neuron(over_time(x, self.conv, self.norm))
-        return y
+        return over_time(x, self.conv, self.norm, neuron=self.neuron)

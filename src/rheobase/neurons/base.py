@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rheobase.ops.packed import mark
-from rheobase.ops.scan import ScanSpec, scan
+from rheobase.ops.scan import InputNorm, ScanSpec, scan, takes_norm
 from rheobase.stateful import Stateful
 from rheobase.surrogate import ATan, Surrogate
 
@@ -66,7 +66,7 @@ class Neuron(Stateful):
     @property
     def spec(self) -> ScanSpec:
         """Which charge, fire, reset and surrogate this neuron is made of."""
-        return ScanSpec(
+        return ScanSpec.of(
             charge=self.charge,
             fire="above" if self.strict else "at_or_above",
             reset="soft" if self.v_reset is None else "hard",
@@ -84,17 +84,27 @@ class Neuron(Stateful):
             values[f"surrogate_{name}"] = value
         return values
 
+    def takes_norm(self, x: Tensor) -> bool:
+        """Whether a batch norm of ``x`` can be done in the neuron's own pass (see `forward`)."""
+        return takes_norm(x, self._first(), self.coefficients(x))
+
     @overload
-    def forward(self, x: Tensor, tap: None = None) -> Tensor: ...
+    def forward(self, x: Tensor, tap: None = None, norm: InputNorm | None = None) -> Tensor: ...
     @overload
-    def forward(self, x: Tensor, tap: Tap) -> tuple[Tensor, Tensor]: ...
-    def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, tap: Tap, norm: InputNorm | None = None
+    ) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self, x: Tensor, tap: Tap | None = None, norm: InputNorm | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Spikes of the whole sequence.
 
         Args:
             x: input current ``[T, N, ...]``, floating point.
             tap: also return a membrane sequence ``[T, N, ...]``: "v" after reset, "h" charged,
                 before firing (what membrane losses need).
+            norm: a batch norm of ``x`` to do in the same pass, where `takes_norm`; layers use it
+                through `rheobase.layers.over_time`.
 
         Returns:
             spikes, same shape and dtype as ``x``; with ``tap``, the pair (spikes, membrane).
@@ -111,14 +121,17 @@ class Neuron(Stateful):
                 f"{type(self).__name__} streams on inputs [t, {_sizes(carried.shape)}] but was "
                 f"given {list(x.shape)}; call stream.reset() to start another sequence"
             )
-        u = self.rest if carried is None else carried
         spikes, last, membrane = scan(
-            x, u, self.spec, self.coefficients(x), tap, keep=self._streams
+            x, self._first(), self.spec, self.coefficients(x), tap, self._streams, norm
         )
         if last is not None:
             self.carry(last)
         mark(spikes, largest=1)
         return spikes if membrane is None else (spikes, membrane)
+
+    def _first(self) -> Tensor | float:
+        """The membrane before the first step."""
+        return self.rest if self.carried is None else self.carried
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""

@@ -9,9 +9,10 @@ from numba import njit
 __all__ = ["pack", "unpack"]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def pack(values, packed, start, stop):
-    """Bytes ``start`` to ``stop``: eight values each, the first in the highest bit."""
+@njit(nogil=True, error_model="numpy")
+def pack(first_chunk, last_chunk, values, packed, chunk):
+    """Chunks of ``chunk`` bytes: eight values each, the first in the highest bit."""
+    start, stop = first_chunk * chunk, min(last_chunk * chunk, packed.size)
     whole = min(stop, values.size // 8)
     for i in range(start, whole):
         byte = 0
@@ -24,9 +25,11 @@ def pack(values, packed, start, stop):
             packed[i] |= (1 if values[8 * i + k] != 0 else 0) << (7 - k)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def unpack(packed, values, one, start, stop):
-    """The values of bytes ``start`` to ``stop``: ``one`` for every bit that is set, else 0."""
+@njit(nogil=True, error_model="numpy")
+def unpack(first_chunk, last_chunk, packed, values, ones, chunk):
+    """The values of chunks of ``chunk`` bytes: ``ones[0]`` for every bit that is set, else 0."""
+    start, stop = first_chunk * chunk, min(last_chunk * chunk, packed.size)
+    one = ones[0]
     zero = one - one
     whole = min(stop, values.size // 8)
     for i in range(start, whole):

@@ -56,13 +56,16 @@ def cases(full: bool, dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
         names = [row.name for row in surrogates()]
         kinds = itertools.product(CHARGES, FIRES, RESETS, (False, True), names, dtypes)
         for i, (charge, fire, reset, detach, surrogate, dtype) in enumerate(kinds):
-            spec = ScanSpec(charge, fire, reset, surrogate, detach)
+            spec = ScanSpec(charge, fire, reset, surrogate, detach, normed=i % 2 == 1)
             yield Case(spec, dtype, ("number", "channel", "step")[i % 3], (None, "h", "v")[i % 3])
         return
     first, *others = dtypes
     yield Case(ScanSpec("blend", "at_or_above", "hard", "ATan", True), first, "number", None)
     yield Case(ScanSpec("affine", "ratio_above", "soft", "Sigmoid"), first, "channel", "h")
     yield Case(ScanSpec("leak", "above", "hard", "ATan"), first, "step", "v")
+    yield Case(
+        ScanSpec("blend", "at_or_above", "hard", "ATan", normed=True), first, "channel", None
+    )
     yield Case(
         ScanSpec("integrate", "count", "soft", "StraightThrough", True), first, "number", "v"
     )
@@ -109,7 +112,7 @@ def _relative(a: Tensor, b: Tensor) -> float:
 # Near the values of published neurons, away from powers of two.
 _TYPICAL = {
     "tau": 1.7, "rest": -0.1, "rate": 0.6, "decay": 0.7, "gain": 0.9, "bias": 0.05,
-    "threshold": 0.8, "levels": 4.0, "v_reset": -0.1,
+    "input_gain": 1.1, "input_shift": -0.2, "threshold": 0.8, "levels": 4.0, "v_reset": -0.1,
 }  # fmt: skip
 
 

@@ -11,7 +11,37 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["bfloat16_to_float", "exp32", "float_to_bfloat16", "gather", "scatter"]
+__all__ = [
+    "bfloat16_to_float",
+    "exp32",
+    "float_to_bfloat16",
+    "gather",
+    "pointer",
+    "prefer_wide_vectors",
+    "scatter",
+    "take_number",
+]
+
+
+@intrinsic
+def pointer(typing_context: Any, address: Any) -> Any:
+    """The address as a pointer."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def take_number(typing_context: Any, counter: Any) -> Any:
+    """The int64 at ``counter``, which is then one more: no two threads get the same."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.bitcast(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(types.voidptr), generate
 
 
 @intrinsic
@@ -30,6 +60,21 @@ def _float_to_bits(typing_context: Any, value: Any) -> Any:
     return types.int32(types.float32), generate
 
 
+@intrinsic
+def prefer_wide_vectors(typing_context: Any) -> Any:
+    """Let the compiler use 512-bit vectors in the calling function, where the processor has them.
+
+    By default it takes half of that, for processors of 2017 that lowered their clock.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # llvmlite lets pass only the attributes that it knows by name.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
 @njit(inline="always")
 def bfloat16_to_float(bits):
     """The float32 of a bfloat16 given as int16 bits: the upper half of the word."""
@@ -45,7 +90,7 @@ def float_to_bfloat16(value):
     return np.int16(rounded if value == value else np.int32(0x7FC0))
 
 
-@njit(inline="always")
+@njit(fastmath={"contract"})
 def exp32(x):
     """exp in float32 to 2e-7 relative, from plain arithmetic so that the loop vectorises.
 
@@ -70,13 +115,18 @@ def exp32(x):
 def gather(into, values, base, count, inner, start, size):
     """``into[j] = values[base + ((start + j) // inner) % count]``, counting instead of dividing."""
     which = (start // inner) % count
-    left = inner - start % inner
     j = 0
+    if inner == 1:  # channels last: the values themselves, over and over
+        while j < size:
+            run = min(count - which, size - j)
+            into[j : j + run] = values[base + which : base + which + run]
+            j += run
+            which = 0
+        return
+    left = inner - start % inner
     while j < size:
         run = min(left, size - j)
-        value = values[base + which]
-        for k in range(j, j + run):
-            into[k] = value
+        into[j : j + run] = values[base + which]
         j += run
         left = inner
         which = which + 1 if which + 1 < count else 0
@@ -86,8 +136,16 @@ def gather(into, values, base, count, inner, start, size):
 def scatter(sums, values, base, count, inner, start, size):
     """Add ``values[j]`` to ``sums[base + ((start + j) // inner) % count]``: gather's transpose."""
     which = (start // inner) % count
-    left = inner - start % inner
     j = 0
+    if inner == 1:
+        while j < size:
+            run = min(count - which, size - j)
+            for k in range(run):
+                sums[base + which + k] += values[j + k]
+            j += run
+            which = 0
+        return
+    left = inner - start % inner
     while j < size:
         run = min(left, size - j)
         total = 0.0

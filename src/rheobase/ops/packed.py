@@ -7,21 +7,20 @@ values are the integers 0 to ``largest``; `saving_packed` packs what autograd sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from rheobase.ops.threads import run_chunks
+from rheobase.ops.native import Kernel, in_chunks
 
 __all__ = ["largest", "mark", "saving_packed"]
 
 _MARK = "_rheobase_largest"
 _CACHE = "_rheobase_packed"
-_CHUNKS = 16
 
 
 def mark(x: Tensor, largest: int) -> Tensor:
@@ -108,11 +107,9 @@ def _pack_bits(line: Tensor) -> Tensor:
     if line.is_cuda:
         padded = torch.nn.functional.pad(line != 0, (0, -line.numel() % 8)).view(-1, 8)
         return (padded * _weights(line.device)).sum(1, dtype=torch.uint8)
-    from rheobase.ops.bits import pack
-
     packed = torch.empty(-(-line.numel() // 8), dtype=torch.uint8)
-    values, into = _array(line), packed.numpy()
-    _in_chunks(lambda a, b: pack(values, into, a, b), packed.numel(), line.nbytes)
+    chunks, chunk = in_chunks(packed.numel())
+    _pack_kernel(line.dtype)(chunks, line.nbytes, line, packed, chunk)
     return packed
 
 
@@ -121,21 +118,26 @@ def _unpack_bits(data: Tensor, line: Tensor) -> None:
         bits = (data.unsqueeze(1) & _weights(data.device)).ne(0)
         line.copy_(bits.view(-1)[: line.numel()])
         return
-    from rheobase.ops.bits import unpack
-
-    packed, into = data.numpy(), _array(line)
-    one = _array(torch.ones(1, dtype=line.dtype))[0]
-    _in_chunks(lambda a, b: unpack(packed, into, one, a, b), data.numel(), line.nbytes)
+    chunks, chunk = in_chunks(data.numel())
+    one = torch.ones(1, dtype=line.dtype)
+    _unpack_kernel(line.dtype)(chunks, line.nbytes, data, line, one, chunk)
 
 
-def _in_chunks(kernel: Callable[[int, int], None], size: int, traffic: int) -> None:
-    chunk = -(-size // _CHUNKS)
-    run_chunks(lambda a, b: kernel(a * chunk, min(b * chunk, size)), -(-size // chunk), traffic)
+@cache
+def _pack_kernel(dtype: torch.dtype) -> Kernel:
+    parameters = {"values": _pointer(dtype), "packed": "uint8*", "chunk": "int64"}
+    return Kernel("pack", "from rheobase.ops.bits import pack as kernel", parameters)
 
 
-def _array(line: Tensor) -> Any:
-    """As NumPy; halves by their bits, which NumPy and numba lack or cannot compute with."""
-    return (line.view(torch.int16) if line.element_size() == 2 else line).numpy()
+@cache
+def _unpack_kernel(dtype: torch.dtype) -> Kernel:
+    values = _pointer(dtype)
+    parameters = {"packed": "uint8*", "values": values, "ones": values, "chunk": "int64"}
+    return Kernel("unpack", "from rheobase.ops.bits import unpack as kernel", parameters)
+
+
+def _pointer(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.") + "*"
 
 
 def _weights(device: torch.device) -> Tensor:

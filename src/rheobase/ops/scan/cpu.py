@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from rheobase.ops.native import Kernel, in_chunks
 from rheobase.ops.scan.kernel_source import BLOCK, Variant, backward_source, forward_source
 from rheobase.ops.scan.layout import Vector, compute_dtype, flat, like_rows, rows_like, vector
 from rheobase.ops.scan.spec import ScanSpec
-from rheobase.ops.threads import run_chunks
-from rheobase.ops.translate import load_module
 
 __all__ = ["DTYPES", "backward", "forward"]
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
-
-# A fixed number of chunks, whatever the threads: sums come out the same on any machine.
-_CHUNKS = 16
 
 Value = float | Tensor
 
@@ -44,25 +38,25 @@ def forward(
     are in the order of ``spec.names``.
     """
     compute = compute_dtype(x)
-    arguments, kinds, _ = _prepare(values, x, compute, wanted=())
-    kernel = _forward_kernel(_variant(spec, x, kinds, tap))
+    coefficients, kinds, vectors = _prepare(values, x, compute, wanted=())
     steps, size = x.shape[0], x[0].numel()
+    data, x_step = flat(x)
+    kernel = _forward_kernel(_variant(spec, x, kinds, vectors, tap, dense=x_step == size))
     spikes = like_rows(x)
     last = like_rows(x[:1], compute)[0] if keep else x.new_empty(0, dtype=compute)
     membranes = like_rows(x, compute) if tap else x.new_empty(0, dtype=compute)
     first, first_step = _first(u, rest, x, compute)
-    data, x_step = flat(x)
-    chunks, chunk = _chunks(size)
-    shared = (_array(data), x_step, _array(flat(spikes)[0]), first, first_step,
-              _array(_line(last)), _array(_line(membranes)), steps, size, chunk)  # fmt: skip
-    traffic = x.element_size() * size * (2 * steps)
-    run_chunks(lambda a, b: kernel(*shared, a, b, *arguments), chunks, traffic)
+    chunks, chunk = in_chunks(size, BLOCK)
+    kernel(
+        chunks, x.element_size() * size * (2 * steps),
+        data, x_step, spikes, first, first_step, last, membranes, steps, size, chunk, *coefficients,
+    )  # fmt: skip
     return spikes, last, membranes
 
 
 def backward(
-    g: Tensor,
-    g_tap: Tensor,
+    g: Tensor | None,
+    g_tap: Tensor | None,
     x: Tensor,
     u: Tensor | None,
     rest: float,
@@ -73,24 +67,26 @@ def backward(
 ) -> list[Tensor]:
     """The gradient of ``x`` and of the coefficients whose indices are ``wanted``, in that order.
 
-    ``g`` and ``g_tap`` are the gradients of spikes and tapped membranes, in any layout.
+    ``g`` and ``g_tap`` are the gradients of spikes and tapped membranes, in any layout (None: 0).
     """
     compute = compute_dtype(x)
-    arguments, kinds, vectors = _prepare(values, x, compute, wanted)
-    kernel = _backward_kernel(_variant(spec, x, kinds, tap))
+    coefficients, kinds, vectors = _prepare(values, x, compute, wanted)
     steps, size = x.shape[0], x[0].numel()
+    data, x_step = flat(x)
+    g_data, g_step = flat(torch.zeros_like(x) if g is None else rows_like(g, x))
+    dense = x_step == g_step == size
+    kernel = _backward_kernel(_variant(spec, x, kinds, vectors, tap, dense))
     gx = like_rows(x)
     first, first_step = _first(u, rest, x, compute)
-    data, x_step = flat(x)
-    g_data, g_step = flat(rows_like(g, x))
-    tapped = _contiguous_rows(g_tap, x) if tap else g_tap
-    chunks, chunk = _chunks(size)
+    tapped = _tapped(g_tap, x, compute) if tap else x.new_empty(0)
+    chunks, chunk = in_chunks(size, BLOCK)
     sums = [torch.zeros(chunks, _extent(vectors[i]), dtype=torch.float64) for i in wanted]
-    shared = (_array(g_data), g_step, _array(_line(tapped)), _array(data), x_step, first,
-              first_step, _array(_line(gx)), *(s.numpy() for s in sums), steps, size,
-              chunk)  # fmt: skip
-    traffic = x.element_size() * size * (3 * steps)
-    run_chunks(lambda a, b: kernel(*shared, a, b, *arguments), chunks, traffic)
+    outputs = [word for s in sums for word in (s, s.shape[1])]
+    kernel(
+        chunks, x.element_size() * size * (3 * steps),
+        g_data, g_step, tapped, data, x_step, first, first_step, gx, *outputs, steps, size, chunk,
+        *coefficients,
+    )  # fmt: skip
     gradients = []
     for i, total in zip(wanted, sums, strict=True):
         value, laid = values[i], vectors[i]
@@ -104,41 +100,46 @@ def backward(
 
 
 @cache
-def _forward_kernel(variant: Variant) -> Callable[..., None]:
-    kernel: Callable[..., None] = load_module("scan_forward", forward_source(variant)).forward
-    return kernel
+def _forward_kernel(variant: Variant) -> Kernel:
+    return Kernel("scan_forward", forward_source(variant), variant.forward_parameters())
 
 
 @cache
-def _backward_kernel(variant: Variant) -> Callable[..., None]:
-    kernel: Callable[..., None] = load_module("scan_backward", backward_source(variant)).backward
-    return kernel
+def _backward_kernel(variant: Variant) -> Kernel:
+    return Kernel("scan_backward", backward_source(variant), variant.backward_parameters())
 
 
-def _variant(spec: ScanSpec, x: Tensor, kinds: str, tap: str) -> Variant:
+def _variant(
+    spec: ScanSpec,
+    x: Tensor,
+    kinds: str,
+    vectors: Sequence[Vector | None],
+    tap: str,
+    dense: bool,
+) -> Variant:
     """The kernel for this neuron and input: as many steps a sweep as divide T, up to four.
 
-    Coefficients may vary over time, which one buffer a sweep cannot hold: those go step by step.
+    Coefficients that vary over time, which one buffer a sweep cannot hold, go step by step.
     """
-    unroll = 1 if "v" in kinds.lower() else math.gcd(x.shape[0], 4)
-    return Variant(spec, DTYPES[x.dtype], kinds, tap, unroll)
+    timed = any(laid is not None and laid.step for laid in vectors)
+    unroll = 1 if timed else math.gcd(x.shape[0], 4)
+    return Variant(spec, DTYPES[x.dtype], kinds, tap, unroll, dense)
 
 
 def _prepare(
     values: Sequence[Value], x: Tensor, compute: torch.dtype, wanted: Sequence[int]
-) -> tuple[list[Any], str, list[Vector | None]]:
+) -> tuple[list[Value], str, list[Vector | None]]:
     """The kernels' arguments for the coefficients, their kinds, and the vectors' layouts."""
-    number = np.float64 if compute == torch.float64 else np.float32
-    arguments: list[Any] = []
+    arguments: list[Value] = []
     kinds, vectors = "", list[Vector | None]()
     for i, value in enumerate(values):
         laid = None
         if isinstance(value, Tensor) and value.numel() > 1:
             laid = vector(value, x, compute)
         if laid is None:
-            arguments.append(number(float(value)))
+            arguments.append(float(value))
         else:
-            arguments += [laid.values.numpy(), laid.count, laid.inner, laid.step]
+            arguments += [laid.values, laid.count, laid.inner, laid.step]
         kind = "s" if laid is None else "v"
         kinds += kind.upper() if i in wanted else kind
         vectors.append(laid)
@@ -149,28 +150,16 @@ def _extent(laid: Vector | None) -> int:
     return 1 if laid is None else laid.values.numel()
 
 
-def _first(u: Tensor | None, rest: float, x: Tensor, compute: torch.dtype) -> tuple[Any, int]:
-    """The first membrane as an array and a stride: one number for all (0), or one each (1)."""
+def _first(u: Tensor | None, rest: float, x: Tensor, compute: torch.dtype) -> tuple[Tensor, int]:
+    """The first membrane and a stride: one number for all columns (0), or one each (1)."""
     if u is None:
-        return _array(torch.tensor([rest], dtype=compute)), 0
-    return _array(_line(rows_like(u.to(compute).unsqueeze(0), x[:1])[0])), 1
+        return torch.tensor([rest], dtype=compute), 0
+    return rows_like(u.to(compute).unsqueeze(0), x[:1])[0], 1
 
 
-def _contiguous_rows(value: Tensor, x: Tensor) -> Tensor:
-    """``value`` in the dense order of ``x``, with no gap from one step to the next."""
-    value = rows_like(value, x)
-    return value if flat(value)[1] == x[0].numel() else like_rows(x, value.dtype).copy_(value)
-
-
-def _line(dense: Tensor) -> Tensor:
-    return dense.as_strided((dense.numel(),), (1,))
-
-
-def _array(line: Tensor) -> Any:
-    return (line.view(torch.int16) if line.dtype == torch.bfloat16 else line).numpy()
-
-
-def _chunks(size: int) -> tuple[int, int]:
-    """How many chunks, and of how many columns: whole blocks, the same for every thread count."""
-    chunk = max(1, math.ceil(size / (_CHUNKS * BLOCK))) * BLOCK
-    return math.ceil(size / chunk), chunk
+def _tapped(g: Tensor | None, x: Tensor, compute: torch.dtype) -> Tensor:
+    """``g`` in the dense order of ``x``, with no gap from one step to the next."""
+    if g is None:
+        return torch.zeros_like(x, dtype=compute)
+    g = rows_like(g, x)
+    return g if flat(g)[1] == x[0].numel() else like_rows(x, g.dtype).copy_(g)

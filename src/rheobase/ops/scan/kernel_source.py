@@ -32,6 +32,9 @@ _CALLS = {
     "tanh": "math.tanh({0})",
     "where": "({1} if {0} else {2})",
 }
+# What decides a spike is rounded as the reference rounds it. A slope may fuse multiply and add.
+_EXACT = '@njit(inline="always")'
+_DECORATORS = {"derivative": '@njit(fastmath={"contract"})'}
 _EXP = {"float32": "exp32({0})", "float64": "math.exp({0})"}
 
 
@@ -43,7 +46,7 @@ class Variant:
     ``kinds``: for each coefficient of ``spec.names``, "s" a number or "v" a vector, in upper case
     when its gradient is wanted. ``tap``: "h", "v" or "" (no membrane sequence). ``unroll``: how
     many steps one sweep over a block takes, a divisor of T; the membrane stays in a register
-    between them.
+    between them. ``dense``: steps follow each other without a gap; the compiler then knows more.
     """
 
     spec: ScanSpec
@@ -51,6 +54,7 @@ class Variant:
     kinds: str
     tap: str
     unroll: int = 1
+    dense: bool = False
 
     @property
     def compute(self) -> str:
@@ -76,6 +80,11 @@ class Variant:
         return [n for n, k in zip(self.spec.names, self.kinds, strict=True) if k.isupper()]
 
     @property
+    def needs_input(self) -> bool:
+        """Whether the way back needs the input: for the gradients of its gain or of charge."""
+        return self.needs_before or "input_gain" in self.wanted
+
+    @property
     def needs_before(self) -> bool:
         """Whether the partials of charge need its arguments: for coefficients' gradients.
 
@@ -85,6 +94,8 @@ class Variant:
 
     def gradient(self, name: str) -> str:
         """A coefficient's gradient at one step: the sum over the functions that it enters."""
+        if name in self.spec.input_names:
+            return "g_x * raw#" if name == "input_gain" else "g_x"
         terms = []
         if name in self.spec.charge_names:
             terms.append(f"g_h * charge_by_{name}")
@@ -94,19 +105,51 @@ class Variant:
             terms.append(f"g_u * reset_by_{name}")
         return " + ".join(terms)
 
-    def arguments(self) -> str:
-        """The coefficients as the kernel's parameters."""
-        parts = []
+    def forward_parameters(self) -> dict[str, str]:
+        """Name and kind of what the forward kernel is called with (see `ops.native.Kernel`)."""
+        sequence, real = f"{self.dtype}*", f"{self.compute}*"
+        return {
+            "x": sequence, "x_step": "int64", "spikes": sequence, "first": real,
+            "first_step": "int64", "last": real, "tap": real, "steps": "int64", "size": "int64",
+            "chunk": "int64", **self._coefficients(),
+        }  # fmt: skip
+
+    def backward_parameters(self) -> dict[str, str]:
+        """The same for the backward kernel."""
+        sequence, real = f"{self.dtype}*", f"{self.compute}*"
+        sums: dict[str, str] = {}
+        for name in self.wanted:
+            sums |= {f"{name}_grad": "float64*", f"{name}_extent": "int64"}
+        return {
+            "g": sequence, "g_step": "int64", "g_tap": real, "x": sequence, "x_step": "int64",
+            "first": real, "first_step": "int64", "gx": sequence, **sums, "steps": "int64",
+            "size": "int64", "chunk": "int64", **self._coefficients(),
+        }  # fmt: skip
+
+    def _coefficients(self) -> dict[str, str]:
+        parts: dict[str, str] = {}
         for name in self.spec.names:
             if name in self.vectors:
-                parts += [name, f"{name}_count", f"{name}_inner", f"{name}_step"]
+                parts |= {name: f"{self.compute}*", f"{name}_count": "int64",
+                          f"{name}_inner": "int64", f"{name}_step": "int64"}  # fmt: skip
             else:
-                parts.append(name)
-        return ", ".join(parts)
+                parts[name] = self.compute
+        return parts
+
+    def read_input(self, row: str) -> tuple[str, ...]:
+        """Lines that load a column's input, as it is and as the neuron takes it."""
+        load = self.load(f"{row}[j]")
+        if not self.spec.normed:
+            return (f"x# = {load}",)
+        return (f"raw# = {load}", f"x# = raw# * {self.at('input_gain')} + {self.at('input_shift')}")
 
     def values(self, names: tuple[str, ...]) -> str:
         """Coefficients at column j, as call arguments with a leading comma each."""
-        return "".join(f", {n}_at[j]" if n in self.vectors else f", {n}" for n in names)
+        return "".join(f", {self.at(name)}" for name in names)
+
+    def at(self, name: str) -> str:
+        """A coefficient at column j."""
+        return f"{name}_at[j]" if name in self.vectors else name
 
 
 def _module(variant: Variant, functions: str, kernel: str) -> str:
@@ -116,7 +159,7 @@ import math
 import numpy as np
 from numba import njit
 from rheobase.ops.numba_lang import (
-    bfloat16_to_float, exp32, float_to_bfloat16, gather, scatter
+    bfloat16_to_float, exp32, float_to_bfloat16, gather, prefer_wide_vectors, scatter
 )
 
 real = np.{real}
@@ -146,8 +189,9 @@ def _functions(variant: Variant, backward: bool) -> str:
             "reset_partials": spec.reset_functions.partials,
             "derivative": spec.surrogate_functions.derivative,
         }
-    decorator = '@njit(inline="always")'
-    return "\n\n".join(translate(f, name, binding, decorator) for name, f in wanted.items())
+    return "\n\n".join(
+        translate(f, n, binding, _DECORATORS.get(n, _EXACT)) for n, f in wanted.items()
+    )
 
 
 def _gather(variant: Variant, indent: int, time_varying: bool) -> str:
@@ -189,7 +233,7 @@ def _scratch(array: str) -> str:
 
 
 def forward_source(variant: Variant) -> str:
-    """The module of the forward kernel, with a function ``forward``."""
+    """The module of the forward kernel, with a function ``kernel``."""
     spec, v = variant.spec, variant
     rows = (
         f"row_x# = {_row('x', 'x_step')}",
@@ -205,28 +249,30 @@ def forward_source(variant: Variant) -> str:
     )
     stores = ("row_tap#[j] = tap#" if v.tap else "", f"row_s#[j] = {v.store('s#')}")
     kernel = f"""
-@njit(nogil=True, cache=True, error_model="numpy")
-def forward(x, x_step, spikes, first, first_step, last, tap, steps, size, chunk,
-            first_chunk, last_chunk, {v.arguments()}):
+@njit(nogil=True, error_model="numpy")
+def kernel(first_chunk, last_chunk, {", ".join(v.forward_parameters())}):
+    prefer_wide_vectors()
+    {"x_step = size" if v.dense else "pass"}
     u = np.empty(BLOCK, real)
 {_buffers(v, 4)}
     for lo in range(first_chunk * chunk, min(last_chunk * chunk, size), BLOCK):
         n = min(BLOCK, size - lo)
-        for j in range(n):
-            u[j] = first[(lo + j) * first_step]
+        if first_step == 0:
+            u[:n] = first[0]
+        else:
+            u[:n] = first[lo : lo + n]
 {_gather(v, 8, time_varying=False)}
         for t in range(0, steps, {v.unroll}):
 {_each_step(v, 12, *rows)}
 {_gather(v, 12, time_varying=True)}
             for j in range(n):
                 v = u[j]
-{_each_step(v, 16, f"x# = {v.load('row_x#[j]')}")}
+{_each_step(v, 16, *v.read_input("row_x#"))}
 {_each_step(v, 16, *step)}
 {_each_step(v, 16, *stores)}
                 u[j] = v
         if last.size > 0:
-            for j in range(n):
-                last[lo + j] = u[j]
+            last[lo : lo + n] = u[:n]
 """
     return _module(variant, _functions(variant, backward=False), kernel)
 
@@ -236,11 +282,10 @@ def _partial_names(function: str, names: tuple[str, ...]) -> str:
 
 
 def backward_source(variant: Variant) -> str:
-    """The module of the backward kernel, with a function ``backward``."""
+    """The module of the backward kernel, with a function ``kernel``."""
     spec, v = variant.spec, variant
     sums = [f"{n}_sum = np.empty(BLOCK, real)" for n in v.wanted]
     clear = [f"{n}_sum[:n] = ZERO" for n in v.wanted]
-    outputs = "".join(f"{n}_grad, " for n in v.wanted)
     row_x = f"row_x# = {_row('x', 'x_step')}"
     row_h = f"row_h# = {_scratch('charged')}"
     row_u = f"row_u# = {_scratch('before')}" if v.needs_before else ""
@@ -252,14 +297,14 @@ def backward_source(variant: Variant) -> str:
     )
     kept = ("row_h#[j] = h#", "row_u#[j] = u#" if v.needs_before else "")
     loads = (
-        f"x# = {v.load('row_x#[j]')}" if v.needs_before else "",
+        *(v.read_input("row_x#") if v.needs_input else ()),
         "u# = row_u#[j]" if v.needs_before else "",
         "h# = row_h#[j]",
         f"g# = {v.load('row_g#[j]')}",
         "gt# = row_gt#[j]" if v.tap else "",
     )
     rows = (
-        row_x if v.needs_before else "",
+        row_x if v.needs_input else "",
         row_h,
         row_u,
         f"row_g# = {_row('g', 'g_step')}",
@@ -267,9 +312,10 @@ def backward_source(variant: Variant) -> str:
         f"row_gt# = {_row('g_tap')}" if v.tap else "",
     )
     kernel = f"""
-@njit(nogil=True, cache=True, error_model="numpy")
-def backward(g, g_step, g_tap, x, x_step, first, first_step, gx, {outputs}steps, size, chunk,
-             first_chunk, last_chunk, {v.arguments()}):
+@njit(nogil=True, error_model="numpy")
+def kernel(first_chunk, last_chunk, {", ".join(v.backward_parameters())}):
+    prefer_wide_vectors()
+    {"x_step = g_step = size" if v.dense else "pass"}
     charged = np.empty(steps * BLOCK, real)
     before = np.empty({"steps * BLOCK" if v.needs_before else "0"}, real)
     g_carry = np.empty(BLOCK, real)
@@ -279,9 +325,11 @@ def backward(g, g_step, g_tap, x, x_step, first, first_step, gx, {outputs}steps,
     for lo in range(first_chunk * chunk, min(last_chunk * chunk, size), BLOCK):
         n = min(BLOCK, size - lo)
         which = lo // chunk
-        for j in range(n):
-            u[j] = first[(lo + j) * first_step]
-            g_carry[j] = ZERO
+        if first_step == 0:
+            u[:n] = first[0]
+        else:
+            u[:n] = first[lo : lo + n]
+        g_carry[:n] = ZERO
 {_gather(v, 8, time_varying=False)}
 {_indented(clear, 8)}
         for t in range(0, steps, {v.unroll}):
@@ -289,7 +337,7 @@ def backward(g, g_step, g_tap, x, x_step, first, first_step, gx, {outputs}steps,
 {_gather(v, 12, time_varying=True)}
             for j in range(n):
                 v = u[j]
-{_each_step(v, 16, f"x# = {v.load('row_x#[j]')}")}
+{_each_step(v, 16, *v.read_input("row_x#"))}
 {_each_step(v, 16, *again)}
 {_each_step(v, 16, *kept)}
                 u[j] = v
@@ -324,7 +372,8 @@ def _step_back(variant: Variant) -> tuple[str, ...]:
         "g_s = g#" + ("" if spec.detach_reset else " + g_u * reset_by_s"),
         f"g_z = g_s * derivative(z{v.values(spec.surrogate_names)})",
         "g_h = g_u * reset_by_h + g_z * z_by_h" + (" + gt#" if v.tap == "h" else ""),
-        "gx# = g_h * charge_by_x",
+        "g_x = g_h * charge_by_x",
+        f"gx# = g_x * {v.at('input_gain')}" if spec.normed else "gx# = g_x",
         "carry = g_h * charge_by_u",
         *(f"{n}_sum[j] += {v.gradient(n) or 'ZERO'}" for n in v.wanted),
     )
@@ -334,15 +383,16 @@ def _flush(variant: Variant, per_step: bool) -> str:
     """Move a block's sums into the chunk's row of the gradient."""
     lines = []
     for name in variant.wanted:
-        row, total = f"{name}_grad[which]", f"{name}_sum"
+        into, row, total = f"{name}_grad", f"which * {name}_extent", f"{name}_sum"
         if name not in variant.vectors:
             if not per_step:
-                lines.append(f"scatter({row}, {total}, 0, 1, n, 0, n)")
+                lines.append(f"scatter({into}, {total}, {row}, 1, n, 0, n)")
             continue
         place = f"{name}_count, {name}_inner, lo, n)"
         if per_step:
-            lines.append(f"if {name}_step != 0: scatter({row}, {total}, t * {name}_step, {place}")
+            row = f"{row} + t * {name}_step"
+            lines.append(f"if {name}_step != 0: scatter({into}, {total}, {row}, {place}")
             lines.append(f"if {name}_step != 0: {total}[:n] = ZERO")
         else:
-            lines.append(f"if {name}_step == 0: scatter({row}, {total}, 0, {place}")
+            lines.append(f"if {name}_step == 0: scatter({into}, {total}, {row}, {place}")
     return _indented(lines, 12 if per_step else 8)

@@ -1,8 +1,10 @@
 """One entry to the neuron scan; the backend is chosen by where the tensors live.
 
-The fused kernels stand behind a PyTorch custom operator, so that eager calls, `torch.compile`
-(one graph, time not unrolled) and `torch.export` all reach them. Under a `torch.func` transform or
-forward-mode differentiation the plain reference runs instead, which those can see through.
+Eager calls reach the fused kernels through an autograd function. Whatever traces or watches
+(`torch.compile`, `torch.export`, fake tensors, dispatch modes) sees a PyTorch custom operator
+instead: one node, time not unrolled; eagerly that would cost ten times the function's call. Under a
+`torch.func` transform or forward-mode differentiation the plain reference runs, which those can see
+through.
 """
 
 from __future__ import annotations
@@ -18,13 +20,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.autograd.function import once_differentiable
 
 from rheobase._errors import unknown_name
 from rheobase.ops.scan.layout import compute_dtype, dense_rows, like_rows
+from rheobase.ops.scan.normed import InputNorm, scan_batch_normed
 from rheobase.ops.scan.reference import scan_reference
 from rheobase.ops.scan.spec import ScanSpec
 
-__all__ = ["available_backends", "scan", "use_backend"]
+__all__ = ["available_backends", "scan", "takes_norm", "use_backend"]
 
 Coefficients = Mapping[str, float | Tensor]
 
@@ -38,6 +42,7 @@ def scan(
     coefficients: Coefficients,
     tap: Literal["h", "v"] | None = None,
     keep: bool = True,
+    norm: InputNorm | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Run a neuron over a sequence: charge, fire, reset at every step.
 
@@ -49,15 +54,25 @@ def scan(
             broadcasts to ``x[0]`` or, with a leading axis of size T, to ``x``.
         tap: also return a membrane sequence: "h" before firing, "v" after reset.
         keep: also return the last membrane, to go on from.
+        norm: a batch norm of ``x``, done in the same pass; only where `takes_norm`.
 
     Returns:
         spikes ``[T, ...]``; the last membrane ``[...]`` (no gradient flows into it) or None; the
         tapped membranes ``[T, ...]`` or None. Membranes are float32 for float16 and bfloat16 input.
     """
+    if norm is not None and not norm.of_batch:
+        coefficients = {**coefficients, **norm.coefficients(x.dim())}
+        spec, norm = spec.with_norm, None
     if _needs_reference(x, u, coefficients):
         spikes, h, v, last = scan_reference(x, u, spec, coefficients)
         return spikes, last if keep else None, {"h": h, "v": v, None: None}[tap]
     first, rest = (u, 0.0) if isinstance(u, Tensor) else (None, u)
+    if _is_plain(x):
+        values = _ordered(spec, coefficients)
+        arguments = (x, first, rest, spec, values, tap or "", keep)
+        outputs = _fused(*arguments) if norm is None else scan_batch_normed(*arguments, norm)
+        spikes, last, membranes = outputs
+        return spikes, last if keep else None, membranes if tap else None
     # An operator takes no list of numbers and tensors mixed: two lists, each with its names.
     numbers = {n: v for n, v in coefficients.items() if not isinstance(v, Tensor)}
     tensors = {n: v for n, v in coefficients.items() if isinstance(v, Tensor)}
@@ -66,6 +81,17 @@ def scan(
         " ".join(tensors), list(tensors.values()), tap or "", keep,
     )  # fmt: skip
     return spikes, last if keep else None, membranes if tap else None
+
+
+def takes_norm(x: Tensor, u: Tensor | float, coefficients: Coefficients) -> bool:
+    """Whether `scan` can do a batch norm of this input in its own pass."""
+    return (
+        _is_plain(x)
+        and x.device.type == "cpu"
+        and x.stride(0) != 0
+        and _forced in (None, "cpu")
+        and not _needs_reference(x, u, coefficients)
+    )
 
 
 def available_backends() -> list[str]:
@@ -120,26 +146,79 @@ def _transformed() -> bool:
     )
 
 
+def _is_plain(x: Tensor) -> bool:
+    """Whether this is an eager call that nobody traces."""
+    return (
+        type(x) in (Tensor, torch.nn.Parameter)
+        and not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
+
+
 def _backend(x: Tensor) -> ModuleType:
     """The module with the kernels, imported when first needed: numba and Triton load slowly."""
     name = _forced or ("triton" if x.is_cuda else "cpu")
     return import_module(f"rheobase.ops.scan.{name}")
 
 
-def _ordered(
-    spec: ScanSpec,
-    number_names: str,
-    numbers: Sequence[float],
-    tensor_names: str,
-    tensors: Sequence[Tensor],
-) -> list[float | Tensor]:
+def _ordered(spec: ScanSpec, coefficients: Coefficients) -> list[float | Tensor]:
     """The coefficients' values in the order of ``spec.names``."""
-    values: dict[str, float | Tensor] = dict(zip(number_names.split(), numbers, strict=True))
-    values |= dict(zip(tensor_names.split(), tensors, strict=True))
-    missing = [name for name in spec.names if name not in values]
+    missing = [name for name in spec.names if name not in coefficients]
     if missing:
         raise ValueError(f"{spec.key} needs a value for {', '.join(missing)}")
-    return [values[name] for name in spec.names]
+    return [coefficients[name] for name in spec.names]
+
+
+def _joined(
+    number_names: str, numbers: Sequence[float], tensor_names: str, tensors: Sequence[Tensor]
+) -> dict[str, float | Tensor]:
+    values: dict[str, float | Tensor] = dict(zip(number_names.split(), numbers, strict=True))
+    return values | dict(zip(tensor_names.split(), tensors, strict=True))
+
+
+def _fused(
+    x: Tensor,
+    u: Tensor | None,
+    rest: float,
+    spec: ScanSpec,
+    values: Sequence[float | Tensor],
+    tap: str,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    outputs: tuple[Tensor, Tensor, Tensor] = _Fused.apply(  # type: ignore[no-untyped-call]
+        x, u, rest, spec, tap, keep, *values
+    )
+    return outputs
+
+
+class _Fused(torch.autograd.Function):
+    """The kernels as a node of the eager graph; ``values`` in the order of ``spec.names``."""
+
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, x, u, rest, spec, tap, keep, *values
+    ):
+        x = dense_rows(x)
+        # The membranes are recomputed from the input, so nothing of size T is saved but the input.
+        ctx.save_for_backward(x, u, *(v for v in values if isinstance(v, Tensor)))
+        ctx.numbers = [None if isinstance(v, Tensor) else v for v in values]
+        ctx.constants = (rest, spec, tap)
+        ctx.set_materialize_grads(False)
+        outputs = _backend(x).forward(x, u, rest, spec, values, tap, keep)
+        ctx.mark_non_differentiable(outputs[1])
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g, g_last, g_tap):  # type: ignore[no-untyped-def]
+        x, u, *tensors = ctx.saved_tensors
+        rest, spec, tap = ctx.constants
+        left = iter(tensors)
+        values = [next(left) if number is None else number for number in ctx.numbers]
+        wanted = [i for i in range(len(values)) if ctx.needs_input_grad[6 + i]]
+        gx, *gradients = _backend(x).backward(g, g_tap, x, u, rest, spec, values, tap, wanted)
+        by_index = dict(zip(wanted, gradients, strict=True))
+        return gx, None, None, None, None, None, *(by_index.get(i) for i in range(len(values)))
 
 
 @torch.library.custom_op("rheobase::scan", mutates_args=())
@@ -156,7 +235,7 @@ def _scan(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, kind = dense_rows(x), ScanSpec.from_key(spec)
-    values = _ordered(kind, number_names, numbers, tensor_names, tensors)
+    values = _ordered(kind, _joined(number_names, numbers, tensor_names, tensors))
     return _backend(x).forward(x, u, rest, kind, values, tap, keep)  # type: ignore[no-any-return]
 
 
@@ -187,7 +266,7 @@ def _scan_backward(
     wanted: str,
 ) -> list[Tensor]:
     x, kind = dense_rows(x), ScanSpec.from_key(spec)
-    values = _ordered(kind, number_names, numbers, tensor_names, tensors)
+    values = _ordered(kind, _joined(number_names, numbers, tensor_names, tensors))
     indices = [kind.names.index(name) for name in wanted.split()]
     return _backend(x).backward(  # type: ignore[no-any-return]
         g, g_tap, x, u, rest, kind, values, tap, indices

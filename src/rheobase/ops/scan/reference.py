@@ -42,6 +42,8 @@ def scan_reference(
     # unbind, never x[t]: indexing under autograd makes the backward quadratic in T.
     for t, x_t in enumerate(compute.unbind(0)):
         at = {name: _at_step(value, t, compute) for name, value in coefficients.items()}
+        if spec.normed:
+            x_t = x_t * at["input_gain"] + at["input_shift"]
         h = charge.value(u, x_t, *(at[n] for n in spec.charge_names))
         s = _fire(h, spec, at)
         u = reset.value(h, s.detach(), *(at[n] for n in spec.reset_names))

@@ -5,6 +5,8 @@
     s = quantize(z, ...)             # the spike; its derivative is the surrogate's g(z)
     u = reset(h, s, ...)             # the membrane kept for the next step
 
+With ``normed``, x is first scaled and shifted: x <- input_gain * x + input_shift (a batch norm).
+
 The functions are written in the little language (`rheobase.ops.lang`); their further arguments
 are the neuron's coefficients, found by name. Each comes with its partial derivatives, from which
 the fused backward pass is made. A neuron is then data: one name from each table, and values for
@@ -15,8 +17,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from typing import Any
 
 from rheobase.ops.lang import indicator, maximum, minimum, round
@@ -186,6 +188,7 @@ class ScanSpec:
     """One kind of neuron: names from the tables, a surrogate, and what the reset's gradient does.
 
     ``detach_reset`` cuts the gradient through the spike in the reset (and only that).
+    ``normed``: the input is scaled and shifted first, by two more coefficients.
     """
 
     charge: str
@@ -193,19 +196,39 @@ class ScanSpec:
     reset: str
     surrogate: str
     detach_reset: bool = False
+    normed: bool = False
 
     @property
     def key(self) -> str:
         """One string that tells all of it, for an operator's argument: see `from_key`."""
         path = "detached" if self.detach_reset else "attached"
-        return f"{self.charge}/{self.fire}/{self.reset}/{path}/{self.surrogate}"
+        norm = "/normed" if self.normed else ""
+        return f"{self.charge}/{self.fire}/{self.reset}/{path}/{self.surrogate}{norm}"
 
     @staticmethod
-    @lru_cache(maxsize=1024)
+    @cache
+    def of(
+        charge: str,
+        fire: str,
+        reset: str,
+        surrogate: str,
+        detach_reset: bool,
+        normed: bool = False,
+    ) -> ScanSpec:
+        """The spec of these choices, made once: neurons ask for theirs at every call."""
+        return ScanSpec(charge, fire, reset, surrogate, detach_reset, normed)
+
+    @staticmethod
+    @cache
     def from_key(key: str) -> ScanSpec:
         """The spec that a key stands for."""
-        charge, fire, reset, path, surrogate = key.split("/")
-        return ScanSpec(charge, fire, reset, surrogate, detach_reset=path == "detached")
+        charge, fire, reset, path, surrogate, *norm = key.split("/")
+        return ScanSpec(charge, fire, reset, surrogate, path == "detached", bool(norm))
+
+    @cached_property
+    def with_norm(self) -> ScanSpec:
+        """The same neuron behind a norm."""
+        return replace(self, normed=True)
 
     @property
     def charge_functions(self) -> Charge:
@@ -226,6 +249,11 @@ class ScanSpec:
     def surrogate_functions(self) -> type[Surrogate]:
         """The surrogate's class."""
         return surrogate_class(self.surrogate)
+
+    @cached_property
+    def input_names(self) -> tuple[str, ...]:
+        """The coefficients of the input's norm."""
+        return ("input_gain", "input_shift") if self.normed else ()
 
     @cached_property
     def charge_names(self) -> tuple[str, ...]:
@@ -251,6 +279,7 @@ class ScanSpec:
     def names(self) -> tuple[str, ...]:
         """Every coefficient of the neuron, each once, in the order of the kernels' arguments."""
         ordered = (
+            *self.input_names,
             *self.charge_names,
             "threshold",
             *self.quantize_names,

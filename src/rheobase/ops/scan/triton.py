@@ -66,8 +66,8 @@ def forward(
 
 
 def backward(
-    g: Tensor,
-    g_tap: Tensor,
+    g: Tensor | None,
+    g_tap: Tensor | None,
     x: Tensor,
     u: Tensor | None,
     rest: float,
@@ -78,7 +78,7 @@ def backward(
 ) -> list[Tensor]:
     """The gradient of ``x`` and of the coefficients whose indices are ``wanted``, in that order.
 
-    ``g`` and ``g_tap`` are the gradients of spikes and tapped membranes, in any layout.
+    ``g`` and ``g_tap`` are the gradients of spikes and tapped membranes, in any layout (None: 0).
 
     Raises:
         ValueError: ``x`` is not on a GPU.
@@ -90,8 +90,10 @@ def backward(
     before = like_rows(x, compute) if variant.needs_before else charged
     sums = [_sums(vectors[i], x) for i in wanted]
     data, x_step = flat(x)
-    g_data, g_step = flat(rows_like(g, x))
-    g_tap_data, g_tap_step = flat(rows_like(g_tap, x)) if tap else (g_tap, 0)
+    g_data, g_step = flat(torch.zeros_like(x) if g is None else rows_like(g, x))
+    if tap and g_tap is None:
+        g_tap = torch.zeros_like(x, dtype=compute)
+    g_tap_data, g_tap_step = flat(rows_like(g_tap, x)) if g_tap is not None and tap else (x, 0)
     outputs = {f"{spec.names[i]}_grad": s for i, s in zip(wanted, sums, strict=True)}
     _launch(_backward_kernel(variant), x, g=g_data, g_step=g_step, g_tap=g_tap_data,
             g_tap_step=g_tap_step, x=data, x_step=x_step, first=_first(u, x), start=float(rest),

@@ -92,7 +92,7 @@ def forward(x, x_step: tl.int64, spikes, first, start: tl.{v.dtype}, last, tap,
 {_columns(v)}
     for t in range(steps):
 {_at_step(v)}
-        x_t = tl.load(x + t * x_step + m, mask=inside, other=0.0).to(tl.{v.dtype})
+{_indented(_input(v), 8)}
         h = charge({_arguments("u", "x_t", *spec.charge_names)})
         s = quantize({_arguments("argument(h, threshold)", *spec.quantize_names)})
         u = reset({_arguments("h", "s", *spec.reset_names)})
@@ -126,7 +126,7 @@ def backward(g, g_step: tl.int64, g_tap, g_tap_step: tl.int64, x, x_step: tl.int
     for t in range(steps):
 {_at_step(v)}
         {before_store}
-        x_t = tl.load(x + t * x_step + m, mask=inside, other=0.0).to({real})
+{_indented(_input(v), 8)}
         h = charge({_arguments("u", "x_t", *spec.charge_names)})
         s = quantize({_arguments("argument(h, threshold)", *spec.quantize_names)})
         u = reset({_arguments("h", "s", *spec.reset_names)})
@@ -153,7 +153,8 @@ def backward(g, g_step: tl.int64, g_tap, g_tap_step: tl.int64, x, x_step: tl.int
         g_s = g_t{through_spike}
         g_z = g_s * derivative({_arguments("z", *spec.surrogate_names)})
         g_h = g_u * reset_by_h + g_z * z_by_h{" + g_tap_t" if v.tap == "h" else ""}
-        tl.store(gx + t * size + m, g_h * charge_by_x, mask=inside)
+        g_x = g_h * charge_by_x
+        tl.store(gx + t * size + m, g_x{" * input_gain" if spec.normed else ""}, mask=inside)
 {_indented(_accumulate(v), 8)}
         g_u = g_h * charge_by_u
 {_indented(_flush(v), 4)}
@@ -254,21 +255,28 @@ def _at_step(variant: Variant) -> str:
     return _indented(lines, 8)
 
 
+def _input(variant: Variant) -> list[str]:
+    """Load a step's input, as it is and as the neuron takes it."""
+    load = f"tl.load(x + t * x_step + m, mask=inside, other=0.0).to(tl.{variant.dtype})"
+    if not variant.spec.normed:
+        return [f"x_t = {load}"]
+    return [f"raw = {load}", "x_t = raw * input_gain + input_shift"]
+
+
 def _charge_arguments(variant: Variant) -> list[str]:
     """Load u and x of a step again; where no partial of charge needs them, anything will do."""
-    if not variant.needs_before:
+    if not variant.needs_input:
         return ["u = tl.zeros_like(g_u)", "x_t = u"]
-    return [
-        "u = tl.load(before + t * size + m, mask=inside, other=0.0)",
-        f"x_t = tl.load(x + t * x_step + m, mask=inside, other=0.0).to(tl.{variant.dtype})",
-    ]
+    if not variant.needs_before:
+        return ["u = tl.zeros_like(g_u)", *_input(variant)]
+    return ["u = tl.load(before + t * size + m, mask=inside, other=0.0)", *_input(variant)]
 
 
 def _accumulate(variant: Variant) -> list[str]:
     """Add a step's gradient of the coefficients, or store it if they vary over time."""
     lines = []
     for name in variant.wanted:
-        gradient = variant.gradient(name) or "tl.zeros_like(g_u)"
+        gradient = variant.gradient(name).replace("#", "") or "tl.zeros_like(g_u)"
         if name not in variant.vectors:
             lines.append(f"{name}_sum += {gradient}")
             continue

@@ -1,0 +1,85 @@
+"""Batch norm handed to the neuron behind it, which then does both in one pass over memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rheobase.layers.norm import ThresholdDependentBatchNorm2d
+from rheobase.neurons import Neuron
+from rheobase.ops.batch_norm import batch_statistics
+from rheobase.ops.scan import InputNorm
+from rheobase.ops.scan.layout import dense_rows
+
+__all__ = ["norm_and_fire"]
+
+_KNOWN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, ThresholdDependentBatchNorm2d)
+
+
+def norm_and_fire(x: Tensor, norm: nn.Module, neuron: nn.Module) -> Tensor | None:
+    """``neuron(norm(x))`` in one pass, or None where that cannot be.
+
+    It can be where the norm is a plain batch norm that nobody watches (no hooks), the neuron is one
+    of the scan, and the call is an eager one on the CPU.
+
+    Args:
+        x: ``[T, N, C, ...]``; statistics are taken over all axes but C.
+        norm: the batch norm; in training its running statistics are updated as PyTorch does.
+        neuron: what follows it.
+    """
+    if type(norm) not in _KNOWN or _is_watched(norm) or x.dim() < 3:
+        return None
+    if not isinstance(neuron, Neuron) or type(neuron).forward is not Neuron.forward:
+        return None
+    # PyTorch's own norm has the words for what is wrong with such an input.
+    if norm.weight is None or x.shape[2] != norm.num_features or x.numel() <= x.shape[2]:
+        return None
+    if not neuron.takes_norm(x):
+        return None
+    x = dense_rows(x)
+    spikes: Tensor = neuron(x, norm=_input_norm(x, norm))
+    return spikes
+
+
+def _is_watched(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def _input_norm(x: Tensor, norm: nn.Module) -> InputNorm:
+    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
+    weight: Tensor = norm.weight
+    if isinstance(norm, ThresholdDependentBatchNorm2d):
+        weight = weight * norm.scale
+    of_batch = norm.training or norm.running_mean is None
+    if of_batch:
+        mean, variance = batch_statistics(x.detach())
+        if norm.track_running_stats:
+            _update(norm, mean, variance, x.numel() // x.shape[2])
+    else:
+        assert norm.running_mean is not None and norm.running_var is not None
+        mean, variance = norm.running_mean.double(), norm.running_var.double()
+    return InputNorm(weight, norm.bias, mean, variance, norm.eps, of_batch)
+
+
+@torch.no_grad()
+def _update(
+    norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d,
+    mean: Tensor,
+    variance: Tensor,
+    count: int,
+) -> None:
+    """Move the running statistics; the running variance is the unbiased one."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked += 1
+    momentum = norm.momentum
+    if momentum is None:
+        momentum = 1.0 / float(norm.num_batches_tracked)
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
+    unbiased = variance * (count / (count - 1))
+    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), momentum)

@@ -1,0 +1,123 @@
+"""Kernels compiled by numba, called with tensors and numbers.
+
+A kernel works on chunks ``first_chunk`` to ``last_chunk`` of its arrays. Around it stands a C
+function of one address: at that address lie the arguments, and a counter from which each thread
+takes its number. So a call from Python is one call of C, whatever the number of arguments.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import struct
+from collections.abc import Callable, Mapping
+from functools import cache
+from itertools import count
+from pathlib import Path
+
+from torch import Tensor
+
+from rheobase.ops.memory import keep_freed_memory
+from rheobase.ops.threads import run_team, team_size
+from rheobase.ops.translate import load_module
+
+__all__ = ["Kernel", "in_chunks"]
+
+# A fixed number of chunks, whatever the threads: sums come out the same on any machine.
+_CHUNKS = 16
+
+# The header: the next thread's number, how many threads, how many chunks.
+_HEADER = 3
+
+_NUMBERS = ("float32", "float64")
+_ARRAYS = {
+    "float32*": "float32",
+    "float64*": "float64",
+    "bfloat16*": "int16",
+    "float16*": "int16",
+    "uint8*": "uint8",
+}
+
+
+def in_chunks(size: int, block: int = 1) -> tuple[int, int]:
+    """How many chunks to cut ``size`` columns into, and of how many columns: whole blocks."""
+    chunk = max(1, -(-size // (_CHUNKS * block))) * block
+    return -(-size // chunk), chunk
+
+
+class Kernel:
+    """A numba kernel ``kernel(first_chunk, last_chunk, *parameters)`` made from source text.
+
+    Args:
+        stem: beginning of the module's name in the cache.
+        source: a module's text that defines ``kernel``.
+        parameters: name and kind of each, in the manner of C: "int64", "float32", "float64", or
+            an array such as "float32*". Arrays are one line of memory; halves come as int16 bits.
+    """
+
+    def __init__(self, stem: str, source: str, parameters: Mapping[str, str]) -> None:
+        keep_freed_memory()
+        module = load_module(stem, _provenance() + source + _entry(parameters))
+        self._module = module  # owns the compiled code
+        self._entry: Callable[[int], None] = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(
+            module.entry.address
+        )
+        layout = {"int64": "q", **dict.fromkeys(_NUMBERS, "d")}
+        self._pack = struct.Struct(
+            "=" + "q" * _HEADER + "".join(layout.get(kind, "qq") for kind in parameters.values())
+        ).pack
+
+    def __call__(self, chunks: int, traffic: int, *arguments: Tensor | float) -> None:
+        """Do all chunks; ``traffic`` (bytes) says whether threads are worth it."""
+        threads = team_size(chunks, traffic)
+        words: list[float] = [0, threads, chunks]
+        for value in arguments:
+            if isinstance(value, Tensor):
+                words += (value.data_ptr(), value.numel())
+            else:
+                words.append(value)
+        memory = ctypes.create_string_buffer(self._pack(*words))
+        run_team(self._entry, ctypes.addressof(memory), threads)
+
+
+@cache
+def _provenance() -> str:
+    """A comment that changes with the helpers, which the compiled code has taken in."""
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    return f"# helpers {hashlib.sha256(b''.join(sources)).hexdigest()[:16]}\n"
+
+
+def _entry(parameters: Mapping[str, str]) -> str:
+    """The text of the C function around ``kernel``."""
+    word = count(_HEADER)
+    values = []
+    for kind in parameters.values():
+        if kind == "int64":
+            values.append(f"words[{next(word)}]")
+        elif kind in _NUMBERS:
+            values.append(f"np.{kind}(numbers[{next(word)}])")
+        else:
+            place, size, dtype = next(word), next(word), _ARRAYS[kind]
+            values.append(f"carray(pointer(words[{place}]), (words[{size}],), np.{dtype})")
+    total = next(word)
+    lines = ",\n               ".join(values)
+    return f"""
+
+import numpy as np
+from numba import carray, cfunc
+from rheobase.ops.numba_lang import pointer, prefer_wide_vectors, take_number
+
+
+@cfunc("void(voidptr)", cache=True, error_model="numpy")
+def entry(call):
+    prefer_wide_vectors()
+    words = carray(call, ({total},), np.int64)
+    numbers = carray(call, ({total},), np.float64)
+    threads, chunks = words[1], words[2]
+    while True:
+        i = take_number(call)
+        if i >= threads:
+            break
+        kernel(chunks * i // threads, chunks * (i + 1) // threads,
+               {lines})
+"""
