@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import groupby
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rheobase.ops.packed import largest, mark, saving_packed
+from rheobase.stateful import Stateful
 
 __all__ = ["over_time", "repeat"]
 
@@ -25,16 +27,30 @@ def repeat(image: Tensor, steps: int) -> Tensor:
 
 
 def over_time(x: Tensor, *modules: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply modules that do not know time to a sequence, every step at once.
+    """Apply modules to a sequence, every step at once.
 
     Args:
         x: ``[T, N, ...]``; a repeated image (see `repeat`) is computed once, and batch norm is
             updated as if all T copies had been seen.
-        modules: called one after another on ``[T * N, ...]``.
+        modules: called one after another. One that knows time (a `Stateful` module: a norm of
+            `rheobase.layers.norms`, an attention over time, a neuron) is called on
+            ``[T, N, ...]``, any other on ``[T * N, ...]``.
 
     Returns:
         ``[T, N, ...]`` with the modules' output shape.
     """
+    for knows_time, group in groupby(modules, lambda module: isinstance(module, Stateful)):
+        x = _whole(x, *group) if knows_time else _folded(x, *group)
+    return x
+
+
+def _whole(x: Tensor, *modules: Callable[[Tensor], Tensor]) -> Tensor:
+    for module in modules:
+        x = module(x)
+    return x
+
+
+def _folded(x: Tensor, *modules: Callable[[Tensor], Tensor]) -> Tensor:
     steps = x.shape[0]
     if steps > 1 and x.stride(0) == 0:
         return repeat(_once(x.select(0, 0), steps, modules), steps)
