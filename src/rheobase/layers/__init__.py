@@ -1,6 +1,10 @@
 """Layers shared by several model families."""
 
 from rheobase.layers.attention import SpikingSelfAttention
+from rheobase.layers.attention_multi import MultiDimensionalAttention
+from rheobase.layers.attention_stsc import STSC
+from rheobase.layers.attention_tcja import TCJA
+from rheobase.layers.attention_temporal import TemporalAttention
 from rheobase.layers.norms import (
     BGN,
     BNTT,
@@ -15,8 +19,18 @@ from rheobase.layers.time import over_time, repeat
 from rheobase.layers.unit import ConvNormNeuron
 
 __all__ = [
+    "BGN",
+    "BNTT",
+    "MPBN",
+    "STSC",
+    "TAB",
+    "TCJA",
+    "TEBN",
     "ConvNormNeuron",
+    "MultiDimensionalAttention",
+    "NeuNorm",
     "SpikingSelfAttention",
+    "TemporalAttention",
     "ThresholdDependentBatchNorm2d",
     "over_time",
     "repeat",

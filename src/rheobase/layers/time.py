@@ -40,7 +40,8 @@ def over_time(x: Tensor, *modules: Callable[[Tensor], Tensor]) -> Tensor:
         ``[T, N, ...]`` with the modules' output shape.
     """
     for knows_time, group in groupby(modules, lambda module: isinstance(module, Stateful)):
-        x = _whole(x, *group) if knows_time else _folded(x, *group)
+        apply = _whole if knows_time else _folded
+        x = apply(x, *group)
     return x
 
 

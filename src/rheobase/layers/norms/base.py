@@ -24,7 +24,7 @@ class Foldable(nn.Module):
         return "folded_scale" in self._buffers
 
     @abstractmethod
-    def affine(self) -> tuple[Tensor, Tensor]:
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Scale and shift in evaluation: ``[C]``, or ``[T, C]`` where they differ in time."""
 
     def gain(self) -> Tensor | None:
@@ -49,7 +49,7 @@ class Foldable(nn.Module):
         if self.folded:
             raise ValueError(f"this {type(self).__name__} is folded already, and can be only once")
         with torch.no_grad():
-            scale, shift = (tensor.clone() for tensor in self.affine())
+            scale, shift = (tensor.clone() for tensor in self.scale_and_shift())
             gain = self.gain()
             if layer is not None:
                 _absorb(layer, scale, shift, type(self).__name__)
@@ -99,7 +99,9 @@ class SequenceNorm(Foldable, Stateful):
             return self.normalise(flat(x), start).view_as(x)
         last = start + x.shape[0]
         y = torch.addcmul(
-            _spread(self.folded_shift, x, start, last), x, _spread(self.folded_scale, x, start, last)
+            _spread(self.folded_shift, x, start, last),
+            x,
+            _spread(self.folded_scale, x, start, last),
         )
         if self.folded_gain is None:
             return y
@@ -145,9 +147,9 @@ def affine_of(norm: nn.Module) -> tuple[Tensor, Tensor]:
 def _spread(values: Tensor, x: Tensor, start: int, last: int) -> Tensor:
     """``[C]`` or steps start to last of ``[T, C]``, as it broadcasts to ``[T, N, C, ...]``."""
     inner = [1] * (x.dim() - 3)
-    return values.view(-1, *inner) if values.dim() == 1 else (
-        values[start:last].unflatten(1, (1, -1, *inner))
-    )
+    if values.dim() == 1:
+        return values.view(-1, *inner)
+    return values[start:last].view(last - start, 1, -1, *inner)
 
 
 def _absorb(layer: nn.Module, scale: Tensor, shift: Tensor, norm: str) -> None:

@@ -53,7 +53,7 @@ class BGN(SequenceNorm):
         y: Tensor = self.bn(x.reshape(steps * samples, self.bn.num_features, -1))
         return torch.addcmul(self.bias[:, None], y.reshape(x.shape), self.weight[:, None])
 
-    def affine(self) -> tuple[Tensor, Tensor]:
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Scale and shift, ``[C]``."""
         scale, shift = (v.repeat_interleave(self.channels // v.numel()) for v in affine_of(self.bn))
         return scale * self.weight, shift * self.weight + self.bias

@@ -37,14 +37,14 @@ class BNTT(SequenceNorm):
         super().__init__(channels, steps)
         self.bn = nn.ModuleList(nn.BatchNorm1d(channels, eps, momentum) for _ in range(steps))
         for norm in self.bn:
-            norm.bias = None
+            norm.register_parameter("bias", None)
 
     def normalise(self, x: Tensor, start: int) -> Tensor:
         """Every step by its own norm."""
         norms = self.bn[start : start + x.shape[0]]
         return torch.stack([norm(step) for norm, step in zip(norms, x.unbind(0), strict=True)])
 
-    def affine(self) -> tuple[Tensor, Tensor]:
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Scale and shift of every step, ``[T, C]``."""
         scales, shifts = zip(*(affine_of(norm) for norm in self.bn), strict=True)
         return torch.stack(scales), torch.stack(shifts)

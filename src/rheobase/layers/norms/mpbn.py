@@ -109,9 +109,11 @@ class MPBN(LIF):
         threshold = self._threshold(scale).expand_as(scale).clone()
         if self.membrane == "raw":
             always = shift > threshold if self.strict else shift >= threshold
-            silent = torch.where(always, -torch.inf, torch.inf)  # where gamma is 0
+            # Where gamma is 0; infinity would make gradients NaN.
+            never = torch.full_like(scale, torch.finfo(scale.dtype).max)
+            constant = torch.where(always, -never, never)
             sign = torch.where(scale < 0, -1.0, 1.0).to(scale)
-            threshold = torch.where(scale == 0, silent, sign * (threshold - shift) / scale)
+            threshold = torch.where(scale == 0, constant, sign * (threshold - shift) / scale)
             scale, shift = sign, torch.zeros_like(shift)
         del self.bn
         self.log_threshold = None

@@ -34,7 +34,9 @@ class NeuNorm(Stateful):
     torch.Size([4, 2, 3, 5, 5])
     """
 
-    def __init__(self, shape: tuple[int, int, int], k: float = 0.9, *, shared: bool = False) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], k: float = 0.9, *, shared: bool = False
+    ) -> None:
         super().__init__()
         self.shape = tuple(shape)
         self.k = k

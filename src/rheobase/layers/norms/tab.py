@@ -49,7 +49,7 @@ class TAB(SequenceNorm):
         y = [norm(s)[-samples:] for norm, s in zip(self.bn[start:last], seen, strict=True)]
         return torch.stack(y) * self.p[start:last].square().view(-1, 1, 1, 1)
 
-    def affine(self) -> tuple[Tensor, Tensor]:
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Scale and shift of every step, ``[T, C]``."""
         scales, shifts = zip(*(affine_of(norm) for norm in self.bn), strict=True)
         return torch.stack(scales), torch.stack(shifts)

@@ -69,7 +69,7 @@ class ThresholdDependentBatchNorm2d(Foldable, nn.BatchNorm2d):
         # The affine map scale * (gamma x + beta) + (1 - scale) * beta is gamma scale x + beta.
         return torch.lerp(self.bias.view(-1, 1, 1), super().forward(input), self.scale)
 
-    def affine(self) -> tuple[Tensor, Tensor]:
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Scale and shift in evaluation, ``[C]``."""
         scale, shift = affine_of(self)
         return self.scale * scale, torch.lerp(self.bias, shift, self.scale)

@@ -43,7 +43,7 @@ class TEBN(SequenceNorm):
         y: Tensor = self.bn(x.flatten(0, 1)).view(x.shape)
         return y * self.p[start : start + x.shape[0]].view(-1, 1, 1, 1)
 
-    def affine(self) -> tuple[Tensor, Tensor]:
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Scale and shift before the gains, ``[C]``."""
         return affine_of(self.bn)
 
