@@ -79,7 +79,7 @@ class MPDLoss:
 
     >>> ones = torch.ones(2, 4, 3)
     >>> MPDLoss()([Membrane("0", 3.0 * ones, ones, 1.0)])  # |m| = 2, d = 0: degenerate
-    tensor(4.)
+    tensor(4.0000)
     """
 
     width: float = 0.5
