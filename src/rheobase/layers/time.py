@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import groupby
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -39,19 +38,17 @@ def over_time(x: Tensor, *modules: Callable[[Tensor], Tensor]) -> Tensor:
     Returns:
         ``[T, N, ...]`` with the modules' output shape.
     """
-    for knows_time, group in groupby(modules, lambda module: isinstance(module, Stateful)):
-        apply = _whole if knows_time else _folded
-        x = apply(x, *group)
-    return x
+    first = 0
+    for number, module in enumerate(modules):
+        if isinstance(module, Stateful):
+            x = module(_folded(x, modules[first:number]))
+            first = number + 1
+    return _folded(x, modules[first:])
 
 
-def _whole(x: Tensor, *modules: Callable[[Tensor], Tensor]) -> Tensor:
-    for module in modules:
-        x = module(x)
-    return x
-
-
-def _folded(x: Tensor, *modules: Callable[[Tensor], Tensor]) -> Tensor:
+def _folded(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tensor:
+    if not modules:
+        return x
     steps = x.shape[0]
     if steps > 1 and x.stride(0) == 0:
         return repeat(_once(x.select(0, 0), steps, modules), steps)
