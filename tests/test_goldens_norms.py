@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from rheobase import surrogate as zoo
-from rheobase.layers import BNTT, MPBN, TEBN, NeuNorm, ThresholdDependentBatchNorm2d, over_time
+from rheobase.layers import BNTT, MPBN, TAB, TEBN, NeuNorm, ThresholdDependentBatchNorm2d, over_time
 from rheobase.layers.norms.base import Foldable
 
 pytestmark = pytest.mark.golden
@@ -84,6 +84,7 @@ NORMS: dict[str, Callable[[Facts, Arrays], nn.Module]] = {
     "BatchNormThroughTime1d": lambda f, a: BNTT(a["x"].shape[2], a["x"].shape[0], eps=1e-5),
     "TemporalEffectiveBatchNorm2d": lambda f, a: TEBN(a["x"].shape[2], a["x"].shape[0]),
     "TemporalEffectiveBatchNorm1d": lambda f, a: TEBN(a["x"].shape[2], a["x"].shape[0]),
+    "TAB_Layer": lambda f, a: TAB(a["x"].shape[2], a["x"].shape[0]),
     "NeuNorm": _neunorm,
     "MPBNLIFNode": _mpbn_of_spikingjelly,
     "official_MPBN_LIFAct": _mpbn_of_the_paper,
@@ -92,7 +93,7 @@ NORMS: dict[str, Callable[[Facts, Arrays], nn.Module]] = {
 
 def _ours(official: str, norm: nn.Module) -> str:
     """Our name of a parameter or buffer."""
-    if isinstance(norm, BNTT):
+    if isinstance(norm, BNTT | TAB):
         return official.replace("bn_list.", "bn.")
     if isinstance(norm, TEBN):
         return "p" if official == "scale" else f"bn.{official}"
@@ -112,7 +113,7 @@ def _named(arrays: Arrays, norm: nn.Module, *prefixes: str) -> dict[str, Tensor]
 def _close(actual: Tensor, expected: Tensor, what: str) -> None:
     double = expected.dtype == torch.float64
     bound = (1e-12 if double else 2e-6) * float(expected.abs().max().clamp_min(1.0))
-    worst = float((actual.detach().to(expected.dtype) - expected).abs().max())
+    worst = float((actual.detach().to(expected.dtype).view_as(expected) - expected).abs().max())
     assert worst <= bound, f"{what}: {worst:g} is above {bound:g}"
 
 
@@ -126,7 +127,7 @@ def test_norm(path: Path) -> None:
     start = _named(arrays, norm, "init__", "param__")
     state = norm.state_dict()
     assert set(start) <= set(state), "a name of the file that the norm does not have"
-    norm.load_state_dict(state | start)
+    norm.load_state_dict({n: v.reshape(state[n].shape) for n, v in (state | start).items()})
 
     x = arrays["x"].clone().requires_grad_()
     y = over_time(x, norm)

@@ -280,6 +280,14 @@ class TrainConfig:
             raise ValueError(f"optim.lr={self.optim.lr}: must be above 0")
         if not 0 <= self.optim.ema < 1:
             raise ValueError(f"optim.ema={self.optim.ema}: a decay lies in [0, 1)")
+        blends = self.loss.label_smoothing or self.augment.mixup or self.augment.cutmix
+        if self.loss.name == "stca" and blends:
+            raise ValueError(
+                "loss.name=stca counts the firing steps of one class; set loss.label_smoothing, "
+                "augment.mixup and augment.cutmix to 0"
+            )
+        if self.loss.teacher.features and not self.loss.teacher.beta:
+            raise ValueError("loss.teacher.features has no weight; give loss.teacher.beta too")
         if len(self.data.mean) != len(self.data.std):
             raise ValueError("data.mean and data.std: give both, one number per channel each")
 

@@ -76,6 +76,9 @@ class Trainer:
     Two trainers may be advanced in turns: neither keeps state outside itself, and every random
     number is keyed (PyTorch's global generator is reseeded before each step).
 
+    What it minimises is its ``objective``, made of ``cfg.loss``; before `events` runs, another
+    `Objective` may be put there (a teacher of your own, a new term).
+
     Args:
         cfg: The run.
         model: Network to train in place; None builds `cfg.model`.
