@@ -11,6 +11,7 @@ from rheobase.layers.norms import (
     MPBN,
     TAB,
     TEBN,
+    FusedNormNeuron,
     NeuNorm,
     ThresholdDependentBatchNorm2d,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "TCJA",
     "TEBN",
     "ConvNormNeuron",
+    "FusedNormNeuron",
     "MultiDimensionalAttention",
     "NeuNorm",
     "SpikingSelfAttention",
