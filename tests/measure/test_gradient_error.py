@@ -20,7 +20,7 @@ def loss(spikes: Tensor) -> Tensor:
     return (spikes * WEIGHTS.to(spikes)).sum()
 
 
-def one_layer(surrogate: Surrogate, samples: int = 2000) -> object:
+def one_layer(surrogate: Surrogate, samples: int = 1000) -> object:
     x = torch.tensor([0.4, 0.9, 1.1, 1.8]).view(1, 1, 4)
     net = nn.Sequential(IF(surrogate=surrogate))
     return gradient_approximation_error(net, x, loss, sigma=SIGMA, samples=samples)["0"]
@@ -28,7 +28,7 @@ def one_layer(surrogate: Surrogate, samples: int = 2000) -> object:
 
 def test_one_step_smoothed_by_noise_has_the_gaussian_surrogate_as_its_gradient() -> None:
     found = one_layer(Gaussian(SIGMA))
-    assert found.relative < 0.1
+    assert found.relative < 0.15
     assert found.cosine > 0.99
 
 
@@ -39,8 +39,8 @@ def test_a_surrogate_of_another_width_has_the_error_of_the_formula() -> None:
         for width in (SIGMA, 2 * SIGMA)
     )
     found = one_layer(Gaussian(2 * SIGMA))
-    assert found.error == pytest.approx(float((true - wide).norm()), rel=0.1)
-    assert found.relative == pytest.approx(float((true - wide).norm() / true.norm()), rel=0.1)
+    assert found.error == pytest.approx(float((true - wide).norm()), rel=0.15)
+    assert found.relative == pytest.approx(float((true - wide).norm() / true.norm()), rel=0.15)
     assert found.cosine == pytest.approx(float(true @ wide / true.norm() / wide.norm()), abs=0.02)
 
 
