@@ -1,8 +1,9 @@
-"""Neurons and norms held to SpikingJelly and to the papers' own code.
+"""Neurons held to SpikingJelly and to the papers' own code.
 
-Takes every ``neuron_*``, ``official_*`` and ``norm_*`` file of ``$RHEOBASE_GOLDENS/direct``
-(default: ``tests/goldens/direct``), with the ``.json`` beside it, and chooses the check by what the
-file names. A kind that is not built yet is skipped by name. Each backend is held to it.
+Takes every ``neuron_*`` and ``official_*`` file of ``$RHEOBASE_GOLDENS/direct`` (default:
+``tests/goldens/direct``) but the norms (test_goldens_norms.py), with the ``.json`` beside it, and
+chooses the check by what the file names. A kind that is not built yet is skipped by name. Each
+backend is held to it.
 """
 
 from __future__ import annotations
@@ -16,18 +17,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rheobase import surrogate as zoo
-from rheobase.layers import ThresholdDependentBatchNorm2d, over_time
 from rheobase.neurons import IF, LIF, PLIF, Neuron
 from rheobase.ops.scan import use_backend
 
 pytestmark = pytest.mark.golden
 
 FOLDER = Path(os.environ.get("RHEOBASE_GOLDENS", Path(__file__).parent / "goldens")) / "direct"
-KINDS = ("neuron_", "official_", "norm_")
-FILES = sorted(f for f in FOLDER.glob("*.npz") if f.name.startswith(KINDS))
+KINDS = ("neuron_", "official_")
+FILES = sorted(f for f in FOLDER.glob("*.npz") if f.name.startswith(KINDS) and "BN" not in f.name)
 
 Arrays = dict[str, Tensor]
 Facts = dict[str, Any]
@@ -84,13 +84,11 @@ def _close(actual: Tensor, expected: Tensor, what: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
-@pytest.mark.parametrize(
-    "path", [f for f in FILES if not f.name.startswith("norm_")], ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_neuron(path: Path, backend: str) -> None:
     facts, arrays = _load(path)
     make = OFFICIAL.get(path.stem) or SPIKINGJELLY.get(facts.get("neuron", ""))
-    if make is None or "tdBN" in path.stem:
+    if make is None:
         pytest.skip(f"not yet built: {facts.get('neuron', path.stem)}")
     neuron = make(facts).to(arrays["x"].dtype)
     for name, parameter in neuron.named_parameters():
@@ -111,49 +109,3 @@ def test_neuron(path: Path, backend: str) -> None:
     for name, parameter in neuron.named_parameters():
         assert parameter.grad is not None
         _close(parameter.grad, arrays[f"grad_{name}"], f"gradient of {name}")
-
-
-def _norm(facts: Facts, stem: str, channels: int) -> nn.BatchNorm2d | None:
-    if facts.get("class") == "BatchNorm2d":
-        return nn.BatchNorm2d(channels)
-    if facts.get("class") == "ThresholdDependentBatchNorm2d":
-        return ThresholdDependentBatchNorm2d(
-            channels, facts["v_th"], facts["alpha"], reading="initial"
-        )
-    if stem == "official_STBPsimple_tdBN":
-        return ThresholdDependentBatchNorm2d(
-            channels, facts["VTH"], facts["alpha"], eps=facts["eps"], momentum=facts["momentum"]
-        )
-    return None
-
-
-@pytest.mark.parametrize(
-    "path",
-    [f for f in FILES if f.name.startswith("norm_") or "tdBN" in f.name],
-    ids=lambda p: p.stem,
-)
-def test_norm(path: Path) -> None:
-    facts, arrays = _load(path)
-    x = arrays["x"].clone().requires_grad_()
-    norm = _norm(facts, path.stem, x.shape[2])
-    if norm is None:
-        pytest.skip(f"not yet built: {facts.get('class', path.stem)}")
-    norm = norm.to(x.dtype)
-    for name, start in norm.state_dict().items():
-        stored = arrays.get(f"init__{name}", arrays.get(f"param__{name}"))
-        if stored is not None:
-            start.copy_(stored)
-    y = over_time(x, norm)
-    (y * arrays["w"]).sum().backward()
-    _close(y, arrays["y_train" if "y_train" in arrays else "y"], "output in training")
-    assert x.grad is not None
-    _close(x.grad, arrays["grad_x"], "gradient of the input")
-    for name, parameter in norm.named_parameters():
-        assert parameter.grad is not None
-        _close(parameter.grad, arrays[f"grad__{name}"], f"gradient of {name}")
-    for name, buffer in norm.named_buffers():
-        stored = arrays.get(f"after__{name}", arrays.get(f"buffer_after__{name}"))
-        if stored is not None:
-            _close(buffer.to(stored.dtype), stored, f"{name} after the step")
-    if "y_eval" in arrays:
-        _close(over_time(arrays["x_eval"], norm.eval()), arrays["y_eval"], "output in eval")

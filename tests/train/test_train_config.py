@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rheobase.train import TrainConfig, load_config, save_config
-from rheobase.train.config import differences
+from rheobase.train.config import LossConfig, TeacherConfig, differences
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -84,3 +84,20 @@ def test_every_field_is_documented() -> None:
     for cls in filter(dataclasses.is_dataclass, classes):
         documented = re.findall(r"^        (\w+): ", cls.__doc__ or "", re.MULTILINE)
         assert documented == [f.name for f in dataclasses.fields(cls)], cls
+
+
+def test_losses_that_cannot_work_are_refused() -> None:
+    with pytest.raises(ValueError, match="stca counts the firing steps"):
+        TrainConfig(loss=LossConfig("stca", label_smoothing=0.1))
+    with pytest.raises(ValueError, match=r"give loss\.teacher\.beta"):
+        TrainConfig(loss=LossConfig(teacher=TeacherConfig("runs/ann", features={"a": "b"})))
+
+
+def test_losses_are_read_from_overrides(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("loss: {name: tet}\n")
+    overrides = ["loss.membrane=im", "loss.teacher.run=runs/ann", "loss.teacher.alpha=0.5"]
+    loss = load_config(tmp_path / "c.yaml", overrides).loss
+    assert (loss.name, loss.membrane) == ("tet", "im")
+    assert loss.teacher == TeacherConfig("runs/ann", alpha=0.5)
+    with pytest.raises(ValueError, match="'imm'"):
+        load_config(tmp_path / "c.yaml", ["loss.membrane=imm"])

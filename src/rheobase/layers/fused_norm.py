@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rheobase.layers.norm import ThresholdDependentBatchNorm2d
+from rheobase.layers.norms import ThresholdDependentBatchNorm2d
 from rheobase.neurons import Neuron
 from rheobase.ops.batch_norm import batch_statistics
 from rheobase.ops.scan import InputNorm
@@ -27,6 +27,8 @@ def norm_and_fire(x: Tensor, norm: nn.Module, neuron: nn.Module) -> Tensor | Non
         norm: the batch norm; in training its running statistics are updated as PyTorch does.
         neuron: what follows it.
     """
+    if torch.compiler.is_compiling():
+        return None
     if type(norm) not in _KNOWN or _is_watched(norm) or x.dim() < 3:
         return None
     if not isinstance(neuron, Neuron) or type(neuron).forward is not Neuron.forward:

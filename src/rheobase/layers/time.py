@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rheobase.layers.fused_norm import norm_and_fire
 from rheobase.ops.packed import largest, mark, saving_packed
+from rheobase.stateful import Stateful
 
 __all__ = ["over_time", "repeat"]
 
@@ -25,23 +26,44 @@ def repeat(image: Tensor, steps: int) -> Tensor:
     return image.expand(steps, *image.shape)
 
 
-def over_time(
-    x: Tensor, *modules: Callable[[Tensor], Tensor], neuron: nn.Module | None = None
-) -> Tensor:
-    """Apply modules that do not know time to a sequence, every step at once.
+def over_time(x: Tensor, *modules: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply modules to a sequence, every step at once.
 
     Args:
         x: ``[T, N, ...]``; a repeated image (see `repeat`) is computed once, and batch norm is
             updated as if all T copies had been seen.
-        modules: called one after another on ``[T * N, ...]``.
-        neuron: called on the sequence that comes out; a batch norm before it is then done in the
-            neuron's own pass where that is possible, with the same results.
+        modules: called one after another. One that knows time (a `Stateful` module: a neuron, a
+            norm of `rheobase.layers.norms`, an attention over time) is called on ``[T, N, ...]``,
+            any other on ``[T * N, ...]``. A batch norm before a neuron is done in the neuron's own
+            pass where that is possible, with the same results.
 
     Returns:
         ``[T, N, ...]`` with the modules' output shape.
     """
-    if neuron is not None:
-        return _fire(x, modules, neuron)
+    first = 0
+    for number, module in enumerate(modules):
+        if isinstance(module, Stateful):
+            x = _then(x, modules[first:number], module)
+            first = number + 1
+    return _folded(x, modules[first:])
+
+
+def _then(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...], last: Stateful) -> Tensor:
+    """The modules, then one that knows time."""
+    norm = modules[-1] if modules else None
+    if isinstance(norm, _BatchNorm):
+        x = _folded(x, modules[:-1])
+        spikes = norm_and_fire(x, norm, last)
+        if spikes is not None:
+            return spikes
+        modules = modules[-1:]
+    y: Tensor = last(_folded(x, modules))
+    return y
+
+
+def _folded(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tensor:
+    if not modules:
+        return x
     steps = x.shape[0]
     if steps > 1 and x.stride(0) == 0:
         return repeat(_once(x.select(0, 0), steps, modules), steps)
@@ -55,18 +77,6 @@ def over_time(
     bound = largest(x)
     pools = all(isinstance(module, nn.MaxPool2d) for module in modules)
     return y if bound is None or not pools else mark(y, bound)
-
-
-def _fire(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...], neuron: nn.Module) -> Tensor:
-    *before, norm = modules
-    spikes = None
-    if isinstance(norm, _BatchNorm):
-        x = over_time(x, *before) if before else x
-        spikes = norm_and_fire(x, norm, neuron)
-        modules = (norm,)
-    if spikes is None:
-        spikes = neuron(over_time(x, *modules))
-    return spikes
 
 
 def _once(y: Tensor, steps: int, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tensor:

@@ -44,4 +44,4 @@ class ConvNormNeuron(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, channels, H, W] -> [T, N, width, H, W]``."""
-        return over_time(x, self.conv, self.norm, neuron=self.neuron)
+        return over_time(x, self.conv, self.norm, self.neuron)

@@ -8,6 +8,7 @@ from rheobase.measure.energy import (
     break_even_rate,
     energy,
 )
+from rheobase.measure.gradients import GradientError, gradient_approximation_error
 from rheobase.measure.latency import wall_time_per_image
 from rheobase.measure.operations import (
     LayerCount,
@@ -21,6 +22,7 @@ __all__ = [
     "CONVENTIONS",
     "Convention",
     "EnergyReport",
+    "GradientError",
     "LayerCount",
     "LayerEnergy",
     "OperandCount",
@@ -29,5 +31,6 @@ __all__ = [
     "count_operations",
     "energy",
     "firing_rates",
+    "gradient_approximation_error",
     "wall_time_per_image",
 ]

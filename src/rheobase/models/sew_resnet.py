@@ -125,7 +125,7 @@ class BasicBlock(ResidualBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, channels, H, W] -> [T, N, width, H / stride, W / stride]``."""
-        y = over_time(x, self.conv1, self.bn1, neuron=self.sn1)
+        y = over_time(x, self.conv1, self.bn1, self.sn1)
         return self.join(over_time(y, self.conv2, self.bn2), self.sn2, x)
 
 
@@ -155,8 +155,8 @@ class Bottleneck(ResidualBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, channels, H, W] -> [T, N, 4 * width, H / stride, W / stride]``."""
-        y = over_time(x, self.conv1, self.bn1, neuron=self.sn1)
-        y = over_time(y, self.conv2, self.bn2, neuron=self.sn2)
+        y = over_time(x, self.conv1, self.bn1, self.sn1)
+        y = over_time(y, self.conv2, self.bn2, self.sn2)
         return self.join(over_time(y, self.conv3, self.bn3), self.sn3, x)
 
 
@@ -212,7 +212,7 @@ class SEWResNet(nn.Module):
             ValueError: wrong rank or channels, or an empty input.
         """
         x = as_sequence(x, steps=self.T, channels=self.config.channels)
-        x = over_time(x, self.conv1, self.bn1, neuron=self.sn1)
+        x = over_time(x, self.conv1, self.bn1, self.sn1)
         x = over_time(x, self.maxpool)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)

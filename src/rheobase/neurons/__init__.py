@@ -3,5 +3,15 @@
 from rheobase.neurons.base import Neuron
 from rheobase.neurons.factory import NEURONS, neuron_factory
 from rheobase.neurons.integrate_and_fire import IF, LIF, PLIF
+from rheobase.neurons.record import Membrane, record_membranes
 
-__all__ = ["IF", "LIF", "NEURONS", "PLIF", "Neuron", "neuron_factory"]
+__all__ = [
+    "IF",
+    "LIF",
+    "NEURONS",
+    "PLIF",
+    "Membrane",
+    "Neuron",
+    "neuron_factory",
+    "record_membranes",
+]

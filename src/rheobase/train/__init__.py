@@ -6,7 +6,17 @@ from rheobase.train.config import TrainConfig, load_config, save_config
 from rheobase.train.diagnose import TrainingDiverged
 from rheobase.train.evaluate import Evaluation, evaluate, evaluate_run
 from rheobase.train.loop import Trainer
-from rheobase.train.losses import TET, cross_entropy_of_mean
+from rheobase.train.losses import (
+    STCA,
+    TET,
+    Distillation,
+    MembraneTerm,
+    MPDLoss,
+    Objective,
+    cross_entropy_of_mean,
+    im_loss,
+    rmp_loss,
+)
 from rheobase.train.optim import LAMB
 from rheobase.train.progress import Event
 from rheobase.train.runner import Result, train, train_from_config
@@ -14,12 +24,17 @@ from rheobase.train.state import load_weights
 
 __all__ = [
     "LAMB",
+    "STCA",
     "TET",
     "Augment",
     "CheckpointError",
     "Checkpoints",
+    "Distillation",
     "Evaluation",
     "Event",
+    "MPDLoss",
+    "MembraneTerm",
+    "Objective",
     "Result",
     "TrainConfig",
     "Trainer",
@@ -27,11 +42,13 @@ __all__ = [
     "cross_entropy_of_mean",
     "evaluate",
     "evaluate_run",
+    "im_loss",
     "load_config",
     "load_weights",
     "mix",
     "random_flip",
     "random_shift",
+    "rmp_loss",
     "save_config",
     "train",
     "train_from_config",

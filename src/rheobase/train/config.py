@@ -25,6 +25,7 @@ __all__ = [
     "OptimConfig",
     "ParallelConfig",
     "ScheduleConfig",
+    "TeacherConfig",
     "TrainConfig",
     "differences",
     "load_config",
@@ -96,20 +97,47 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
-class LossConfig:
-    """What is minimised.
+class TeacherConfig:
+    """Knowledge distillation from a network trained before (arXiv 2304.05627).
 
     Attributes:
-        name: `cross_entropy` of the mean over time, or `tet` (every step, arXiv 2202.11946).
-        label_smoothing: Probability mass spread evenly over all classes.
-        tet_lambda: Weight of TET's pull of all outputs towards `tet_mean`.
-        tet_mean: The value TET pulls the outputs to.
+        run: Folder of its run, or of one checkpoint; empty for no teacher.
+        alpha: Weight of the divergence of the class probabilities.
+        temperature: Divides the logits of both.
+        beta: Weight of the squared distance of features.
+        features: Module of the network -> module of the teacher, of one shape.
     """
 
-    name: Literal["cross_entropy", "tet"] = "cross_entropy"
+    run: str = ""
+    alpha: float = 1.0
+    temperature: float = 4.0
+    beta: float = 0.0
+    features: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is minimised: a loss of the logits, plus a loss on membranes, plus a teacher's.
+
+    Attributes:
+        name: `cross_entropy` of the mean over time, `tet` (every step, arXiv 2202.11946) or
+            `stca` (threshold crossings, a reconstruction).
+        label_smoothing: Probability mass spread evenly over all classes; not for `stca`.
+        tet_lambda: Weight of TET's pull of all outputs towards `tet_mean`.
+        tet_mean: The value TET pulls the outputs to.
+        membrane: A loss on the membranes of all neurons: `im` (IM-Loss), `mpd` (RecDis-SNN, a
+            reconstruction), `rmp` (RMP-Loss, arXiv 2308.06787; its weight grows from 0).
+        membrane_weight: Its weight (at the end of training); IM-Loss used 2.
+        teacher: Knowledge distillation.
+    """
+
+    name: Literal["cross_entropy", "tet", "stca"] = "cross_entropy"
     label_smoothing: float = 0.0
     tet_lambda: float = 1e-3
     tet_mean: float = 1.0
+    membrane: Literal["none", "im", "mpd", "rmp"] = "none"
+    membrane_weight: float = 1.0
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
 
 @dataclass(frozen=True)
@@ -252,6 +280,14 @@ class TrainConfig:
             raise ValueError(f"optim.lr={self.optim.lr}: must be above 0")
         if not 0 <= self.optim.ema < 1:
             raise ValueError(f"optim.ema={self.optim.ema}: a decay lies in [0, 1)")
+        blends = self.loss.label_smoothing or self.augment.mixup or self.augment.cutmix
+        if self.loss.name == "stca" and blends:
+            raise ValueError(
+                "loss.name=stca counts the firing steps of one class; set loss.label_smoothing, "
+                "augment.mixup and augment.cutmix to 0"
+            )
+        if self.loss.teacher.features and not self.loss.teacher.beta:
+            raise ValueError("loss.teacher.features has no weight; give loss.teacher.beta too")
         if len(self.data.mean) != len(self.data.std):
             raise ValueError("data.mean and data.std: give both, one number per channel each")
 

@@ -22,7 +22,7 @@ from rheobase.train.diagnose import check_images, check_labels, time_first
 from rheobase.train.parallel import start_world
 from rheobase.train.state import load_weights
 
-__all__ = ["Evaluation", "autocast", "evaluate", "evaluate_run"]
+__all__ = ["Evaluation", "autocast", "evaluate", "evaluate_run", "load_run"]
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,29 @@ def evaluate_run(path: str | Path, device: str = "auto", best: bool = False) -> 
         CheckpointError: The checkpoint is damaged.
     """
     from rheobase.data import get_dataset
-    from rheobase.models import create_model
 
-    cfg, checkpoint = _locate(Path(path), best)
+    model, cfg = load_run(path, best)
     target = start_world(device).device
-    model = create_model(cfg.model.name, **cfg.model.overrides)
-    load_weights(model, checkpoint)
     test_set = get_dataset(cfg.data.name, train=False, root=cfg.data.root)
     found = evaluate(
         model.to(target), test_set, data=cfg.data, device=target, precision=cfg.precision
     )
     return found.summary()
+
+
+def load_run(path: str | Path, best: bool = False) -> tuple[nn.Module, TrainConfig]:
+    """Return the network of a run's newest (or `best`) checkpoint, or of one, and its settings.
+
+    Raises:
+        FileNotFoundError: No run or no checkpoint there.
+        CheckpointError: The checkpoint is damaged.
+    """
+    from rheobase.models import create_model
+
+    cfg, checkpoint = _locate(Path(path), best)
+    model = create_model(cfg.model.name, **cfg.model.overrides)
+    load_weights(model, checkpoint)
+    return model, cfg
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:

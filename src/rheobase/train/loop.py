@@ -33,7 +33,7 @@ from rheobase.train.diagnose import (
 )
 from rheobase.train.evaluate import autocast, evaluate
 from rheobase.train.interrupt import Interrupt
-from rheobase.train.losses import build_loss
+from rheobase.train.losses import build_objective
 from rheobase.train.optim import build_ema, build_optimizer, build_scheduler
 from rheobase.train.parallel import average_buffers, gradient_sync, reduce_mean, start_world, wrap
 from rheobase.train.progress import Event
@@ -75,6 +75,9 @@ class Trainer:
     `events()` does the training, one optimiser step per `next`; `train` is the usual way in.
     Two trainers may be advanced in turns: neither keeps state outside itself, and every random
     number is keyed (PyTorch's global generator is reseeded before each step).
+
+    What it minimises is its ``objective``, made of ``cfg.loss``; before `events` runs, another
+    `Objective` may be put there (a teacher of your own, a new term).
 
     Args:
         cfg: The run.
@@ -122,7 +125,7 @@ class Trainer:
         check_weights(self.model)
         self.classes = classes_of(self.model, data[(0, 0)][0], world.device)
         self.wrapped = wrap(self.model, world, cfg)
-        self.loss = build_loss(cfg.loss)
+        self.objective = build_objective(cfg.loss, world.device)
         optimizer = build_optimizer(self.model, cfg.optim)
         self.state = TrainState(
             self.model,
@@ -198,6 +201,7 @@ class Trainer:
         """Do one optimiser step; return its numbers and whether Ctrl-C was pressed anywhere."""
         self.wrapped.train()
         surrogate.set_progress(self.model, self.at.step / self._total)
+        self.objective.set_progress(self.at.step / self._total)
         parts = [next(batches) for _ in range(self.cfg.optim.accumulate)]
         local = self._backward(parts)
         self.state.scaler.unscale_(self.state.optimizer)
@@ -237,9 +241,12 @@ class Trainer:
         if (augment.mixup or augment.cutmix) and self.at.epoch < (augment.mix_until or math.inf):
             rng = generator(self.cfg.seed, "mix", self.at.step)
             images, target = mix(images, target, self.classes, augment, rng)
+        return self.objective(self.model, self._logits, time_first(images), target)
+
+    def _logits(self, images: Tensor) -> Tensor:
         with autocast(self.world.device, self.precision):
-            logits = self.wrapped(time_first(images))
-        return self.loss(logits.float(), target)
+            logits: Tensor = self.wrapped(images)
+        return logits.float()
 
     def _update(self) -> None:
         state = self.state

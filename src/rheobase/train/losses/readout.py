@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rheobase.train.config import LossConfig
-
-__all__ = ["TET", "Loss", "build_loss", "cross_entropy_of_mean"]
+__all__ = ["TET", "Loss", "check_logits", "cross_entropy_of_mean"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+"""What makes a scalar of logits `[T, N, classes]` and a target."""
 
 
 def cross_entropy_of_mean(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -30,7 +29,7 @@ def cross_entropy_of_mean(logits: Tensor, target: Tensor, label_smoothing: float
     >>> cross_entropy_of_mean(torch.zeros(4, 2, 10), torch.tensor([3, 7]))  # ln 10
     tensor(2.3026)
     """
-    _check(logits, target)
+    check_logits(logits, target)
     return F.cross_entropy(logits.mean(0), target, label_smoothing=label_smoothing)
 
 
@@ -49,7 +48,7 @@ class TET:
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss, a scalar."""
-        _check(logits, target)
+        check_logits(logits, target)
         every_step = target.expand(logits.shape[0], *target.shape).flatten(0, 1)
         error = F.cross_entropy(
             logits.flatten(0, 1), every_step, label_smoothing=self.label_smoothing
@@ -58,14 +57,13 @@ class TET:
         return (1 - self.lamb) * error + self.lamb * pull
 
 
-def build_loss(cfg: LossConfig) -> Loss:
-    """Return the loss that `cfg` describes."""
-    if cfg.name == "tet":
-        return TET(cfg.tet_lambda, cfg.tet_mean, cfg.label_smoothing)
-    return lambda logits, target: cross_entropy_of_mean(logits, target, cfg.label_smoothing)
+def check_logits(logits: Tensor, target: Tensor) -> None:
+    """Refuse logits that are not of every time step, and targets that do not fit them.
 
-
-def _check(logits: Tensor, target: Tensor) -> None:
+    Raises:
+        ValueError: Logits averaged over time, or a target of another shape.
+        TypeError: Labels that are not int64.
+    """
     if logits.dim() != 3:
         raise ValueError(
             f"logits have shape {list(logits.shape)}; losses take every time step, "

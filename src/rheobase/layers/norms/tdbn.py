@@ -7,10 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from rheobase.layers.norms.base import Foldable, affine_of
+
 __all__ = ["ThresholdDependentBatchNorm2d"]
 
 
-class ThresholdDependentBatchNorm2d(nn.BatchNorm2d):
+class ThresholdDependentBatchNorm2d(Foldable, nn.BatchNorm2d):
     r"""Threshold-dependent batch norm: :math:`y = \gamma\,\alpha V_{th}\,\hat x + \beta`.
 
     It scales what reaches a neuron to its threshold. Called through `rheobase.layers.over_time`, so
@@ -59,7 +61,15 @@ class ThresholdDependentBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same shape."""
+        if self.folded:
+            scale, shift = self.get_buffer("folded_scale"), self.get_buffer("folded_shift")
+            return torch.addcmul(shift.view(-1, 1, 1), input, scale.view(-1, 1, 1))
         if self.scale == 1.0:
             return super().forward(input)
         # The affine map scale * (gamma x + beta) + (1 - scale) * beta is gamma scale x + beta.
         return torch.lerp(self.bias.view(-1, 1, 1), super().forward(input), self.scale)
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift in evaluation, ``[C]``."""
+        scale, shift = affine_of(self)
+        return self.scale * scale, torch.lerp(self.bias, shift, self.scale)

@@ -1,0 +1,100 @@
+"""What a training step minimises: a loss of the logits, and terms on what made them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from rheobase.neurons import record_membranes
+from rheobase.surrogate.base import Schedule
+from rheobase.train.losses.membrane import MembraneLoss
+from rheobase.train.losses.readout import Loss
+
+__all__ = ["MembraneTerm", "Objective", "Term"]
+
+
+class Term(Protocol):
+    """A part of the objective that looks into the network while it computes."""
+
+    def watching(
+        self, net: nn.Module, inputs: Tensor
+    ) -> AbstractContextManager[Callable[[Tensor], Tensor]]:
+        """Within the block `net(inputs)` is called; what is yielded makes its logits the term."""
+
+
+class MembraneTerm:
+    """A loss on membranes, weighted.
+
+    Args:
+        loss: Of `rheobase.train.losses.membrane`.
+        weight: A number, or a schedule over the course of training (a function of 0 to 1).
+
+    >>> from rheobase.neurons import IF
+    >>> from rheobase.train.losses import im_loss
+    >>> import torch
+    >>> net, x = IF(), torch.full((4, 1, 3), 0.5)
+    >>> with MembraneTerm(im_loss, weight=2.0).watching(net, x) as value:
+    ...     spikes = net(x)
+    >>> value(spikes)  # h is 0.5, 1, 0.5, 1
+    tensor(0.1250)
+    """
+
+    def __init__(self, loss: MembraneLoss, weight: float | Schedule = 1.0) -> None:
+        self.loss = loss
+        self.weight: Schedule = weight if callable(weight) else lambda fraction: weight
+        self.fraction = 0.0
+
+    @contextmanager
+    def watching(self, net: nn.Module, inputs: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
+        """See `Term`."""
+        with record_membranes(net) as membranes:
+            yield lambda logits: self.weight(self.fraction) * self.loss(membranes)
+
+
+class Objective:
+    """A loss of the logits of every step, plus terms.
+
+    Args:
+        loss: Of logits `[T, N, classes]` and a target.
+        terms: Added to it; see `MembraneTerm` and `Distillation`.
+
+    >>> import torch
+    >>> from rheobase.neurons import LIF
+    >>> from rheobase.train.losses import cross_entropy_of_mean, rmp_loss
+    >>> net = nn.Sequential(nn.Linear(3, 8), LIF(), nn.Linear(8, 2))
+    >>> objective = Objective(cross_entropy_of_mean, [MembraneTerm(rmp_loss, 0.1)])
+    >>> objective(net, net, torch.rand(4, 5, 3), torch.zeros(5, dtype=torch.int64)).shape
+    torch.Size([])
+    """
+
+    def __init__(self, loss: Loss, terms: Sequence[Term] = ()) -> None:
+        self.loss = loss
+        self.terms = list(terms)
+
+    def set_progress(self, fraction: float) -> None:
+        """Tell scheduled weights how much of training is done, 0 to 1."""
+        for term in self.terms:
+            if isinstance(term, MembraneTerm):
+                term.fraction = fraction
+
+    def __call__(
+        self, net: nn.Module, forward: Callable[[Tensor], Tensor], inputs: Tensor, target: Tensor
+    ) -> Tensor:
+        """Return the objective, a scalar.
+
+        Args:
+            net: The network whose modules the terms look at.
+            forward: Calls it on `inputs`: itself, or what wraps it (data parallelism, autocast).
+            inputs: The batch.
+            target: What `loss` takes.
+        """
+        with ExitStack() as stack:
+            values = [stack.enter_context(term.watching(net, inputs)) for term in self.terms]
+            logits = forward(inputs)
+        total = self.loss(logits, target)
+        for value in values:
+            total = total + value(logits)
+        return total
