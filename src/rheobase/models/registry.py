@@ -23,6 +23,10 @@ _MODULES = (
     "rheobase.models.spikformer",
     "rheobase.models.spikformer_ann",
     "rheobase.models.sew_resnet",
+    "rheobase.models.ms_resnet",
+    "rheobase.models.spiking_vgg",
+    "rheobase.models.tdbn_resnet",
+    "rheobase.models.tet_resnet",
 )
 
 
