@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from rheobase.models.registry import MakeNeuron
-from rheobase.neurons import LIF, neuron_factory
-from rheobase.surrogate import PiecewiseQuadratic, Rectangular
+from rheobase.neurons import LIF, PLIF, neuron_factory
+from rheobase.surrogate import ATan, PiecewiseQuadratic, Rectangular
 
-__all__ = ["stbp_neuron", "tet_neuron"]
+__all__ = ["plif_neuron", "stbp_neuron", "tet_neuron"]
+
+
+def plif_neuron(**kwargs: Any) -> MakeNeuron:
+    """PLIF from tau 2, reset detached, arctangent surrogate with alpha 2.
+
+    Source: Fang et al. 2021, arXiv 2007.05785, and its repository.
+    """
+    return neuron_factory(PLIF, **({"detach_reset": True, "surrogate": ATan(2.0)} | kwargs))
 
 
 def tet_neuron(**kwargs: Any) -> MakeNeuron:
