@@ -44,6 +44,8 @@ class SpikingDenseNetConfig:
         bottleneck: width of a layer's 1x1 convolution over ``growth``.
         hidden: width of the readout's first layer.
         dropout: mean probability of the moderate dropout behind it.
+        fires_before_norm: the order in transitions; the released code registers its layers so
+            that neurons come before norms there, against the order in dense layers.
         num_classes: outputs.
         channels: input channels.
         image_size: side of the images; the network halves it once a block.
@@ -59,6 +61,7 @@ class SpikingDenseNetConfig:
     bottleneck: int = 4
     hidden: int = 256
     dropout: float = 0.2
+    fires_before_norm: bool = False
     num_classes: int = 10
     channels: int = 3
     image_size: int = 32
@@ -117,16 +120,19 @@ class DenseBlock(nn.Module):
 
 
 class Transition(nn.Module):
-    """Norm, neuron, 1x1 convolution to half the channels, average pooling."""
+    """Norm, neuron (or the other way round), 1x1 convolution to half the channels, pooling."""
 
-    def __init__(self, channels: int, make_neuron: MakeNeuron) -> None:
+    def __init__(self, channels: int, fires_before_norm: bool, make_neuron: MakeNeuron) -> None:
         super().__init__()
+        self.fires_before_norm = fires_before_norm
         self.norm, self.sn = nn.BatchNorm2d(channels), make_neuron()
         self.conv = nn.Conv2d(channels, channels // 2, 1, bias=False)
         self.pool = nn.AvgPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, channels, H, W] -> [T, N, channels / 2, H / 2, W / 2]``."""
+        if self.fires_before_norm:
+            return over_time(self.sn(x), self.norm, self.conv, self.pool)
         return over_time(self.sn(over_time(x, self.norm)), self.conv, self.pool)
 
 
@@ -216,7 +222,7 @@ class SpikingDenseNet(nn.Module):
         self.blocks = nn.Sequential()
         for i, depth in enumerate(config.depths):
             if i:
-                self.blocks.append(Transition(channels, make_neuron))
+                self.blocks.append(Transition(channels, config.fires_before_norm, make_neuron))
                 channels //= 2
             self.blocks.append(DenseBlock(depth, channels, config, make_neuron))
             channels += depth * config.growth
@@ -285,6 +291,7 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spiking
         width=ours["conv0.weight"].shape[0],
         bottleneck=inner // growth,
         hidden=ours["readout2.fc.weight"].shape[1],
+        fires_before_norm=True,
         num_classes=ours["readout2.fc.weight"].shape[0],
         channels=ours["conv0.weight"].shape[1],
         T=kwargs.get("T", 4),
