@@ -22,7 +22,7 @@ from rheobase.models._inputs import as_sequence
 from rheobase.models._neurons import plif_neuron
 from rheobase.models.registry import Family, MakeNeuron, Official
 
-__all__ = ["BLOCKS", "FAMILY", "PRESETS", "PLACES", "AutoSNN", "AutoSNNConfig", "AutoSNNSupernet"]
+__all__ = ["BLOCKS", "FAMILY", "PLACES", "PRESETS", "AutoSNN", "AutoSNNConfig", "AutoSNNSupernet"]
 
 BLOCKS = ("skip", "SCB_k3", "SCB_k5", "SRB_k3", "SRB_k5")
 

@@ -28,6 +28,7 @@ _MODULES = (
     "rheobase.models.autosnn",
     "rheobase.models.ms_resnet",
     "rheobase.models.snasnet",
+    "rheobase.models.snn_supernet",
     "rheobase.models.spiking_densenet",
     "rheobase.models.spiking_vgg",
     "rheobase.models.tdbn_resnet",
