@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["Stateful", "Stream", "streaming"]
+__all__ = ["Stateful", "Stream", "resumed", "streaming"]
 
 
 class Stateful(nn.Module):
@@ -66,6 +66,28 @@ class Stream:
     def reset(self) -> None:
         """Forget all state: the next call starts a new sequence."""
         self.load_state_dict({})
+
+
+@contextmanager
+def resumed(module: Stateful, state: Tensor | None) -> Iterator[None]:
+    """Let a module start from ``state`` (None: anew), into which gradients flow, and keep nothing.
+
+    For networks that feed back from one step to the next and so go through time step by step.
+
+    >>> import torch
+    >>> from rheobase.neurons import IF
+    >>> neuron, v = IF(), torch.full((1,), 0.75, requires_grad=True)
+    >>> with resumed(neuron, v):
+    ...     spikes = neuron(torch.full((1, 1), 0.25))
+    >>> spikes.item(), neuron.carried
+    (1.0, None)
+    """
+    kept = module._streams, module._state
+    module._streams, module._state = True, state
+    try:
+        yield
+    finally:
+        module._streams, module._state = kept
 
 
 @contextmanager

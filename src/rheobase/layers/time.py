@@ -67,13 +67,14 @@ def _folded(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tenso
     steps = x.shape[0]
     if steps > 1 and x.stride(0) == 0:
         return repeat(_once(x.select(0, 0), steps, modules), steps)
-    y = x.flatten(0, 1)
+    # Folding [1, 1, ...] gives the batch a stride at which PyTorch 2.13's batch norm goes wrong.
+    y = x.squeeze(0) if steps == 1 else x.flatten(0, 1)
     # What the first module saves of spikes is kept as bits.
     with saving_packed(x, y):
         y = modules[0](y)
     for module in modules[1:]:
         y = module(y)
-    y = y.unflatten(0, (steps, -1))  # type: ignore[no-untyped-call]
+    y = y.unsqueeze(0) if steps == 1 else y.unflatten(0, (steps, -1))  # type: ignore[no-untyped-call]
     bound = largest(x)
     pools = all(isinstance(module, nn.MaxPool2d) for module in modules)
     return y if bound is None or not pools else mark(y, bound)

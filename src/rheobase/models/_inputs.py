@@ -10,12 +10,15 @@ from rheobase.layers import repeat
 __all__ = ["as_sequence"]
 
 
-def as_sequence(x: Tensor, *, steps: int, channels: int, divisor: int = 1) -> Tensor:
+def as_sequence(
+    x: Tensor, *, steps: int, channels: int, divisor: int = 1, size: int | None = None
+) -> Tensor:
     """An image ``[N, C, H, W]`` repeated over ``steps`` (lazily), or a sequence as it is.
 
     Raises:
         TypeError: ``x`` is not floating point.
-        ValueError: wrong rank or number of channels, empty, or sides not divisible.
+        ValueError: wrong rank or number of channels, empty, sides not divisible, or not those of
+            ``size``.
     """
     if not x.is_floating_point():
         raise TypeError(f"the network takes floating point input, got {x.dtype}; call x.float()")
@@ -36,6 +39,11 @@ def as_sequence(x: Tensor, *, steps: int, channels: int, divisor: int = 1) -> Te
         raise ValueError(
             f"image sides must be multiples of the patch size {divisor}, got input {shape}; "
             "resize the images, or build the network with another patch_size"
+        )
+    if size is not None and x.shape[-2:] != (size, size):
+        raise ValueError(
+            f"the network's linear layers are for images of side {size}, got input {shape}; "
+            "resize the images, or build the network with another image_size"
         )
     if x.dim() == 4:
         return repeat(_fast_order(x), steps)

@@ -22,7 +22,17 @@ MakeNeuron = Callable[..., nn.Module]
 _MODULES = (
     "rheobase.models.spikformer",
     "rheobase.models.spikformer_ann",
+    "rheobase.models.plif_net",
+    "rheobase.models.seven_b_net",
     "rheobase.models.sew_resnet",
+    "rheobase.models.autosnn",
+    "rheobase.models.ms_resnet",
+    "rheobase.models.snasnet",
+    "rheobase.models.snn_supernet",
+    "rheobase.models.spiking_densenet",
+    "rheobase.models.spiking_vgg",
+    "rheobase.models.tdbn_resnet",
+    "rheobase.models.tet_resnet",
 )
 
 

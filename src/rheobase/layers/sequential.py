@@ -1,0 +1,34 @@
+"""Ordinary layers and neurons one after another, each seeing what it understands of a sequence."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from rheobase.layers.time import over_time
+
+__all__ = ["TimeSequential"]
+
+_TIMELESS = (
+    nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
+    nn.Flatten,
+)  # fmt: skip
+
+
+class TimeSequential(nn.Sequential):
+    """`nn.Sequential` for ``[T, N, ...]``: layers of `torch.nn` step by step, others whole.
+
+    Convolutions, linear layers, norms, pooling and `nn.Flatten` go through `over_time`; neurons,
+    and everything else, are called on the sequence.
+
+    >>> import torch
+    >>> from rheobase.neurons import LIF
+    >>> net = TimeSequential(nn.Conv2d(3, 8, 3), LIF(), nn.MaxPool2d(2), nn.Flatten())
+    >>> net(torch.rand(4, 2, 3, 6, 6)).shape
+    torch.Size([4, 2, 32])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[T, N, ...]`` to the shape that the last layer gives it."""
+        for module in self:
+            input = over_time(input, module) if isinstance(module, _TIMELESS) else module(input)
+        return input

@@ -1,0 +1,256 @@
+"""Spiking VGG: stacked convolutions, each followed by a neuron; and VGGSNN for event frames.
+
+VGG-11 to -19 are the networks of Simonyan and Zisserman 2015 with neurons in place of ReLU
+(Sengupta et al. 2019, Frontiers in Neuroscience 13:95), their parameters named and numbered as in
+torchvision. The CIFAR-10 ones are those of BNTT (Kim and Panda 2021, arXiv 2010.01729; VGG-9 and
+-11) and Diet-SNN (Rathi and Roy 2020, arXiv 2008.03658; VGG-16), VGGSNN that of TET (Deng et al.
+2022, arXiv 2202.11946), used by LocalZO too. All have TET's neuron unless another is given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+
+from rheobase.layers import over_time
+from rheobase.layers.dropout import DropoutOverTime
+from rheobase.layers.sequential import TimeSequential
+from rheobase.models._inputs import as_sequence
+from rheobase.models._neurons import tet_neuron
+from rheobase.models.registry import Family, MakeNeuron, Official
+
+__all__ = ["FAMILY", "PRESETS", "SpikingVGG", "SpikingVGGConfig"]
+
+
+@dataclass(frozen=True)
+class SpikingVGGConfig:
+    """One VGG.
+
+    Args:
+        features: the layers in words: ``64`` is a 3x3 convolution of 64 channels and its neuron,
+            ``64/2`` one of stride 2; ``M`` halves the image by its maximum, ``A`` by its average.
+        hidden: widths of the linear layers with neurons before the last.
+        num_classes: outputs.
+        channels: input channels.
+        image_size: side of the images.
+        T: time steps a static image is repeated for.
+        grid: the image is averaged to this side before the linear layers, so images of other
+            sizes work; None leaves it.
+        norm: batch norm after every convolution.
+        bias: whether convolutions and linear layers have biases.
+        dropout: probability, behind every hidden layer; one mask for all steps.
+
+    Raises:
+        ValueError: an unknown layer, or sizes that do not fit.
+    """
+
+    features: str
+    hidden: tuple[int, ...] = ()
+    num_classes: int = 10
+    channels: int = 3
+    image_size: int = 32
+    T: int = 4
+    grid: int | None = None
+    norm: bool = True
+    bias: bool = True
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        sizes = (self.num_classes, self.channels, self.T, self.image_size, *self.hidden)
+        if min(sizes) < 1:
+            raise ValueError(f"sizes must be positive, got {self}")
+        if self.shape[1] < 1:
+            raise ValueError(f"image_size={self.image_size} is too small for {self.features!r}")
+
+    @property
+    def layers(self) -> list[tuple[str, int, int]]:
+        """``features`` as (kind, width, stride): ("C", 64, 2) for ``64/2``, ("M", 0, 2) for M."""
+        layers = []
+        for word in self.features.split():
+            match = re.fullmatch(r"([1-9]\d*)(?:/([12]))?|[MA]", word)
+            if match is None:
+                raise ValueError(
+                    f"unknown layer {word!r} in features: it holds widths, such as 64 or 64/2, "
+                    "M and A"
+                )
+            width, stride = match.groups()
+            layers.append(("C", int(width), int(stride or 1)) if width else (word, 0, 2))
+        return layers
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Channels and side of the image before the linear layers."""
+        channels, side = self.channels, self.image_size
+        for kind, width, stride in self.layers:
+            channels = width or channels
+            # A strided convolution of padding 1 rounds up, a pooling down.
+            side = -(-side // stride) if kind == "C" else side // stride
+        return channels, self.grid or side
+
+
+class SpikingVGG(nn.Module):
+    """A VGG of spiking neurons.
+
+    Args:
+        config: layers and sizes.
+        make_neuron: makes each neuron; default the LIF of TET.
+
+    >>> import torch
+    >>> net = SpikingVGG(SpikingVGGConfig("8 M 16 A", hidden=(32,), image_size=8))
+    >>> net(torch.rand(2, 3, 8, 8)).shape
+    torch.Size([4, 2, 10])
+    """
+
+    def __init__(self, config: SpikingVGGConfig, make_neuron: MakeNeuron | None = None) -> None:
+        super().__init__()
+        make_neuron = make_neuron or tet_neuron()
+        self.config = config
+        self.T = config.T
+        self.features = TimeSequential(*_features(config, make_neuron))
+        self.avgpool = nn.AdaptiveAvgPool2d(config.grid) if config.grid else nn.Identity()
+        self.classifier = TimeSequential(*_classifier(config, make_neuron))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of every step; their mean over T is the output.
+
+        Args:
+            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
+
+        Returns:
+            ``[T, N, num_classes]``.
+
+        Raises:
+            TypeError: ``x`` is not floating point.
+            ValueError: wrong rank, channels or size, or an empty input.
+        """
+        size = None if self.config.grid else self.config.image_size
+        x = as_sequence(x, steps=self.T, channels=self.config.channels, size=size)
+        x = over_time(self.features(x), self.avgpool, nn.Flatten())
+        logits: Tensor = self.classifier(x)
+        return logits
+
+
+def _features(config: SpikingVGGConfig, make_neuron: MakeNeuron) -> Iterator[nn.Module]:
+    channels = config.channels
+    for kind, width, stride in config.layers:
+        if kind == "C":
+            yield nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=config.bias)
+            if config.norm:
+                yield nn.BatchNorm2d(width)
+            yield make_neuron()
+            channels = width
+        else:
+            yield nn.MaxPool2d(2) if kind == "M" else nn.AvgPool2d(2)
+
+
+def _classifier(config: SpikingVGGConfig, make_neuron: MakeNeuron) -> Iterator[nn.Module]:
+    channels, side = config.shape
+    widths = (channels * side**2, *config.hidden)
+    for fan_in, width in pairwise(widths):
+        yield nn.Linear(fan_in, width, bias=config.bias)
+        yield make_neuron()
+        yield DropoutOverTime(config.dropout)
+    yield nn.Linear(widths[-1], config.num_classes, bias=config.bias)
+
+
+_IMAGENET = {
+    11: "64 M 128 M 256 256 M 512 512 M 512 512 M",
+    13: "64 64 M 128 128 M 256 256 M 512 512 M 512 512 M",
+    16: "64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M",
+    19: "64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M",
+}
+_VGGSNN = {
+    "vggsnn": "64 128 A 256 256 A 512 512 A 512 512 A",
+    "vggsnn_without_pooling": "64 128/2 256 256/2 512 512/2 512 512/2",
+}
+
+
+def _imagenet(depth: int, norm: bool) -> SpikingVGGConfig:
+    hidden, grid = (4096, 4096), 7
+    return SpikingVGGConfig(
+        _IMAGENET[depth], hidden, 1000, image_size=224, grid=grid, norm=norm, dropout=0.5
+    )
+
+
+PRESETS: dict[str, SpikingVGGConfig] = {
+    **{f"spiking_vgg{depth}": _imagenet(depth, norm=False) for depth in _IMAGENET},
+    **{f"spiking_vgg{depth}_bn": _imagenet(depth, norm=True) for depth in _IMAGENET},
+    # BNTT's own norm, one a step and behind the hidden layer too, is not that of `norm`.
+    "spiking_vgg9_cifar10": SpikingVGGConfig(
+        "64 64 A 128 128 A 256 256 256 A", (1024,), bias=False, T=25
+    ),
+    "spiking_vgg11_cifar10": SpikingVGGConfig(
+        "64 A 128 A 256 256 A 512 512 A 512 512", (4096,), bias=False, T=25, grid=1
+    ),
+    "spiking_vgg16_cifar10": SpikingVGGConfig(
+        "64 64 A 128 128 A 256 256 256 A 512 512 512 A 512 512 512", (4096, 4096),
+        norm=False, bias=False, T=5, dropout=0.2,
+    ),
+    **{
+        name: SpikingVGGConfig(features, channels=2, image_size=48, T=10)
+        for name, features in _VGGSNN.items()
+    },
+}  # fmt: skip
+
+
+def _same(key: str) -> str:
+    """SpikingJelly's VGGs are named and numbered as torchvision's, and ours."""
+    return key
+
+
+def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SpikingVGGConfig:
+    """The ImageNet preset with these weights; T is not told by them."""
+    last = "classifier.6.weight"
+    if last not in weights:
+        raise ValueError(f"not a VGG checkpoint: {last} is not in it")
+    widths = [v.shape[0] for k, v in weights.items() if k.startswith("features") and v.dim() == 4]
+    norm = any(key.endswith("running_mean") for key in weights)
+    for depth, features in _IMAGENET.items():
+        if [int(word) for word in features.split() if word != "M"] == widths:
+            preset = _imagenet(depth, norm)
+            return replace(preset, num_classes=weights[last].shape[0], T=kwargs.get("T", 4))
+    raise ValueError(f"no VGG has convolutions of these widths: {widths}")
+
+
+def _vggsnn_config(
+    weights: Mapping[str, Tensor], kwargs: Mapping[str, Any], name: str
+) -> SpikingVGGConfig:
+    for needed in ("features.0.fwd.module.0.weight", "classifier.module.weight"):
+        if needed not in weights:
+            raise ValueError(f"not a VGGSNN checkpoint: {needed} is not in it")
+    classes = weights["classifier.module.weight"].shape[0]
+    return replace(PRESETS[name], num_classes=classes, T=kwargs.get("T", 10))
+
+
+def _vggsnn_key(key: str, name: str) -> str:
+    """TET numbers layers of convolution, norm and neuron where we number each of the three."""
+    match = re.fullmatch(r"features\.(\d+)\.(?:fwd\.module\.(\d)|act)(.*)", key)
+    if match is None:
+        return key.replace("classifier.module.", "classifier.0.")
+    before = _VGGSNN[name].split()[: int(match[1])]
+    inside = 2 if match[2] is None else int(match[2])
+    return f"features.{sum(1 if word == 'A' else 3 for word in before) + inside}{match[3]}"
+
+
+FAMILY = Family(
+    "spiking_vgg",
+    network=SpikingVGG,
+    presets=PRESETS,
+    neuron=tet_neuron,
+    official={
+        "spiking_vgg": Official(_config, _same),
+        **{
+            name: Official(partial(_vggsnn_config, name=name), partial(_vggsnn_key, name=name))
+            for name in _VGGSNN
+        },
+    },
+)
