@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.models.golden import Golden, NotBuilt, neuron_options, official_neuron, read_golden
-from rheobase.models.official import family_of_system, load_official
+from rheobase.models.official import load_official, official_of
 from rheobase.models.registry import families
 from rheobase.surrogate import Surrogate
 
@@ -112,10 +112,14 @@ def verify(path: str | Path) -> VerifyReport:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            net = _build(golden)
+            net = _build(golden, compat="official")
     except NotBuilt as why:
         return VerifyReport(golden.name, golden.system, "not built", notes=[str(why)])
-    checks = [*_compare_neurons(golden, net), *_compare_numbers(golden, net)]
+    checks = [
+        *_compare_neurons(golden, net),
+        *_compare_numbers(golden, net),
+        *_compare_corrected(golden),
+    ]
     status: Literal["ok", "failed"] = "ok" if all(check.holds for check in checks) else "failed"
     notes = [str(warning.message) for warning in caught]
     return VerifyReport(golden.name, golden.system, status, checks, notes)
@@ -154,20 +158,30 @@ def _shown(error: float) -> str:
     return "-" if math.isnan(error) else f"{error:.1e}" if error else "0"
 
 
-def _build(golden: Golden) -> nn.Module:
+def _build(golden: Golden, compat: Literal["official"] | None) -> nn.Module:
     if not any(golden.system in family.official for family in families()):
         raise NotBuilt(f"the library has no system {golden.system} yet")
     neuron, options = official_neuron(golden)
     net = load_official(
-        golden.system, golden.weights(), golden.kwargs, neuron=neuron, neuron_kwargs=options
+        golden.system,
+        golden.weights(),
+        golden.kwargs,
+        compat=compat,
+        neuron=neuron,
+        neuron_kwargs=options,
     )
     return net.double().eval()
 
 
 def _named(golden: Golden, net: nn.Module, name: str) -> nn.Module | None:
     """Our neuron of an official name."""
-    ours = family_of_system(golden.system).official[golden.system].rename(name)
+    ours = _rename(golden, name)
     return None if ours is None else dict(net.named_modules()).get(ours)
+
+
+def _rename(golden: Golden, name: str) -> str | None:
+    """Our name of an official parameter or neuron."""
+    return official_of(golden.system, golden.keys)[1].rename(name)
 
 
 def _compare_neurons(golden: Golden, net: nn.Module) -> list[Check]:
@@ -211,6 +225,20 @@ def _compare_numbers(golden: Golden, net: nn.Module) -> list[Check]:
         error = _relative_error(gradient, golden.tensor(f"grad/{key}"))
         checks.append(Check(f"gradient of {key}", error, GRADIENT_BOUND))
     return checks
+
+
+def _compare_corrected(golden: Golden) -> list[Check]:
+    """Where the released code mixes the samples of a batch: that without ``compat`` ours do not."""
+    if "output_single" not in golden.arrays:
+        return []
+    alone = golden.tensor("output_single")
+    if _relative_error(golden.tensor("output"), alone) < FLOAT32_BOUND:
+        return []
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        net = _build(golden, compat=None)
+        error = _relative_error(_call(net, golden.tensor("input"), alone.dim()), alone)
+    return [Check("samples one by one, corrected", error, _output_bound(alone))]
 
 
 def _call(net: nn.Module, x: Tensor, dims: int) -> Tensor:
@@ -260,7 +288,7 @@ def _miscount(spikes: tuple[float, int] | None, rate: float) -> float:
 
 
 def _parameter_gradient(golden: Golden, net: nn.Module, key: str) -> Tensor | None:
-    name = family_of_system(golden.system).official[golden.system].rename(key)
+    name = _rename(golden, key)
     return None if name is None else net.get_parameter(name).grad
 
 

@@ -21,8 +21,32 @@ SMALL = {
         "sew_resnet18",
         {"num_classes": 10, "image_size": 16, "T": 3, "zero_init_residual": False},
     ),
+    "spike_driven_transformer": (
+        "spike_driven_transformer_cifar10_2_256",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3},
+    ),
+    "spike_driven_transformer_events": (
+        "spike_driven_transformer_dvs128_2_256",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 32, "num_classes": 10, "T": 3},
+    ),
+    "cml_spikformer": (
+        "cml_spikformer_cifar10_2_384",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3, "scale": 0.5},
+    ),
+    "spikingformer": (
+        "spikingformer_cifar10_2_384",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3},
+    ),
+    "spikingformer_cml": (
+        "spikingformer_cml_dvs128_2_256",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 32, "num_classes": 10, "T": 3},
+    ),
     "spiking_resnet": ("spiking_resnet18", {"num_classes": 10, "image_size": 16, "T": 3}),
 }
+
+# Where shortcuts carry membranes, every branch adds to them: less bias keeps neurons from always
+# firing.
+MEMBRANES = ("spike_driven_transformer", "spikingformer", "spiking_resformer")
 
 
 def small(family, **options):
@@ -30,10 +54,13 @@ def small(family, **options):
     torch.manual_seed(0)
     name, overrides = SMALL[family]
     net = create_model(name, **(overrides | options))
+    gain, bias = (1.0, 3.0), (0.5, 2.0)
+    if family.startswith(MEMBRANES):
+        gain, bias = (2.0, 5.0), (0.2, 1.5)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 1.0, 3.0)
-            torch.nn.init.uniform_(module.bias, 0.5, 2.0)
+            torch.nn.init.uniform_(module.weight, *gain)
+            torch.nn.init.uniform_(module.bias, *bias)
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.2, 0.6)
     return net

@@ -57,6 +57,11 @@ class Golden:
         settings = {"T": official["T"]} if "T" in official else {}
         return {**settings, **self.config.get("kwargs", {})}
 
+    @property
+    def keys(self) -> set[str]:
+        """The keys of the official state dict."""
+        return {*self.group("sd"), *self.config.get("weights", {}).get("keys", {})}
+
     def tensor(self, name: str) -> Tensor:
         """A stored array in float64."""
         return torch.from_numpy(self.arrays[name]).double()
@@ -151,7 +156,12 @@ def neuron_options(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _neuron_class(official: str) -> type[nn.Module]:
     bare = official.removeprefix("MultiStep").removesuffix("Node")
-    classes: dict[str, type[nn.Module]] = {"IF": IF, "LIF": LIF, "ParametricLIF": PLIF}
+    classes: dict[str, type[nn.Module]] = {
+        "IF": IF,
+        "LIF": LIF,
+        "PLIF": PLIF,
+        "ParametricLIF": PLIF,
+    }
     if bare not in classes:
         raise NotBuilt(f"the library has no neuron {official}")
     return classes[bare]
