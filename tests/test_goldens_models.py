@@ -40,6 +40,12 @@ def test_model_gives_the_official_outputs_rates_and_gradients(path):
 SPELLINGS = {
     "sdt_v1_": "spike_driven_transformer_",
     "_imagenet_": "_",
+    "spikingresformer_cifar_10_32": "spiking_resformer_cifar10",
+    "spikingresformer_cifar_10_64": "spiking_resformer_cifar10dvs",
+    "spikingresformer_cifar_100_32": "spiking_resformer_cifar100",
+    "spikingresformer_dvsg_11_64": "spiking_resformer_dvs128",
+    "spikingresformer_": "spiking_resformer_",
+    "QKFormer_": "",
     "cifar10-dvs": "cifar10dvs",
     "dvs128-gesture": "dvs128",
     "gesture": "dvs128",

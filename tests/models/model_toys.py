@@ -41,6 +41,21 @@ SMALL = {
         "spikingformer_cml_dvs128_2_256",
         {"depth": 1, "dim": 32, "heads": 2, "image_size": 32, "num_classes": 10, "T": 3},
     ),
+    "qkformer": (
+        "qkformer_cifar10_4_384",
+        {"depth": 3, "dim": 32, "heads": 2, "image_size": 8, "T": 3},
+    ),
+    "qkformer_events": (
+        "qkformer_cifar10dvs",
+        {"dim": 32, "heads": 8, "image_size": 32, "T": 3},
+    ),
+    "spiking_resformer": (
+        "spiking_resformer_cifar10",
+        {
+            "widths": (8, 16, 24), "depths": (1, 1, 1), "heads": (1, 2, 2), "image_size": 8,
+            "group_size": 8, "T": 3,
+        },
+    ),
     "spiking_resnet": ("spiking_resnet18", {"num_classes": 10, "image_size": 16, "T": 3}),
 }
 

@@ -134,6 +134,17 @@ def test_the_twins_attention_is_the_softmax_of_its_maps():
     torch.testing.assert_close(attention.proj(y.mT.reshape(x.shape)), attention(x))
 
 
+@pytest.mark.parametrize("family", ["qkformer", "qkformer_events"])
+def test_samples_mix_only_with_the_released_leak(family):
+    """The released code lets membranes leak from sample to sample (facts of its goldens)."""
+    paper, official = small(family).eval(), small(family, compat="official").eval()
+    side = paper.config.image_size
+    x = torch.rand(3, paper.config.channels, side, side)
+    assert torch.equal(paper(x)[:, 1], paper(x[1:2])[:, 0])
+    assert not torch.equal(official(x)[:, 1], official(x[1:2])[:, 0])
+    assert torch.equal(official(x[:1]), paper(x[:1]))
+
+
 @pytest.mark.parametrize("connect", ["ADD", "AND", "IAND"])
 def test_sew_blocks_start_as_the_identity(connect):
     net = small("sew_resnet", connect=connect)

@@ -46,6 +46,7 @@ class SpikingSelfAttention(nn.Module):
         scale: factor of the product.
         qkv_bias: whether the layers of Q, K and V have biases.
         proj_bias: whether the last layer has one.
+        leaks: of the last layer, see `ConvNormNeuron`.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class SpikingSelfAttention(nn.Module):
         scale: float = 0.125,
         qkv_bias: bool = False,
         proj_bias: bool = True,
+        leaks: bool = False,
     ) -> None:
         super().__init__()
         self.heads = heads
@@ -65,7 +67,7 @@ class SpikingSelfAttention(nn.Module):
         self.k = ConvNormNeuron(dim, dim, make_neuron(), bias=qkv_bias)
         self.v = ConvNormNeuron(dim, dim, make_neuron(), bias=qkv_bias)
         self.neuron = make_neuron(v_threshold=0.5)
-        self.proj = ConvNormNeuron(dim, dim, make_neuron(), bias=proj_bias)
+        self.proj = ConvNormNeuron(dim, dim, make_neuron(), bias=proj_bias, leaks=leaks)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, C, H, W]`` to spikes of the same shape."""
@@ -89,8 +91,7 @@ class MembraneSelfAttention(nn.Module):
     Spikingformer's attention (there Q, K and V are 1x1 convolution, batch norm and neuron), and
     SDSA-3 of the Meta-SpikeFormer (there they are re-parameterised convolutions).
 
-    Source: Zhou et al. 2023 (Spikingformer), arXiv 2304.11954; Yao et al. 2024, arXiv 2404.03663,
-    eq. 13.
+    Source: Zhou et al. 2023 (Spikingformer), arXiv 2304.11954; Yao et al. 2024, arXiv 2404.03663.
 
     Args:
         heads: divides the channels of Q, K and V.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from rheobase.layers.time import over_time
+from rheobase.layers.time import leaking, over_time
 
 __all__ = ["ConvNormNeuron", "NeuronConvNorm"]
 
@@ -25,6 +25,8 @@ class ConvNormNeuron(nn.Module):
         bias: whether the convolution has one.
         pool: halve the image between batch norm and neuron, by the maximum of 3x3 windows (so
             that gradients see real numbers there, without ties).
+        leaks: the neuron's membrane leaks between the samples of a batch (see
+            `rheobase.layers.time.leaking`), for checkpoints that need it.
 
     >>> import torch
     >>> from rheobase.neurons import LIF
@@ -43,17 +45,20 @@ class ConvNormNeuron(nn.Module):
         groups: int = 1,
         bias: bool = False,
         pool: bool = False,
+        leaks: bool = False,
     ) -> None:
         super().__init__()
         self.conv = _conv(channels, width, kernel_size, stride, groups, bias)
         self.norm = nn.BatchNorm2d(width)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1) if pool else nn.Identity()
         self.neuron = neuron
+        self.leaks = leaks
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, channels, H, W]`` to ``[T, N, width, H', W']``, halved by stride and pool."""
-        y: Tensor = self.neuron(over_time(x, self.conv, self.norm, self.pool))
-        return y
+        y = over_time(x, self.conv, self.norm, self.pool)
+        spikes: Tensor = leaking(y, self.neuron) if self.leaks else self.neuron(y)
+        return spikes
 
 
 class NeuronConvNorm(nn.Module):

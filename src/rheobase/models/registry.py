@@ -25,6 +25,8 @@ _MODULES = (
     "rheobase.models.sew_resnet",
     "rheobase.models.spike_driven_transformer",
     "rheobase.models.spikingformer",
+    "rheobase.models.qkformer",
+    "rheobase.models.spiking_resformer",
 )
 
 

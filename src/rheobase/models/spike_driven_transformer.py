@@ -125,7 +125,7 @@ class SpikeDrivenAttention(nn.Module):
 
     .. math:: \mathrm{SDSA}(Q, K, V) = Q \otimes \mathrm{SN}\Big(\sum_{tokens} K \otimes V\Big)
 
-    Source: arXiv 2307.01694, eq. 11 to 13. The neuron has threshold 1/2.
+    Source: arXiv 2307.01694. The neuron has threshold 1/2.
     """
 
     def __init__(self, config: SpikeDrivenTransformerConfig, make_neuron: MakeNeuron) -> None:
