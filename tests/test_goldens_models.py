@@ -39,6 +39,7 @@ def test_model_gives_the_official_outputs_rates_and_gradients(path):
 # Where our presets are not called as the files of shapes.
 SPELLINGS = {
     "sdt_v1_": "spike_driven_transformer_",
+    "sdt_v2_metaspikformer_": "spike_driven_transformer_v2_",
     "_imagenet_": "_",
     "spikingresformer_cifar_10_32": "spiking_resformer_cifar10",
     "spikingresformer_cifar_10_64": "spiking_resformer_cifar10dvs",

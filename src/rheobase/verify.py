@@ -161,6 +161,10 @@ def _shown(error: float) -> str:
 def _build(golden: Golden, compat: Literal["official"] | None) -> nn.Module:
     if not any(golden.system in family.official for family in families()):
         raise NotBuilt(f"the library has no system {golden.system} yet")
+    try:
+        official_of(golden.system, golden.keys)
+    except ValueError as why:  # a part of the system that we lack, such as a detection head
+        raise NotBuilt(str(why)) from why
     neuron, options = official_neuron(golden)
     net = load_official(
         golden.system,

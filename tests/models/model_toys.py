@@ -33,6 +33,11 @@ SMALL = {
         "cml_spikformer_cifar10_2_384",
         {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3, "scale": 0.5},
     ),
+    "spike_driven_transformer_v2": (
+        "spike_driven_transformer_v2_8_384",
+        {"widths": (4, 8, 8, 8), "heads": 2, "image_size": 32, "num_classes": 10, "T": 2,
+         "distilled": True},
+    ),
     "spikingformer": (
         "spikingformer_cifar10_2_384",
         {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3},

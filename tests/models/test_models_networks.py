@@ -134,6 +134,16 @@ def test_the_twins_attention_is_the_softmax_of_its_maps():
     torch.testing.assert_close(attention.proj(y.mT.reshape(x.shape)), attention(x))
 
 
+def test_the_output_of_two_heads_is_their_mean():
+    net = small("spike_driven_transformer_v2").eval()
+    x = torch.rand(2, 3, 32, 32)
+    labels, teacher = net.heads(x)
+    assert not torch.equal(labels, teacher)
+    torch.testing.assert_close(net(x), (labels + teacher) / 2)
+    with pytest.raises(ValueError, match="distilled=True"):
+        small("spike_driven_transformer_v2", distilled=False).heads(x)
+
+
 @pytest.mark.parametrize("family", ["qkformer", "qkformer_events"])
 def test_samples_mix_only_with_the_released_leak(family):
     """The released code lets membranes leak from sample to sample (facts of its goldens)."""

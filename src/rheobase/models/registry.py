@@ -24,6 +24,7 @@ _MODULES = (
     "rheobase.models.spikformer_ann",
     "rheobase.models.sew_resnet",
     "rheobase.models.spike_driven_transformer",
+    "rheobase.models.spike_driven_transformer_v2",
     "rheobase.models.spikingformer",
     "rheobase.models.qkformer",
     "rheobase.models.spiking_resformer",
