@@ -39,6 +39,11 @@ def test_model_gives_the_official_outputs_rates_and_gradients(path):
 # Where our presets are not called as the files of shapes.
 SPELLINGS = {
     "sdt_v1_": "spike_driven_transformer_",
+    "sglformer_ima_8_512": "sglformer_8_512_early",
+    "sglformer_ima_8_768": "sglformer_8_768",
+    "sglformer_ima2_8_384": "sglformer_8_384",
+    "sglformer_ima2_8_512": "sglformer_8_512",
+    "tim_spikformer_dvs": "tim_cifar10dvs",
     "sdt_v2_metaspikformer_": "spike_driven_transformer_v2_",
     "_imagenet_": "_",
     "spikingresformer_cifar_10_32": "spiking_resformer_cifar10",

@@ -205,7 +205,7 @@ def _compare_neurons(golden: Golden, net: nn.Module) -> list[Check]:
 def _same(ours: object, theirs: object) -> bool:
     if isinstance(theirs, Surrogate):
         return repr(ours) == repr(theirs)
-    if isinstance(ours, Tensor) and isinstance(theirs, float):
+    if isinstance(ours, Tensor | float) and isinstance(theirs, float):
         return math.isclose(float(ours), theirs, rel_tol=1e-6)
     return ours == theirs
 
@@ -267,7 +267,8 @@ def _spikes_recorded(golden: Golden, net: nn.Module) -> Iterator[dict[str, tuple
     spikes: dict[str, tuple[float, int]] = {}
 
     def record(name: str, out: Tensor) -> None:
-        spikes[name] = (float(out.detach().sum()), out.numel())
+        total, size = spikes.get(name, (0.0, 0))  # a neuron may be called step by step
+        spikes[name] = (total + float(out.detach().sum()), size + out.numel())
 
     handles = []
     for name in golden.rates:

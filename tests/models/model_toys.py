@@ -35,8 +35,14 @@ SMALL = {
     ),
     "spike_driven_transformer_v2": (
         "spike_driven_transformer_v2_8_384",
-        {"widths": (4, 8, 8, 8), "heads": 2, "image_size": 32, "num_classes": 10, "T": 2,
-         "distilled": True},
+        {
+            "widths": (4, 8, 8, 8),
+            "heads": 2,
+            "image_size": 32,
+            "num_classes": 10,
+            "T": 2,
+            "distilled": True,
+        },
     ),
     "spikingformer": (
         "spikingformer_cifar10_2_384",
@@ -54,11 +60,24 @@ SMALL = {
         "qkformer_cifar10dvs",
         {"dim": 32, "heads": 8, "image_size": 32, "T": 3},
     ),
+    "sglformer": (
+        "sglformer_8_384",
+        {"dim": 32, "heads": 2, "global_blocks": 1, "image_size": 32, "num_classes": 10, "T": 3},
+    ),
+    "sglformer_cifar": (
+        "sglformer_cifar10_4_384",
+        {"dim": 48, "heads": 2, "global_blocks": 1, "image_size": 16, "T": 3},
+    ),
+    "tim": ("tim_cifar10dvs", {"depth": 1, "dim": 32, "heads": 8, "image_size": 32, "T": 3}),
     "spiking_resformer": (
         "spiking_resformer_cifar10",
         {
-            "widths": (8, 16, 24), "depths": (1, 1, 1), "heads": (1, 2, 2), "image_size": 8,
-            "group_size": 8, "T": 3,
+            "widths": (8, 16, 24),
+            "depths": (1, 1, 1),
+            "heads": (1, 2, 2),
+            "image_size": 8,
+            "group_size": 8,
+            "T": 3,
         },
     ),
     "spiking_resnet": ("spiking_resnet18", {"num_classes": 10, "image_size": 16, "T": 3}),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["depth_of", "split_units"]
+__all__ = ["Replacements", "depth_of", "replace_in_turn", "split_units"]
+
+# Pattern -> what takes its place, as `re.sub` understands them.
+Replacements = Mapping[str, str | Callable[[re.Match[str]], str]]
 
 _PARTS = {"conv": "conv", "linear": "conv", "bn": "norm", "lif": "neuron"}
 _UNIT = re.compile(r"(?:(?<=\.)|^)(\w+?)_(conv|linear|bn|lif)(\d*)(?=\.|$)")
@@ -20,6 +23,13 @@ def split_units(key: str) -> str:
     'patch_embed.proj2.neuron'
     """
     return _UNIT.sub(lambda m: f"{m[1]}{m[3]}.{_PARTS[m[2]]}", key)
+
+
+def replace_in_turn(key: str, replacements: Replacements) -> str:
+    """The key after every replacement, one after another."""
+    for pattern, ours in replacements.items():
+        key = re.sub(pattern, ours, key)
+    return key
 
 
 def depth_of(keys: Iterable[str], blocks: str) -> int:

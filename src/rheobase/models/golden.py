@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rheobase.neurons import IF, LIF, PLIF
+from rheobase.neurons import IF, LIF, PLIF, DetachedLIF
 from rheobase.surrogate import Surrogate, surrogate_class
 
 __all__ = ["Golden", "NotBuilt", "neuron_options", "official_neuron", "read_golden"]
@@ -52,9 +52,9 @@ class Golden:
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        """The official constructor's keyword arguments."""
+        """The official constructor's keyword arguments, its T, and its name (``cls``)."""
         official = self.config.get("official", {})
-        settings = {"T": official["T"]} if "T" in official else {}
+        settings = {key: official[key] for key in ("T", "cls") if key in official}
         return {**settings, **self.config.get("kwargs", {})}
 
     @property
@@ -144,6 +144,8 @@ def neuron_options(record: Mapping[str, Any]) -> dict[str, Any]:
     """Our keyword arguments for the official ones of a SpikingJelly neuron."""
     names = ("v_threshold", "detach_reset", "tau", "decay_input")
     options = {name: record[name] for name in names if record.get(name) is not None}
+    if "threshold" in record:
+        options["v_threshold"] = record["threshold"]
     if "v_reset" in record:  # None is soft reset
         options["v_reset"] = record["v_reset"]
     if "init_tau" in record:
@@ -161,6 +163,7 @@ def _neuron_class(official: str) -> type[nn.Module]:
         "LIF": LIF,
         "PLIF": PLIF,
         "ParametricLIF": PLIF,
+        "My": DetachedLIF,  # BrainCog's MyNode, of which only mem_detach=True is known
     }
     if bare not in classes:
         raise NotBuilt(f"the library has no neuron {official}")
@@ -169,7 +172,7 @@ def _neuron_class(official: str) -> type[nn.Module]:
 
 def _surrogate(text: str, record: Mapping[str, Any]) -> Surrogate:
     """From ``ATan(alpha=2.0, spiking=True)``, or a bare name with parameters beside it."""
-    name = text.split("(")[0]
+    name = text.split("(")[0].replace("MyGrad", "Sigmoid")  # as BrainCog calls it in TIM
     try:
         cls = surrogate_class(name)
     except ValueError as error:

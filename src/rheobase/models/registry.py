@@ -28,6 +28,8 @@ _MODULES = (
     "rheobase.models.spikingformer",
     "rheobase.models.qkformer",
     "rheobase.models.spiking_resformer",
+    "rheobase.models.sglformer",
+    "rheobase.models.tim",
 )
 
 

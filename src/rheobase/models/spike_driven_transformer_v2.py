@@ -8,7 +8,6 @@ linear maps of the attention (SDSA-3) are re-parameterisable convolutions.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ from rheobase.layers import (
     over_time,
 )
 from rheobase.models._inputs import as_sequence, check_sizes
-from rheobase.models._names import split_units
+from rheobase.models._names import Replacements, replace_in_turn, split_units
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
@@ -261,7 +260,7 @@ PRESETS: dict[str, MetaSpikeFormerConfig] = {
     "spike_driven_transformer_v2_8_768": MetaSpikeFormerConfig((192, 384, 768, 960)),
 }
 
-_OURS = {
+_OURS: Replacements = {
     r"^downsample1_1\.": "downs.0.",
     r"^downsample1_2\.": "downs.1.",
     r"^downsample(\d)\.": r"downs.\1.",
@@ -293,9 +292,7 @@ _OURS = {
 
 
 def _rename(key: str) -> str:
-    for theirs, ours in _OURS.items():
-        key = re.sub(theirs, ours, key)
-    return split_units(key).replace(".encode.", ".")
+    return split_units(replace_in_turn(key, _OURS)).replace(".encode.", ".")
 
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> MetaSpikeFormerConfig:

@@ -49,8 +49,8 @@ class SpikformerConfig:
             the four stages of the stem halve the image.
         mlp_ratio: hidden width of the MLP over ``dim``.
         scale: factor of the attention product (1/4 in the CIFAR10-DVS release).
-        cml: pool membranes, between batch norm and neuron, instead of spikes: the ConvBN-MaxPooling-
-            LIF order of Spikingformer-CML (Zhou et al. 2023, arXiv 2305.05954).
+        cml: pool membranes, between batch norm and neuron, instead of spikes: the order of
+            Spikingformer-CML (Zhou et al. 2023, arXiv 2305.05954).
         token_layers: "linear" as in the CIFAR release (Q, K and V have biases; weights drawn
             from a normal of deviation 0.02), or "conv" (no such biases, PyTorch's own draw).
 

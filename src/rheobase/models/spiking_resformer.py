@@ -8,7 +8,6 @@ keys nor values, and its scales follow from how often the neurons fire.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from rheobase.layers import ConvNormNeuron, NeuronConvNorm, over_time, split_heads
 from rheobase.models._inputs import as_sequence, check_sizes
-from rheobase.models._names import depth_of
+from rheobase.models._names import Replacements, depth_of, replace_in_turn
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LIF, PLIF, neuron_factory
 from rheobase.surrogate import ATan
@@ -70,8 +69,7 @@ class SpikingResformerConfig:
         stages = (self.widths, self.heads, self.depths, self.patch_sizes)
         if len({len(values) for values in stages}) != 1 or not self.widths:
             raise ValueError(
-                "widths, heads, depths and patch_sizes give one number a stage, got "
-                f"{stages}"
+                f"widths, heads, depths and patch_sizes give one number a stage, got {stages}"
             )
         if self.stem not in ("imagenet", "cifar"):
             raise ValueError(f'stem must be "imagenet" or "cifar", got {self.stem!r}')
@@ -91,7 +89,7 @@ class SpikingResformerConfig:
     def divisor(self) -> int:
         """What the image's side must be a multiple of."""
         first = 4 if self.stem == "imagenet" else 1
-        return first * max(2**i * patch for i, patch in enumerate(self.patch_sizes))
+        return first * max(patch << i for i, patch in enumerate(self.patch_sizes))
 
     @property
     def neuron_options(self) -> dict[str, Any]:
@@ -285,7 +283,7 @@ PRESETS: dict[str, SpikingResformerConfig] = {
 }  # fmt: skip
 
 
-_OURS = {
+_OURS: Replacements = {
     r"^prologue\.0": "stem.conv",
     r"^prologue\.1\.bn": "stem.norm",
     r"^classifier": "head",
@@ -307,9 +305,7 @@ _OURS = {
 
 
 def _rename(key: str) -> str:
-    for theirs, ours in _OURS.items():
-        key = re.sub(theirs, ours, key)
-    return key
+    return replace_in_turn(key, _OURS)
 
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SpikingResformerConfig:

@@ -1,7 +1,8 @@
 """Neurons: each a few scalar functions and coefficients, fused on every device."""
 
 from rheobase.neurons.base import Neuron
+from rheobase.neurons.detached import DetachedLIF
 from rheobase.neurons.factory import NEURONS, neuron_factory
 from rheobase.neurons.integrate_and_fire import IF, LIF, PLIF
 
-__all__ = ["IF", "LIF", "NEURONS", "PLIF", "Neuron", "neuron_factory"]
+__all__ = ["IF", "LIF", "NEURONS", "PLIF", "DetachedLIF", "Neuron", "neuron_factory"]
