@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rheobase.models.golden import Golden, NotBuilt, neuron_options, official_neuron, read_golden
 from rheobase.models.official import load_official, official_of
 from rheobase.models.registry import families
+from rheobase.neurons import SpikeFiringApproximation
 from rheobase.surrogate import Surrogate
 
 __all__ = ["Check", "VerifyReport", "print_reports", "verify", "verify_many"]
@@ -266,16 +267,19 @@ def _spikes_recorded(golden: Golden, net: nn.Module) -> Iterator[dict[str, tuple
     """The (sum, number of elements) of what each neuron of ``golden.rates`` puts out."""
     spikes: dict[str, tuple[float, int]] = {}
 
-    def record(name: str, out: Tensor) -> None:
+    def record(name: str, neuron: nn.Module, out: Tensor) -> None:
+        out = out.detach()
+        if isinstance(neuron, SpikeFiringApproximation):  # its rates count who fires at all
+            out = out != 0
         total, size = spikes.get(name, (0.0, 0))  # a neuron may be called step by step
-        spikes[name] = (total + float(out.detach().sum()), size + out.numel())
+        spikes[name] = (total + float(out.sum()), size + out.numel())
 
     handles = []
     for name in golden.rates:
         neuron = _named(golden, net, name)
         if neuron is not None:
             handles.append(
-                neuron.register_forward_hook(lambda _m, _in, out, name=name: record(name, out))
+                neuron.register_forward_hook(lambda m, _in, out, name=name: record(name, m, out))
             )
     try:
         yield spikes

@@ -44,6 +44,10 @@ SMALL = {
             "distilled": True,
         },
     ),
+    "spike_driven_transformer_v3": (
+        "spike_driven_transformer_v3_t",
+        {"widths": (4, 8, 8, 8), "heads": 2, "image_size": 32, "num_classes": 10},
+    ),
     "spikingformer": (
         "spikingformer_cifar10_2_384",
         {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3},
@@ -69,6 +73,14 @@ SMALL = {
         {"dim": 48, "heads": 2, "global_blocks": 1, "image_size": 16, "T": 3},
     ),
     "tim": ("tim_cifar10dvs", {"depth": 1, "dim": 32, "heads": 8, "image_size": 32, "T": 3}),
+    "max_former": (
+        "max_former_10_384",
+        {"dim": 32, "heads": 2, "depth": 1, "image_size": 32, "num_classes": 10, "T": 3},
+    ),
+    "max_former_cifar": (
+        "max_former_cifar10_4_384",
+        {"dim": 32, "heads": 2, "depth": 1, "image_size": 8, "T": 3},
+    ),
     "spiking_resformer": (
         "spiking_resformer_cifar10",
         {
@@ -85,7 +97,7 @@ SMALL = {
 
 # Where shortcuts carry membranes, every branch adds to them: less bias keeps neurons from always
 # firing.
-MEMBRANES = ("spike_driven_transformer", "spikingformer", "spiking_resformer")
+MEMBRANES = ("spike_driven_transformer", "spikingformer", "spiking_resformer", "max_former")
 
 
 def small(family, **options):

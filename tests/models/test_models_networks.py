@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from model_toys import small
 
 import rheobase
+from rheobase.models.spike_driven_transformer_v3 import spike_driven
 from rheobase.neurons import IF, LIF, PLIF, Neuron
 
 STEPS = 6
@@ -148,6 +149,19 @@ def test_the_released_thresholds_silence_the_queries_of_tim():
 
     assert later_queries().sum() > 0
     assert later_queries(compat="official").sum() == 0
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+def test_integers_and_binary_spikes_compute_the_same(levels):
+    net = small("spike_driven_transformer_v3", levels=levels).double().eval()
+    x = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    with_integers = net(x)
+    with spike_driven(net):
+        torch.testing.assert_close(net(x), with_integers, rtol=1e-12, atol=1e-12)
+    assert with_integers.std() > 0
+    net.stages[0][0].conv1.neuron = torch.nn.Identity()
+    with spike_driven(net), pytest.raises(ValueError, match="no spikes"):
+        net(x)
 
 
 def test_the_output_of_two_heads_is_their_mean():

@@ -6,6 +6,7 @@ from rheobase.layers.attention import (
     attention_product,
     split_heads,
 )
+from rheobase.layers.metaformer import MetaConvBlock, meta_downsampling
 from rheobase.layers.mlp import MembraneMlp, SpikingMlp
 from rheobase.layers.norm import ThresholdDependentBatchNorm2d
 from rheobase.layers.residual import sew_join
@@ -16,11 +17,13 @@ __all__ = [
     "ConvNormNeuron",
     "MembraneMlp",
     "MembraneSelfAttention",
+    "MetaConvBlock",
     "NeuronConvNorm",
     "SpikingMlp",
     "SpikingSelfAttention",
     "ThresholdDependentBatchNorm2d",
     "attention_product",
+    "meta_downsampling",
     "over_time",
     "repeat",
     "sew_join",

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rheobase.neurons import IF, LIF, PLIF, DetachedLIF
+from rheobase.neurons import IF, LIF, PLIF, DetachedLIF, SpikeFiringApproximation
 from rheobase.surrogate import Surrogate, surrogate_class
 
 __all__ = ["Golden", "NotBuilt", "neuron_options", "official_neuron", "read_golden"]
@@ -146,6 +146,8 @@ def neuron_options(record: Mapping[str, Any]) -> dict[str, Any]:
     options = {name: record[name] for name in names if record.get(name) is not None}
     if "threshold" in record:
         options["v_threshold"] = record["threshold"]
+    if "max_value" in record:
+        options["levels"] = record["max_value"]
     if "v_reset" in record:  # None is soft reset
         options["v_reset"] = record["v_reset"]
     if "init_tau" in record:
@@ -163,6 +165,7 @@ def _neuron_class(official: str) -> type[nn.Module]:
         "LIF": LIF,
         "PLIF": PLIF,
         "ParametricLIF": PLIF,
+        "MultiSpike": SpikeFiringApproximation,
         "My": DetachedLIF,  # BrainCog's MyNode, of which only mem_detach=True is known
     }
     if bare not in classes:

@@ -25,11 +25,13 @@ _MODULES = (
     "rheobase.models.sew_resnet",
     "rheobase.models.spike_driven_transformer",
     "rheobase.models.spike_driven_transformer_v2",
+    "rheobase.models.spike_driven_transformer_v3",
     "rheobase.models.spikingformer",
     "rheobase.models.qkformer",
     "rheobase.models.spiking_resformer",
     "rheobase.models.sglformer",
     "rheobase.models.tim",
+    "rheobase.models.max_former",
 )
 
 

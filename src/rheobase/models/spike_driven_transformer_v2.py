@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rheobase.layers import (
-    ConvNormNeuron,
     MembraneMlp,
     MembraneSelfAttention,
+    MetaConvBlock,
     NeuronConvNorm,
+    meta_downsampling,
     over_time,
 )
 from rheobase.models._inputs import as_sequence, check_sizes
@@ -89,22 +90,6 @@ class SeparableConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Membranes ``[T, N, C, H, W]`` to membranes of the same shape."""
         return over_time(self.neuron(self.expand(x)), self.depthwise, self.shrink, self.norm)
-
-
-class ConvBlock(nn.Module):
-    """A separable convolution, then two of 3x3 around four times the width."""
-
-    def __init__(self, dim: int, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        self.separable = SeparableConv(dim, make_neuron)
-        self.conv1 = NeuronConvNorm(dim, 4 * dim, make_neuron(), kernel_size=3)
-        self.conv2 = NeuronConvNorm(4 * dim, dim, make_neuron(), kernel_size=3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Membranes ``[T, N, C, H, W]`` to membranes of the same shape."""
-        x = x + self.separable(x)
-        membrane: Tensor = x + self.conv2(self.conv1(x))
-        return membrane
 
 
 class RepConv(nn.Module):
@@ -189,29 +174,19 @@ class MetaSpikeFormer(nn.Module):
         make_neuron = make_neuron or meta_spikeformer_neuron()
         self.config = config
         self.T = config.T
-        first, *wider = [config.widths[0] // 2, *config.widths]
-        self.downs = nn.ModuleList(
-            [ConvNormNeuron(
-                config.channels, first, nn.Identity(), kernel_size=7, stride=2, bias=True
-            )]
-        )  # fmt: skip
-        for before, width, stride in zip([first, *wider], wider, (2, 2, 2, 1), strict=False):
-            self.downs.append(
-                NeuronConvNorm(
-                    before, width, make_neuron(), kernel_size=3, stride=stride, bias=True
-                )
-            )
+        widths = [config.widths[0] // 2, *config.widths]
+        self.downs = meta_downsampling(config.channels, widths, make_neuron)
         self.stages = nn.ModuleList(
-            nn.Sequential(*(ConvBlock(width, make_neuron) for _ in range(depth)))
-            for width, depth in zip([first, *wider[:2]], (1, 1, 2), strict=True)
+            nn.Sequential(*(_conv_block(width, make_neuron) for _ in range(depth)))
+            for width, depth in zip(widths[:3], (1, 1, 2), strict=True)
         )
         self.stages.extend(
             nn.Sequential(*(Block(width, config, make_neuron) for _ in range(depth)))
-            for width, depth in zip(wider[2:], (6, 2), strict=True)
+            for width, depth in zip(widths[3:], (6, 2), strict=True)
         )
         self.neuron = make_neuron()
-        self.head = nn.Linear(wider[-1], config.num_classes)
-        self.head_kd = nn.Linear(wider[-1], config.num_classes) if config.distilled else None
+        self.head = nn.Linear(widths[-1], config.num_classes)
+        self.head_kd = nn.Linear(widths[-1], config.num_classes) if config.distilled else None
         for head in (self.head, self.head_kd):
             if head is not None:
                 nn.init.trunc_normal_(head.weight, std=0.02)
@@ -253,6 +228,10 @@ class MetaSpikeFormer(nn.Module):
         return spikes
 
 
+def _conv_block(dim: int, make_neuron: MakeNeuron) -> MetaConvBlock:
+    return MetaConvBlock(dim, SeparableConv(dim, make_neuron), make_neuron)
+
+
 PRESETS: dict[str, MetaSpikeFormerConfig] = {
     "spike_driven_transformer_v2_8_384": MetaSpikeFormerConfig((96, 192, 384, 480)),
     "spike_driven_transformer_v2_8_512": MetaSpikeFormerConfig((128, 256, 512, 640)),
@@ -260,7 +239,8 @@ PRESETS: dict[str, MetaSpikeFormerConfig] = {
     "spike_driven_transformer_v2_8_768": MetaSpikeFormerConfig((192, 384, 768, 960)),
 }
 
-_OURS: Replacements = {
+# What V3 calls so too.
+STAGES: Replacements = {
     r"^downsample1_1\.": "downs.0.",
     r"^downsample1_2\.": "downs.1.",
     r"^downsample(\d)\.": r"downs.\1.",
@@ -269,6 +249,9 @@ _OURS: Replacements = {
     r"^ConvBlock2_1\.0\.": "stages.2.0.",
     r"^ConvBlock2_2\.0\.": "stages.2.1.",
     r"^block(\d)\.": r"stages.\1.",
+}
+_OURS: Replacements = {
+    **STAGES,
     r"\.Conv\.pwconv1\.": ".separable.expand.conv.",
     r"\.Conv\.bn1\.": ".separable.expand.norm.",
     r"\.Conv\.lif1": ".separable.expand.neuron",

@@ -3,6 +3,17 @@
 from rheobase.neurons.base import Neuron
 from rheobase.neurons.detached import DetachedLIF
 from rheobase.neurons.factory import NEURONS, neuron_factory
+from rheobase.neurons.firing import SpikeFiringApproximation, spike_trains
 from rheobase.neurons.integrate_and_fire import IF, LIF, PLIF
 
-__all__ = ["IF", "LIF", "NEURONS", "PLIF", "DetachedLIF", "Neuron", "neuron_factory"]
+__all__ = [
+    "IF",
+    "LIF",
+    "NEURONS",
+    "PLIF",
+    "DetachedLIF",
+    "Neuron",
+    "SpikeFiringApproximation",
+    "neuron_factory",
+    "spike_trains",
+]
