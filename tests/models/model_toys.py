@@ -109,6 +109,8 @@ def small(family, **options):
     if family.startswith(MEMBRANES):
         gain, bias = (2.0, 5.0), (0.2, 1.5)
     for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d) and family == "max_former":
+            module.reset_parameters()  # drawn so small that little reaches the neurons
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, *gain)
             torch.nn.init.uniform_(module.bias, *bias)

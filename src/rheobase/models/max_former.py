@@ -101,8 +101,9 @@ class LargeEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, channels, H, W]`` to membranes ``[T, N, dim, H / 4, W / 4]``."""
         spikes = self.embed2.neuron(self.embed1(x))
-        y: Tensor = self.embed3(over_time(spikes, self.embed2.conv, self.embed2.norm))
-        return y + self.embed4(spikes)
+        y = over_time(spikes, self.embed2.conv, self.embed2.norm)
+        membrane: Tensor = self.embed3(y) + self.embed4(spikes)
+        return membrane
 
 
 class SmallEmbed(nn.Module):

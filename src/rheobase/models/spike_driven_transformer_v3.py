@@ -208,13 +208,13 @@ def spike_driven(net: ESpikeFormer) -> Iterator[None]:
         share = levels if module is net.head else 1
         trains = spike_trains(inputs[0] / share, levels)
         if isinstance(module, nn.Linear):
-            by_train = [F.linear(spikes, module.weight) for spikes in trains]
-            bias = module.bias
+            summed = [F.linear(spikes, module.weight) for spikes in trains]
         else:
-            by_train = [module._conv_forward(spikes, module.weight, None) for spikes in trains]
-            bias = 0.0 if module.bias is None else module.bias.view(-1, 1, 1)
-        mean: Tensor = torch.stack(by_train).mean(0)
-        return share * mean + bias
+            summed = [module._conv_forward(spikes, module.weight, None) for spikes in trains]
+        mean: Tensor = share * torch.stack(summed).mean(0)
+        if module.bias is None:
+            return mean
+        return mean + module.bias.view(-1, *[1] * (mean.dim() - 2))
 
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     handles = [layer.register_forward_hook(on_spikes) for layer in layers[1:]]
