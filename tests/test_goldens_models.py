@@ -44,6 +44,7 @@ SPELLINGS = {
     "sglformer_ima2_8_384": "sglformer_8_384",
     "sglformer_ima2_8_512": "sglformer_8_512",
     "tim_spikformer_dvs": "tim_cifar10dvs",
+    "sdt_v3_spikformer": "spike_driven_transformer_v3_",
     "sdt_v3_Efficient_Spiking_Transformer_": "spike_driven_transformer_v3_",
     "sdt_v2_metaspikformer_": "spike_driven_transformer_v2_",
     "_imagenet_": "_",

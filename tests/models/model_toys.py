@@ -48,6 +48,10 @@ SMALL = {
         "spike_driven_transformer_v3_t",
         {"widths": (4, 8, 8, 8), "heads": 2, "image_size": 32, "num_classes": 10},
     ),
+    "spike_driven_transformer_v3_large": (
+        "spike_driven_transformer_v3_12_512",
+        {"widths": (4, 8, 8), "heads": 2, "depth": 1, "image_size": 32, "num_classes": 10},
+    ),
     "spikingformer": (
         "spikingformer_cifar10_2_384",
         {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3},

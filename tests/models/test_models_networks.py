@@ -11,6 +11,7 @@ from model_toys import small
 
 import rheobase
 from rheobase.models.spike_driven_transformer_v3 import spike_driven
+from rheobase.models.spike_driven_transformer_v3_large import DropPath
 from rheobase.neurons import IF, LIF, PLIF, Neuron
 
 STEPS = 6
@@ -162,6 +163,15 @@ def test_integers_and_binary_spikes_compute_the_same(levels):
     net.stages[0][0].conv1.neuron = torch.nn.Identity()
     with spike_driven(net), pytest.raises(ValueError, match="no spikes"):
         net(x)
+
+
+def test_a_branch_is_dropped_for_whole_samples_in_training_only():
+    torch.manual_seed(0)
+    drop, x = DropPath(0.5), torch.ones(2, 64, 3)
+    assert torch.equal(drop.eval()(x), x)
+    y = drop.train()(x)
+    assert torch.equal(y, y[:1, :, :1].expand_as(y))
+    assert set(y.unique().tolist()) == {0.0, 2.0}
 
 
 def test_the_output_of_two_heads_is_their_mean():

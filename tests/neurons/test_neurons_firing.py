@@ -14,6 +14,16 @@ def test_integers_round_half_to_even_and_pass_the_gradient_within_the_range():
     assert (x.grad * 4).tolist() == [0, 1, 1, 1, 1, 1, 0]
 
 
+def test_the_large_networks_round_up_and_cut_the_gradient_at_the_bounds():
+    x = torch.tensor([-0.1, 0.0, 0.5, 1.5, 2.6, 4.0, 4.1], requires_grad=True)
+    y = SpikeFiringApproximation(levels=4, halves="up")(x)
+    assert (y * 4).tolist() == [0, 0, 1, 2, 3, 4, 4]
+    y.sum().backward()
+    assert (x.grad * 4).tolist() == [0, 0, 1, 1, 1, 0, 0]
+    with pytest.raises(ValueError, match="halves must be"):
+        SpikeFiringApproximation(halves="down")
+
+
 @pytest.mark.parametrize("levels", [1, 3, 4])
 def test_an_integer_is_the_mean_of_its_spikes(levels):
     torch.manual_seed(0)

@@ -13,8 +13,9 @@ import re
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,9 @@ def _crc32_weight(key: str, shape: tuple[int, ...], bias0: float) -> NDArray[Any
     return np.asarray(value, np.float32)
 
 
-def official_neuron(golden: Golden) -> tuple[type[nn.Module] | None, dict[str, Any]]:
+def official_neuron(
+    golden: Golden,
+) -> tuple[Callable[..., nn.Module] | None, dict[str, Any]]:
     """The neuron that a golden names, as class and keyword arguments; None: the family's own.
 
     Raises:
@@ -158,13 +161,14 @@ def neuron_options(record: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _neuron_class(official: str) -> type[nn.Module]:
+def _neuron_class(official: str) -> Callable[..., nn.Module]:
     bare = official.removeprefix("MultiStep").removesuffix("Node")
-    classes: dict[str, type[nn.Module]] = {
+    classes: dict[str, Callable[..., nn.Module]] = {
         "IF": IF,
         "LIF": LIF,
         "PLIF": PLIF,
         "ParametricLIF": PLIF,
+        "Multispike": partial(SpikeFiringApproximation, halves="up"),
         "MultiSpike": SpikeFiringApproximation,
         "My": DetachedLIF,  # BrainCog's MyNode, of which only mem_detach=True is known
     }

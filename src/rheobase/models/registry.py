@@ -26,6 +26,7 @@ _MODULES = (
     "rheobase.models.spike_driven_transformer",
     "rheobase.models.spike_driven_transformer_v2",
     "rheobase.models.spike_driven_transformer_v3",
+    "rheobase.models.spike_driven_transformer_v3_large",
     "rheobase.models.spikingformer",
     "rheobase.models.qkformer",
     "rheobase.models.spiking_resformer",

@@ -3,8 +3,7 @@
 Yao et al. 2025, "Scaling Spike-driven Transformer with Efficient Spike Firing Approximation
 Training", arXiv 2411.16061. Released code: BICLab/Spike-Driven-Transformer-V3, the smaller
 networks (Model_Base). There is no time axis in training: a neuron fires one integer of 0 to D,
-which at inference is D spikes (`spike_driven`). The large networks with masked pre-training are
-not here.
+which at inference is D spikes (`spike_driven`). The large networks stand in a file of their own.
 """
 
 from __future__ import annotations
@@ -214,7 +213,8 @@ def spike_driven(net: ESpikeFormer) -> Iterator[None]:
         mean: Tensor = share * torch.stack(summed).mean(0)
         if module.bias is None:
             return mean
-        return mean + module.bias.view(-1, *[1] * (mean.dim() - 2))
+        wanted = (-1,) if isinstance(module, nn.Linear) else (-1, 1, 1)
+        return mean + module.bias.view(wanted)
 
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     handles = [layer.register_forward_hook(on_spikes) for layer in layers[1:]]
