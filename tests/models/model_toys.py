@@ -21,8 +21,87 @@ SMALL = {
         "sew_resnet18",
         {"num_classes": 10, "image_size": 16, "T": 3, "zero_init_residual": False},
     ),
+    "spike_driven_transformer": (
+        "spike_driven_transformer_cifar10_2_256",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3},
+    ),
+    "spike_driven_transformer_events": (
+        "spike_driven_transformer_dvs128_2_256",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 32, "num_classes": 10, "T": 3},
+    ),
+    "cml_spikformer": (
+        "cml_spikformer_cifar10_2_384",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3, "scale": 0.5},
+    ),
+    "spike_driven_transformer_v2": (
+        "spike_driven_transformer_v2_8_384",
+        {
+            "widths": (4, 8, 8, 8),
+            "heads": 2,
+            "image_size": 32,
+            "num_classes": 10,
+            "T": 2,
+            "distilled": True,
+        },
+    ),
+    "spike_driven_transformer_v3": (
+        "spike_driven_transformer_v3_t",
+        {"widths": (4, 8, 8, 8), "heads": 2, "image_size": 32, "num_classes": 10},
+    ),
+    "spike_driven_transformer_v3_large": (
+        "spike_driven_transformer_v3_12_512",
+        {"widths": (4, 8, 8), "heads": 2, "depth": 1, "image_size": 32, "num_classes": 10},
+    ),
+    "spikingformer": (
+        "spikingformer_cifar10_2_384",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3},
+    ),
+    "spikingformer_cml": (
+        "spikingformer_cml_dvs128_2_256",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 32, "num_classes": 10, "T": 3},
+    ),
+    "qkformer": (
+        "qkformer_cifar10_4_384",
+        {"depth": 3, "dim": 32, "heads": 2, "image_size": 8, "T": 3},
+    ),
+    "qkformer_events": (
+        "qkformer_cifar10dvs",
+        {"dim": 32, "heads": 8, "image_size": 32, "T": 3},
+    ),
+    "sglformer": (
+        "sglformer_8_384",
+        {"dim": 32, "heads": 2, "global_blocks": 1, "image_size": 32, "num_classes": 10, "T": 3},
+    ),
+    "sglformer_cifar": (
+        "sglformer_cifar10_4_384",
+        {"dim": 48, "heads": 2, "global_blocks": 1, "image_size": 16, "T": 3},
+    ),
+    "tim": ("tim_cifar10dvs", {"depth": 1, "dim": 32, "heads": 8, "image_size": 32, "T": 3}),
+    "max_former": (
+        "max_former_10_384",
+        {"dim": 32, "heads": 2, "depth": 1, "image_size": 32, "num_classes": 10, "T": 3},
+    ),
+    "max_former_cifar": (
+        "max_former_cifar10_4_384",
+        {"dim": 32, "heads": 2, "depth": 1, "image_size": 8, "T": 3},
+    ),
+    "spiking_resformer": (
+        "spiking_resformer_cifar10",
+        {
+            "widths": (8, 16, 24),
+            "depths": (1, 1, 1),
+            "heads": (1, 2, 2),
+            "image_size": 8,
+            "group_size": 8,
+            "T": 3,
+        },
+    ),
     "spiking_resnet": ("spiking_resnet18", {"num_classes": 10, "image_size": 16, "T": 3}),
 }
+
+# Where shortcuts carry membranes, every branch adds to them: less bias keeps neurons from always
+# firing.
+MEMBRANES = ("spike_driven_transformer", "spikingformer", "spiking_resformer", "max_former")
 
 
 def small(family, **options):
@@ -30,10 +109,15 @@ def small(family, **options):
     torch.manual_seed(0)
     name, overrides = SMALL[family]
     net = create_model(name, **(overrides | options))
+    gain, bias = (1.0, 3.0), (0.5, 2.0)
+    if family.startswith(MEMBRANES):
+        gain, bias = (2.0, 5.0), (0.2, 1.5)
     for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d) and family == "max_former":
+            module.reset_parameters()  # drawn so small that little reaches the neurons
         if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 1.0, 3.0)
-            torch.nn.init.uniform_(module.bias, 0.5, 2.0)
+            torch.nn.init.uniform_(module.weight, *gain)
+            torch.nn.init.uniform_(module.bias, *bias)
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.2, 0.6)
     return net

@@ -10,12 +10,17 @@ from hypothesis import strategies as st
 from model_toys import small
 
 import rheobase
+from rheobase.models.spike_driven_transformer_v3 import spike_driven
+from rheobase.models.spike_driven_transformer_v3_large import DropPath
 from rheobase.neurons import IF, LIF, PLIF, Neuron
 
 STEPS = 6
 
 
 def test_every_step_comes_out(net, images):
+    if not all(getattr(module, "causal", True) for module in net.modules()):
+        assert net(images).shape == (1, 2, 10)  # one answer to the whole sequence
+        return
     assert net(images).shape == (net.T, 2, 10)
     sequence = images.expand(5, *images.shape).clone()
     assert net(sequence).shape == (5, 2, 10)
@@ -45,7 +50,7 @@ def streamed(family):
     return small(family).eval().double()
 
 
-@pytest.mark.parametrize("family", ["spikformer", "spikformer_events", "sew_resnet"])
+@pytest.mark.parametrize("family", ["spikformer", "spikformer_events", "sew_resnet", "tim"])
 @settings(max_examples=4, deadline=None)
 @given(cuts=st.sets(st.integers(1, STEPS - 1)), seed=st.integers(0, 2**16))
 def test_streaming_in_any_chunks_equals_one_call(family, cuts, seed):
@@ -132,6 +137,70 @@ def test_the_twins_attention_is_the_softmax_of_its_maps():
     x = torch.randn(1, 2, 32, 3, 3)
     y = attention.attention(x) @ attention._split(attention.v(x))
     torch.testing.assert_close(attention.proj(y.mT.reshape(x.shape)), attention(x))
+
+
+def test_the_released_thresholds_silence_the_queries_of_tim():
+    def later_queries(**options):
+        net = small("tim", **options).eval()
+        seen = []
+        interaction = net.blocks[0].attn.interaction
+        interaction.register_forward_hook(lambda _m, _in, out: seen.append(out[1:]))
+        net(torch.rand(3, 2, 2, 32, 32))
+        return seen[0]
+
+    assert later_queries().sum() > 0
+    assert later_queries(compat="official").sum() == 0
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+def test_integers_and_binary_spikes_compute_the_same(levels):
+    net = small("spike_driven_transformer_v3", levels=levels).double().eval()
+    x = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    with_integers = net(x)
+    with spike_driven(net):
+        torch.testing.assert_close(net(x), with_integers, rtol=1e-12, atol=1e-12)
+    assert with_integers.std() > 0
+    net.stages[0][0].conv1.neuron = torch.nn.Identity()
+    with spike_driven(net), pytest.raises(ValueError, match="no spikes"):
+        net(x)
+
+
+def test_a_branch_is_dropped_for_whole_samples_in_training_only():
+    torch.manual_seed(0)
+    drop, x = DropPath(0.5), torch.ones(2, 64, 3)
+    assert torch.equal(drop.eval()(x), x)
+    y = drop.train()(x)
+    assert torch.equal(y, y[:1, :, :1].expand_as(y))
+    assert set(y.unique().tolist()) == {0.0, 2.0}
+
+
+def test_the_output_of_two_heads_is_their_mean():
+    net = small("spike_driven_transformer_v2").eval()
+    x = torch.rand(2, 3, 32, 32)
+    labels, teacher = net.heads(x)
+    assert not torch.equal(labels, teacher)
+    torch.testing.assert_close(net(x), (labels + teacher) / 2)
+    with pytest.raises(ValueError, match="distilled=True"):
+        small("spike_driven_transformer_v2", distilled=False).heads(x)
+
+
+def test_a_head_over_all_steps_wants_its_own():
+    net = small("sglformer_cifar").eval()
+    with pytest.raises(ValueError, match="16 tokens at 3 steps, got 16 tokens at 2 steps"):
+        net(torch.rand(2, 1, 3, 16, 16))
+    with pytest.raises(ValueError, match="not causal"), rheobase.streaming(net):
+        pass
+
+
+@pytest.mark.parametrize("family", ["qkformer", "qkformer_events", "sglformer"])
+def test_samples_mix_only_with_the_released_leak(family):
+    """The released code lets membranes leak from sample to sample (facts of its goldens)."""
+    paper, official = small(family).eval(), small(family, compat="official").eval()
+    side = paper.config.image_size
+    x = torch.rand(3, paper.config.channels, side, side)
+    assert torch.equal(paper(x)[:, 1], paper(x[1:2])[:, 0])
+    assert not torch.equal(official(x)[:, 1], official(x[1:2])[:, 0])
+    assert torch.equal(official(x[:1]), paper(x[:1]))
 
 
 @pytest.mark.parametrize("connect", ["ADD", "AND", "IAND"])

@@ -1,10 +1,17 @@
 """Layers shared by several model families."""
 
-from rheobase.layers.attention import SpikingSelfAttention
+from rheobase.layers.attention import (
+    MembraneSelfAttention,
+    SpikingSelfAttention,
+    attention_product,
+    split_heads,
+)
 from rheobase.layers.attention_multi import MultiDimensionalAttention
 from rheobase.layers.attention_stsc import STSC
 from rheobase.layers.attention_tcja import TCJA
 from rheobase.layers.attention_temporal import TemporalAttention
+from rheobase.layers.metaformer import MetaConvBlock, meta_downsampling
+from rheobase.layers.mlp import MembraneMlp, SpikingMlp
 from rheobase.layers.norms import (
     BGN,
     BNTT,
@@ -17,7 +24,7 @@ from rheobase.layers.norms import (
 )
 from rheobase.layers.residual import sew_join
 from rheobase.layers.time import over_time, repeat
-from rheobase.layers.unit import ConvNormNeuron
+from rheobase.layers.unit import ConvNormNeuron, NeuronConvNorm
 
 __all__ = [
     "BGN",
@@ -29,12 +36,20 @@ __all__ = [
     "TEBN",
     "ConvNormNeuron",
     "FusedNormNeuron",
+    "MembraneMlp",
+    "MembraneSelfAttention",
+    "MetaConvBlock",
     "MultiDimensionalAttention",
     "NeuNorm",
+    "NeuronConvNorm",
+    "SpikingMlp",
     "SpikingSelfAttention",
     "TemporalAttention",
     "ThresholdDependentBatchNorm2d",
+    "attention_product",
+    "meta_downsampling",
     "over_time",
     "repeat",
     "sew_join",
+    "split_heads",
 ]

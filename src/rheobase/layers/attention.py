@@ -8,7 +8,22 @@ from torch import Tensor, nn
 
 from rheobase.layers.unit import ConvNormNeuron
 
-__all__ = ["SpikingSelfAttention"]
+__all__ = ["MembraneSelfAttention", "SpikingSelfAttention", "attention_product", "split_heads"]
+
+
+def attention_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    r""":math:`Q K^\top V` of heads ``[..., d, tokens]``, in the cheaper order.
+
+    It is made of integers where Q, K and V are, and then exact in either order: float32 up to
+    counts of 2^24, float16 to 2^11, bfloat16 to 2^8.
+    """
+    d, tokens = q.shape[-2:]
+    return (v @ k.mT) @ q if d < tokens else v @ (k.mT @ q)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """``[T, N, C, H, W] -> [T, N, heads, d, tokens]``."""
+    return x.reshape(*x.shape[:2], heads, x.shape[2] // heads, -1)
 
 
 class SpikingSelfAttention(nn.Module):
@@ -17,10 +32,9 @@ class SpikingSelfAttention(nn.Module):
     .. math:: Q, K, V = \mathrm{SN}(\mathrm{BN}(W x)), \qquad
        \mathrm{SSA}(x) = \mathrm{SN}(\mathrm{BN}(W \, \mathrm{SN}(Q K^\top V \cdot s)))
 
-    :math:`Q K^\top V` is made of integers, so with a scale that is a power of two it is exact, in
-    whichever order it is multiplied; the cheaper order is taken. It must stay exact: with scale
-    1/8, threshold 1/2 and tau 2 the membrane often lands on the threshold itself. float32 is exact
-    up to counts of 2^24, float16 to 2^11, bfloat16 to 2^8 (larger counts are far above it).
+    :math:`Q K^\top V` is made of integers, so with a scale that is a power of two it is exact. It
+    must stay exact: with scale 1/8, threshold 1/2 and tau 2 the membrane often lands on the
+    threshold itself (where counts are too large for float16 or bfloat16, it is far above it).
 
     Source: Zhou et al. 2023 (Spikformer), arXiv 2209.15425, eq. 7 to 11.
 
@@ -31,6 +45,8 @@ class SpikingSelfAttention(nn.Module):
             product, without arguments for the others.
         scale: factor of the product.
         qkv_bias: whether the layers of Q, K and V have biases.
+        proj_bias: whether the last layer has one.
+        leaks: of the last layer, see `ConvNormNeuron`.
     """
 
     def __init__(
@@ -41,6 +57,8 @@ class SpikingSelfAttention(nn.Module):
         *,
         scale: float = 0.125,
         qkv_bias: bool = False,
+        proj_bias: bool = True,
+        leaks: bool = False,
     ) -> None:
         super().__init__()
         self.heads = heads
@@ -49,22 +67,67 @@ class SpikingSelfAttention(nn.Module):
         self.k = ConvNormNeuron(dim, dim, make_neuron(), bias=qkv_bias)
         self.v = ConvNormNeuron(dim, dim, make_neuron(), bias=qkv_bias)
         self.neuron = make_neuron(v_threshold=0.5)
-        self.proj = ConvNormNeuron(dim, dim, make_neuron(), bias=True)
+        self.proj = ConvNormNeuron(dim, dim, make_neuron(), bias=proj_bias, leaks=leaks)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, C, H, W]`` to spikes of the same shape."""
-        q, k, v = (self._split(unit(x)) for unit in (self.q, self.k, self.v))
-        d, tokens = q.shape[-2:]
-        y = (v @ k.mT) @ q if d < tokens else v @ (k.mT @ q)
-        spikes: Tensor = self.proj(self.neuron(y.reshape(x.shape) * self.scale))
+        q, k, v = (split_heads(unit(x), self.heads) for unit in (self.q, self.k, self.v))
+        y = attention_product(q, k, v).reshape(x.shape) * self.scale
+        spikes: Tensor = self.proj(self.neuron(y))
         return spikes
 
     def attention(self, x: Tensor) -> Tensor:
         """The attention map of input ``x``, ``[T, N, heads, queries, keys]``: scaled counts."""
-        q, k = self._split(self.q(x)), self._split(self.k(x))
+        q, k = split_heads(self.q(x), self.heads), split_heads(self.k(x), self.heads)
         counts: Tensor = q.mT @ k
         return counts * self.scale
 
-    def _split(self, x: Tensor) -> Tensor:
-        """``[T, N, C, H, W] -> [T, N, heads, d, tokens]``."""
-        return x.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads, -1)
+
+class MembraneSelfAttention(nn.Module):
+    r"""Spiking self-attention that takes and gives membranes, put together of its parts.
+
+    .. math:: s = \mathrm{SN}(x), \qquad y = W \, \mathrm{SN}(Q(s) K(s)^\top V(s) \cdot c)
+
+    Spikingformer's attention (there Q, K and V are 1x1 convolution, batch norm and neuron), and
+    SDSA-3 of the Meta-SpikeFormer (there they are re-parameterised convolutions).
+
+    Source: Zhou et al. 2023 (Spikingformer), arXiv 2304.11954; Yao et al. 2024, arXiv 2404.03663.
+
+    Args:
+        heads: divides the channels of Q, K and V.
+        input: the neuron of the input.
+        q: spikes ``[T, N, C, H, W]`` to the spikes of Q, of the same shape.
+        k: the same for K.
+        v: the same for V, which may have more channels.
+        neuron: the neuron behind the product.
+        proj: from the channels of V back to those of the input, membranes.
+        scale: factor c of the product.
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        *,
+        input: nn.Module,
+        q: nn.Module,
+        k: nn.Module,
+        v: nn.Module,
+        neuron: nn.Module,
+        proj: nn.Module,
+        scale: float = 0.125,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = scale
+        self.input = input
+        self.q, self.k, self.v = q, k, v
+        self.neuron = neuron
+        self.proj = proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Membranes ``[T, N, C, H, W]`` to membranes of the same shape."""
+        spikes = self.input(x)
+        q, k, v = (split_heads(unit(spikes), self.heads) for unit in (self.q, self.k, self.v))
+        y = attention_product(q, k, v) * self.scale
+        membrane: Tensor = self.proj(self.neuron(y.reshape(*x.shape[:2], -1, *x.shape[3:])))
+        return membrane

@@ -11,7 +11,7 @@ from rheobase.layers.fused_norm import norm_and_fire
 from rheobase.ops.packed import largest, mark, saving_packed
 from rheobase.stateful import Stateful
 
-__all__ = ["over_time", "repeat"]
+__all__ = ["leaking", "over_time", "repeat"]
 
 
 def repeat(image: Tensor, steps: int) -> Tensor:
@@ -78,6 +78,16 @@ def _folded(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tenso
     bound = largest(x)
     pools = all(isinstance(module, nn.MaxPool2d) for module in modules)
     return y if bound is None or not pools else mark(y, bound)
+
+
+def leaking(x: Tensor, neuron: Callable[[Tensor], Tensor]) -> Tensor:
+    """What a neuron gives that takes the samples of a batch for steps of time.
+
+    Some released code folds ``[T, N, ...]`` into ``[T * N, ...]`` before a neuron, so that its
+    membrane leaks from sample to sample, and what an image gives depends on the others in its
+    batch. Checkpoints trained so need it.
+    """
+    return neuron(x.flatten(0, 1).unsqueeze(1)).squeeze(1).unflatten(0, x.shape[:2])  # type: ignore[no-untyped-call,no-any-return]
 
 
 def _once(y: Tensor, steps: int, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tensor:

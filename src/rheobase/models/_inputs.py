@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rheobase.layers import repeat
 
-__all__ = ["as_sequence"]
+__all__ = ["as_sequence", "check_sizes"]
 
 
 def as_sequence(
@@ -55,3 +55,23 @@ def _fast_order(images: Tensor) -> Tensor:
     if images.is_cuda:
         return images
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def check_sizes(
+    *, dim: int, dim_multiple: int, heads: int, image_size: int, patch_size: int, **positive: float
+) -> None:
+    """Refuse sizes of a transformer that do not divide each other, or are not positive.
+
+    Raises:
+        ValueError: naming the size that does not fit.
+    """
+    given = {"dim": dim, "heads": heads, "image_size": image_size, **positive}
+    for name, size in given.items():
+        if size <= 0:
+            raise ValueError(f"{name} must be positive, got {size}")
+    if dim % dim_multiple:
+        raise ValueError(f"dim must be a multiple of {dim_multiple}, for the stem; got {dim}")
+    if dim % heads:
+        raise ValueError(f"heads={heads} does not divide dim={dim}")
+    if image_size % patch_size:
+        raise ValueError(f"image_size={image_size} is not a multiple of patch_size={patch_size}")

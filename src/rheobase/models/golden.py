@@ -13,8 +13,9 @@ import re
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rheobase.neurons import IF, LIF, PLIF
+from rheobase.neurons import IF, LIF, PLIF, DetachedLIF, SpikeFiringApproximation
 from rheobase.surrogate import Surrogate, surrogate_class
 
 __all__ = ["Golden", "NotBuilt", "neuron_options", "official_neuron", "read_golden"]
@@ -52,10 +53,15 @@ class Golden:
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        """The official constructor's keyword arguments."""
+        """The official constructor's keyword arguments, its T, and its name (``cls``)."""
         official = self.config.get("official", {})
-        settings = {"T": official["T"]} if "T" in official else {}
+        settings = {key: official[key] for key in ("T", "cls") if key in official}
         return {**settings, **self.config.get("kwargs", {})}
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys of the official state dict."""
+        return {*self.group("sd"), *self.config.get("weights", {}).get("keys", {})}
 
     def tensor(self, name: str) -> Tensor:
         """A stored array in float64."""
@@ -119,7 +125,9 @@ def _crc32_weight(key: str, shape: tuple[int, ...], bias0: float) -> NDArray[Any
     return np.asarray(value, np.float32)
 
 
-def official_neuron(golden: Golden) -> tuple[type[nn.Module] | None, dict[str, Any]]:
+def official_neuron(
+    golden: Golden,
+) -> tuple[Callable[..., nn.Module] | None, dict[str, Any]]:
     """The neuron that a golden names, as class and keyword arguments; None: the family's own.
 
     Raises:
@@ -139,6 +147,10 @@ def neuron_options(record: Mapping[str, Any]) -> dict[str, Any]:
     """Our keyword arguments for the official ones of a SpikingJelly neuron."""
     names = ("v_threshold", "detach_reset", "tau", "decay_input")
     options = {name: record[name] for name in names if record.get(name) is not None}
+    if "threshold" in record:
+        options["v_threshold"] = record["threshold"]
+    if "max_value" in record:
+        options["levels"] = record["max_value"]
     if "v_reset" in record:  # None is soft reset
         options["v_reset"] = record["v_reset"]
     if "init_tau" in record:
@@ -149,9 +161,17 @@ def neuron_options(record: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _neuron_class(official: str) -> type[nn.Module]:
+def _neuron_class(official: str) -> Callable[..., nn.Module]:
     bare = official.removeprefix("MultiStep").removesuffix("Node")
-    classes: dict[str, type[nn.Module]] = {"IF": IF, "LIF": LIF, "ParametricLIF": PLIF}
+    classes: dict[str, Callable[..., nn.Module]] = {
+        "IF": IF,
+        "LIF": LIF,
+        "PLIF": PLIF,
+        "ParametricLIF": PLIF,
+        "Multispike": partial(SpikeFiringApproximation, halves="up"),
+        "MultiSpike": SpikeFiringApproximation,
+        "My": DetachedLIF,  # BrainCog's MyNode, of which only mem_detach=True is known
+    }
     if bare not in classes:
         raise NotBuilt(f"the library has no neuron {official}")
     return classes[bare]
@@ -159,7 +179,7 @@ def _neuron_class(official: str) -> type[nn.Module]:
 
 def _surrogate(text: str, record: Mapping[str, Any]) -> Surrogate:
     """From ``ATan(alpha=2.0, spiking=True)``, or a bare name with parameters beside it."""
-    name = text.split("(")[0]
+    name = text.split("(")[0].replace("MyGrad", "Sigmoid")  # as BrainCog calls it in TIM
     try:
         cls = surrogate_class(name)
     except ValueError as error:

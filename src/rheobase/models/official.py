@@ -7,18 +7,19 @@ error.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Container, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from rheobase._errors import unknown_name
-from rheobase.models.registry import Family, MakeNeuron, families
+from rheobase.models.registry import Family, MakeNeuron, Official, families
 
-__all__ = ["bare_state_dict", "family_of_system", "load_official", "load_weights"]
+__all__ = ["bare_state_dict", "load_official", "load_weights", "official_of"]
 
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "net")
 _PREFIX = re.compile(r"^(module\.|_orig_mod\.)+")
@@ -29,6 +30,7 @@ def load_official(
     state_dict: Mapping[str, Any],
     kwargs: Mapping[str, Any] | None = None,
     *,
+    compat: Literal["official"] | None = None,
     neuron: str | MakeNeuron | None = None,
     neuron_kwargs: Mapping[str, Any] | None = None,
 ) -> nn.Module:
@@ -40,6 +42,8 @@ def load_official(
             prefixes, ``{"model": ...}`` wrappers and older key spellings are understood.
         kwargs: the official constructor's keyword arguments, where the weights do not tell
             (number of heads, T, SEW's ``cnf``).
+        compat: "official" computes what the released code computes where that differs from the
+            paper (the family's config says how); without it the paper's reading is computed.
         neuron: another neuron than the paper's, as in `create_model`.
         neuron_kwargs: keyword arguments of the neuron.
 
@@ -53,10 +57,14 @@ def load_official(
     Warns:
         UserWarning: parameters that the official code never uses were left out.
     """
-    family = family_of_system(system)
-    official = family.official[system]
+    if compat not in (None, "official"):
+        raise ValueError(f'compat must be None or "official", got {compat!r}')
     weights = bare_state_dict(state_dict)
-    net = family.build(official.config(weights, kwargs or {}), neuron, neuron_kwargs)
+    family, official = official_of(system, weights)
+    config = official.config(weights, kwargs or {})
+    if compat is not None and hasattr(config, "compat"):
+        config = dataclasses.replace(config, compat=compat)
+    net = family.build(config, neuron, neuron_kwargs)
     unused = load_weights(net, weights, official.rename)
     if unused:
         warnings.warn(
@@ -67,16 +75,27 @@ def load_official(
     return net
 
 
-def family_of_system(system: str) -> Family:
-    """The family that loads a system's checkpoints.
+def official_of(system: str, keys: Container[str]) -> tuple[Family, Official]:
+    """The family that loads such weights of a system, and how.
+
+    Args:
+        system: id of the system.
+        keys: of the official state dict.
 
     Raises:
-        ValueError: none does; the nearest ids are offered.
+        ValueError: no family loads that system (the nearest ids are offered), or none its keys.
     """
-    by_system = {system: family for family in families() for system in family.official}
-    if system not in by_system:
-        raise ValueError(unknown_name("system", system, by_system))
-    return by_system[system]
+    known = [
+        (family, family.official[system]) for family in families() if system in family.official
+    ]
+    if not known:
+        ids = {system for family in families() for system in family.official}
+        raise ValueError(unknown_name("system", system, ids))
+    for family, official in known:
+        if official.mark is None or official.mark in keys:
+            return family, official
+    marks = " or ".join(str(official.mark) for _, official in known)
+    raise ValueError(f"not a checkpoint of {system}: it has no {marks}")
 
 
 def bare_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -33,6 +33,16 @@ _MODULES = (
     "rheobase.models.spiking_vgg",
     "rheobase.models.tdbn_resnet",
     "rheobase.models.tet_resnet",
+    "rheobase.models.spike_driven_transformer",
+    "rheobase.models.spike_driven_transformer_v2",
+    "rheobase.models.spike_driven_transformer_v3",
+    "rheobase.models.spike_driven_transformer_v3_large",
+    "rheobase.models.spikingformer",
+    "rheobase.models.qkformer",
+    "rheobase.models.spiking_resformer",
+    "rheobase.models.sglformer",
+    "rheobase.models.tim",
+    "rheobase.models.max_former",
 )
 
 
@@ -44,15 +54,20 @@ class Official:
         config: the config from the official state dict and the official keyword arguments.
         rename: our name of an official parameter or neuron; None where the official code never
             uses it.
+        mark: a key that tells its checkpoints from another family's, where several families load
+            checkpoints of one system.
     """
 
     config: Callable[[Mapping[str, Tensor], Mapping[str, Any]], Any]
     rename: Callable[[str], str | None]
+    mark: str | None = None
 
 
 @dataclass(frozen=True)
 class Family:
     """A model family: a network class and its published configurations.
+
+    A config may have ``neuron_options``: keyword arguments that it gives the paper's neuron.
 
     Args:
         name: of the family.
@@ -81,7 +96,8 @@ class Family:
             return self.network(config)
         options = dict(neuron_kwargs or {})
         if neuron is None:
-            return self.network(config, self.neuron(**options))
+            own = getattr(config, "neuron_options", {})
+            return self.network(config, self.neuron(**(own | options)))
         return self.network(config, neuron_factory(neuron, **options))
 
 

@@ -11,19 +11,26 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from rheobase.layers import ConvNormNeuron, SpikingSelfAttention, over_time, sew_join
+from rheobase.layers import (
+    ConvNormNeuron,
+    SpikingMlp,
+    SpikingSelfAttention,
+    over_time,
+    sew_join,
+)
 from rheobase.models._inputs import as_sequence
+from rheobase.models._names import depth_of, split_units
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
 
-__all__ = ["FAMILY", "PRESETS", "Block", "Mlp", "Spikformer", "SpikformerConfig", "Stem"]
+__all__ = ["FAMILY", "PRESETS", "Block", "Spikformer", "SpikformerConfig", "Stem"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,8 @@ class SpikformerConfig:
             the four stages of the stem halve the image.
         mlp_ratio: hidden width of the MLP over ``dim``.
         scale: factor of the attention product (1/4 in the CIFAR10-DVS release).
+        cml: pool membranes, between batch norm and neuron, instead of spikes: the order of
+            Spikingformer-CML (Zhou et al. 2023, arXiv 2305.05954).
         token_layers: "linear" as in the CIFAR release (Q, K and V have biases; weights drawn
             from a normal of deviation 0.02), or "conv" (no such biases, PyTorch's own draw).
 
@@ -59,6 +68,7 @@ class SpikformerConfig:
     patch_size: int = 4
     mlp_ratio: float = 4.0
     scale: float = 0.125
+    cml: bool = False
     token_layers: Literal["linear", "conv"] = "conv"
 
     def __post_init__(self) -> None:
@@ -91,34 +101,20 @@ class Stem(nn.Module):
         super().__init__()
         dim = config.dim
         widths = pairwise([config.channels, dim // 8, dim // 4, dim // 2, dim])
+        halves = [stage >= 4 - int(math.log2(config.patch_size)) for stage in range(4)]
         self.stages = nn.ModuleList(
-            ConvNormNeuron(a, b, make_neuron(), kernel_size=3) for a, b in widths
+            ConvNormNeuron(a, b, make_neuron(), kernel_size=3, pool=config.cml and half)
+            for (a, b), half in zip(widths, halves, strict=True)
         )
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.first_pooled = 4 - int(math.log2(config.patch_size))
+        self.pools_spikes = [half and not config.cml for half in halves]
         self.position = ConvNormNeuron(dim, dim, make_neuron(), kernel_size=3)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, channels, H, W] -> [T, N, dim, H / patch, W / patch]``, of 0, 1 and 2."""
-        for i, stage in enumerate(self.stages):
-            x = stage(x)
-            if i >= self.first_pooled:
-                x = over_time(x, self.pool)
+        for stage, pools in zip(self.stages, self.pools_spikes, strict=True):
+            x = over_time(stage(x), self.pool) if pools else stage(x)
         return sew_join(self.position(x), x, "ADD")
-
-
-class Mlp(nn.Module):
-    """Two layers on every token."""
-
-    def __init__(self, dim: int, hidden: int, make_neuron: Callable[..., nn.Module]) -> None:
-        super().__init__()
-        self.fc1 = ConvNormNeuron(dim, hidden, make_neuron(), bias=True)
-        self.fc2 = ConvNormNeuron(hidden, dim, make_neuron(), bias=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, C, H, W]`` to spikes of the same shape."""
-        y: Tensor = self.fc2(self.fc1(x))
-        return y
 
 
 class Block(nn.Module):
@@ -133,7 +129,7 @@ class Block(nn.Module):
             scale=config.scale,
             qkv_bias=config.token_layers == "linear",
         )
-        self.mlp = Mlp(config.dim, int(config.dim * config.mlp_ratio), make_neuron)
+        self.mlp = SpikingMlp(config.dim, int(config.dim * config.mlp_ratio), make_neuron)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, C, H, W]`` to the same shape."""
@@ -250,25 +246,25 @@ PRESETS: dict[str, SpikformerConfig] = {
 }
 
 
+PRESETS |= {
+    f"cml_{name}": replace(PRESETS[name], cml=True)
+    for name in PRESETS
+    if name not in ("spikformer_6_512", "spikformer_10_512", "spikformer_mnist_2_64")
+}
+
+
 # Released checkpoints. ``block1_conv`` ... is how the repository's first model.py spelt the stem.
 _NEVER_USED = re.compile(r"^(block\.\d+\.norm[12]|norm|pos_embed)(\.|$)")
-_PARTS = {"conv": "conv", "linear": "conv", "bn": "norm", "lif": "neuron"}
-_PART = "(conv|linear|bn|lif)"
 
 
 def _rename(key: str) -> str | None:
     if _NEVER_USED.match(key):
         return None
-    key = re.sub(r"^block\.", "blocks.", key)
-    key = key.replace("attn.attn_lif", "attn.neuron")
-    key = re.sub(rf"\.proj_{_PART}(\d)", lambda m: f".stages.{m[2]}.{_PARTS[m[1]]}", key)
-    key = re.sub(rf"embed\.proj_{_PART}", lambda m: f"embed.stages.0.{_PARTS[m[1]]}", key)
-    key = re.sub(
-        rf"embed\.block(\d)_{_PART}", lambda m: f"embed.stages.{int(m[1]) - 1}.{_PARTS[m[2]]}", key
-    )
-    key = re.sub(rf"\.rpe_{_PART}", lambda m: f".position.{_PARTS[m[1]]}", key)
-    key = re.sub(rf"\.(q|k|v|proj|fc1|fc2)_{_PART}", lambda m: f".{m[1]}.{_PARTS[m[2]]}", key)
-    return key.replace("patch_embed.", "stem.")
+    key = split_units(key)
+    key = re.sub(r"embed\.proj(\d?)\.", lambda m: f"embed.stages.{m[1] or 0}.", key)
+    key = re.sub(r"embed\.block(\d)\.", lambda m: f"embed.stages.{int(m[1]) - 1}.", key)
+    key = key.replace("embed.rpe.", "embed.position.").replace("attn.attn.", "attn.")
+    return re.sub(r"^block\.", "blocks.", key).replace("patch_embed.", "stem.")
 
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SpikformerConfig:
@@ -277,7 +273,7 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spikfor
         if needed not in ours:
             raise ValueError(f"not a Spikformer checkpoint: nothing in it is {needed}")
     dim = ours["head.weight"].shape[1]
-    depth = 1 + max(int(name.split(".")[1]) for name in ours if name.startswith("blocks."))
+    depth = depth_of(ours, "blocks")
     cifar = "blocks.0.attn.q.conv.bias" in ours or "patch_embed.block1_conv.weight" in weights
     patch_size = 4 if cifar else 16
     known = [
@@ -303,10 +299,17 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spikfor
     )
 
 
+def _cml_config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SpikformerConfig:
+    return replace(_config(weights, kwargs), cml=True)
+
+
 FAMILY = Family(
     "spikformer",
     network=Spikformer,
     presets=PRESETS,
     neuron=spikformer_neuron,
-    official={"spikformer": Official(_config, _rename)},
+    official={
+        "spikformer": Official(_config, _rename),
+        "spikingformer_cml": Official(_cml_config, _rename, mark="patch_embed.rpe_conv.weight"),
+    },
 )

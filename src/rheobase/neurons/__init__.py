@@ -1,7 +1,9 @@
 """Neurons: each a few scalar functions and coefficients, fused on every device."""
 
 from rheobase.neurons.base import Neuron
+from rheobase.neurons.detached import DetachedLIF
 from rheobase.neurons.factory import NEURONS, neuron_factory
+from rheobase.neurons.firing import SpikeFiringApproximation, spike_trains
 from rheobase.neurons.integrate_and_fire import IF, LIF, PLIF
 from rheobase.neurons.record import Membrane, record_membranes
 
@@ -10,8 +12,11 @@ __all__ = [
     "LIF",
     "NEURONS",
     "PLIF",
+    "DetachedLIF",
     "Membrane",
     "Neuron",
+    "SpikeFiringApproximation",
     "neuron_factory",
     "record_membranes",
+    "spike_trains",
 ]

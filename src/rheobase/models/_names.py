@@ -1,0 +1,39 @@
+"""The spelling that most released spiking transformers share: ``q_conv``, ``q_bn``, ``q_lif``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+__all__ = ["Replacements", "depth_of", "replace_in_turn", "split_units"]
+
+# Pattern -> what takes its place, as `re.sub` understands them.
+Replacements = Mapping[str, str | Callable[[re.Match[str]], str]]
+
+_PARTS = {"conv": "conv", "linear": "conv", "bn": "norm", "lif": "neuron"}
+_UNIT = re.compile(r"(?:(?<=\.)|^)(\w+?)_(conv|linear|bn|lif)(\d*)(?=\.|$)")
+
+
+def split_units(key: str) -> str:
+    """``x_conv1``, ``x_bn1``, ``x_lif1`` become ``x1.conv``, ``x1.norm``, ``x1.neuron``.
+
+    >>> split_units("block.0.attn.q_bn.weight")
+    'block.0.attn.q.norm.weight'
+    >>> split_units("patch_embed.proj_lif2")
+    'patch_embed.proj2.neuron'
+    """
+    return _UNIT.sub(lambda m: f"{m[1]}{m[3]}.{_PARTS[m[2]]}", key)
+
+
+def replace_in_turn(key: str, replacements: Replacements) -> str:
+    """The key after every replacement, one after another."""
+    for pattern, ours in replacements.items():
+        key = re.sub(pattern, ours, key)
+    return key
+
+
+def depth_of(keys: Iterable[str], blocks: str) -> int:
+    """How many blocks ``{blocks}.0.``, ``{blocks}.1.``, ... the keys name."""
+    pattern = re.compile(rf"{re.escape(blocks)}\.(\d+)\.")
+    found = (match for key in keys if (match := pattern.match(key)))
+    return 1 + max((int(match[1]) for match in found), default=-1)

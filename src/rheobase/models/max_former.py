@@ -1,0 +1,319 @@
+"""Max-Former: depthwise convolutions and extra max-pooling keep high frequencies alive.
+
+Fang et al. 2025, "Spiking Neural Networks Need High-Frequency Information", arXiv 2505.18608.
+Released code: bic-L/MaxFormer. Spiking neurons pass low frequencies, so what a QKFormer does in its
+early stages by attention is done by depthwise convolution here, and every later patch embedding
+pools in both its paths. Membranes in all shortcuts. The networks for events are not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from rheobase._errors import unknown_name
+from rheobase.layers import (
+    ConvNormNeuron,
+    MembraneMlp,
+    MembraneSelfAttention,
+    NeuronConvNorm,
+    over_time,
+)
+from rheobase.models._inputs import as_sequence, check_sizes
+from rheobase.models._names import Replacements, depth_of, replace_in_turn, split_units
+from rheobase.models.registry import Family, MakeNeuron, Official
+from rheobase.neurons import LIF, neuron_factory
+from rheobase.surrogate import Sigmoid
+
+__all__ = ["FAMILY", "PRESETS", "MaxFormer", "MaxFormerConfig"]
+
+# Blocks and kernel of the depthwise convolution (0: none) of every stage before the last.
+_EARLY: dict[str, tuple[tuple[int, int], ...]] = {
+    "imagenet": ((1, 7), (2, 5)),
+    "cifar": ((1, 0), (1, 3)),
+}
+_PATCH = {"imagenet": 16, "cifar": 4}
+
+
+@dataclass(frozen=True)
+class MaxFormerConfig:
+    """One Max-Former.
+
+    Args:
+        dim: number of channels of a token of the last stage; each stage before has half.
+        heads: attention heads of the last stage; divides ``dim``.
+        depth: blocks of the last stage.
+        layout: "imagenet" (tokens at 1/4, 1/8 and 1/16 of the image; 7x7 and 5x5 convolutions in
+            the first two stages) or "cifar" (at 1, 1/2 and 1/4; none and 3x3).
+        image_size: side of the images it is meant for; any multiple of the patch works.
+        channels: input channels.
+        num_classes: outputs.
+        T: time steps a static image is repeated for.
+        mlp_ratio: hidden width of the MLP over the channels of the stage.
+
+    Raises:
+        ValueError: sizes that do not divide each other, or an unknown layout.
+    """
+
+    dim: int
+    heads: int
+    depth: int = 7
+    layout: Literal["imagenet", "cifar"] = "imagenet"
+    image_size: int = 224
+    channels: int = 3
+    num_classes: int = 1000
+    T: int = 4
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.layout not in _EARLY:
+            raise ValueError(unknown_name("layout", self.layout, _EARLY))
+        check_sizes(
+            dim=self.dim, dim_multiple=8, heads=self.heads, image_size=self.image_size,
+            patch_size=_PATCH[self.layout], depth=self.depth, channels=self.channels,
+            num_classes=self.num_classes, T=self.T, mlp_ratio=self.mlp_ratio,
+        )  # fmt: skip
+
+
+def max_former_neuron(**kwargs: Any) -> MakeNeuron:
+    """The paper's neuron: LIF, tau 2, reset detached, sigmoid surrogate with alpha 4."""
+    defaults = {"tau": 2.0, "detach_reset": True, "surrogate": Sigmoid(4.0)}
+    return neuron_factory(LIF, **(defaults | kwargs))
+
+
+class LargeEmbed(nn.Module):
+    """The first patch embedding of "imagenet", to a quarter of the image's side.
+
+    Its parts are called as in the released code.
+    """
+
+    def __init__(self, channels: int, dim: int, make_neuron: MakeNeuron) -> None:
+        super().__init__()
+        half = dim // 2
+        self.embed1 = ConvNormNeuron(channels, half, nn.Identity(), kernel_size=3, stride=2)
+        self.embed2 = NeuronConvNorm(half, dim, make_neuron(), kernel_size=3, stride=2)
+        self.embed3 = NeuronConvNorm(dim, dim, make_neuron(), kernel_size=3)
+        self.embed4 = ConvNormNeuron(half, dim, nn.Identity(), stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, N, channels, H, W]`` to membranes ``[T, N, dim, H / 4, W / 4]``."""
+        spikes = self.embed2.neuron(self.embed1(x))
+        y = over_time(spikes, self.embed2.conv, self.embed2.norm)
+        membrane: Tensor = self.embed3(y) + self.embed4(spikes)
+        return membrane
+
+
+class SmallEmbed(nn.Module):
+    """The first patch embedding of "cifar", which keeps the image's size.
+
+    Its parts are called as in the released code.
+    """
+
+    def __init__(self, channels: int, dim: int, make_neuron: MakeNeuron) -> None:
+        super().__init__()
+        half = dim // 2
+        self.first = ConvNormNeuron(channels, half, nn.Identity(), kernel_size=3)
+        self.embed1 = NeuronConvNorm(half, dim, make_neuron(), kernel_size=3)
+        self.embed2 = NeuronConvNorm(half, dim, make_neuron())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, N, channels, H, W]`` to membranes ``[T, N, dim, H, W]``."""
+        x = self.first(x)
+        y: Tensor = self.embed1(x) + self.embed2(x)
+        return y
+
+
+class MaxEmbed(nn.Module):
+    """A later patch embedding: half the image, twice the channels, pooling in both its paths."""
+
+    def __init__(self, dim: int, make_neuron: MakeNeuron) -> None:
+        super().__init__()
+        half = dim // 2
+        self.neuron = make_neuron()
+        self.down = ConvNormNeuron(half, dim, nn.Identity(), kernel_size=3, pool=True)
+        self.conv = NeuronConvNorm(dim, dim, make_neuron(), kernel_size=3)
+        self.shortcut = ConvNormNeuron(half, dim, nn.Identity(), pool=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Membranes ``[T, N, dim / 2, H, W]`` to membranes ``[T, N, dim, H / 2, W / 2]``."""
+        spikes = self.neuron(x)
+        y: Tensor = self.conv(self.down(spikes)) + self.shortcut(spikes)
+        return y
+
+
+class ConvBlock(nn.Module):
+    """A depthwise convolution (if ``kernel_size``), then MLP, each added to the membranes."""
+
+    def __init__(
+        self, dim: int, kernel_size: int, mlp_ratio: float, make_neuron: MakeNeuron
+    ) -> None:
+        super().__init__()
+        self.mixer: NeuronConvNorm | None = None
+        if kernel_size:
+            self.mixer = NeuronConvNorm(
+                dim, dim, make_neuron(), kernel_size=kernel_size, groups=dim, bias=True
+            )
+        self.mlp = MembraneMlp(dim, int(dim * mlp_ratio), make_neuron)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, N, C, H, W]`` to the same shape."""
+        if self.mixer is not None:
+            x = x + self.mixer(x)
+        membrane: Tensor = x + self.mlp(x)
+        return membrane
+
+
+class AttentionBlock(nn.Module):
+    """Attention, then MLP, each added to the membranes."""
+
+    def __init__(self, config: MaxFormerConfig, make_neuron: MakeNeuron) -> None:
+        super().__init__()
+        dim = config.dim
+        self.attn = MembraneSelfAttention(
+            config.heads,
+            input=make_neuron(),
+            q=ConvNormNeuron(dim, dim, make_neuron()),
+            k=ConvNormNeuron(dim, dim, make_neuron()),
+            v=ConvNormNeuron(dim, dim, make_neuron()),
+            neuron=make_neuron(v_threshold=0.5),
+            proj=ConvNormNeuron(dim, dim, nn.Identity(), bias=True),
+        )
+        self.mlp = MembraneMlp(dim, int(dim * config.mlp_ratio), make_neuron)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, N, C, H, W]`` to the same shape."""
+        x = x + self.attn(x)
+        x = x + self.mlp(x)
+        return x
+
+
+class MaxFormer(nn.Module):
+    """Max-Former.
+
+    Args:
+        config: sizes.
+        make_neuron: makes each neuron, and is called with ``v_threshold=0.5`` for the one after
+            the attention product; default the paper's.
+
+    >>> import torch
+    >>> net = MaxFormer(MaxFormerConfig(32, 2, 1, layout="cifar", image_size=32, num_classes=10))
+    >>> net(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([4, 2, 10])
+    """
+
+    def __init__(self, config: MaxFormerConfig, make_neuron: MakeNeuron | None = None) -> None:
+        super().__init__()
+        make_neuron = make_neuron or max_former_neuron()
+        self.config = config
+        self.T = config.T
+        dim, large = config.dim, config.layout == "imagenet"
+        first = LargeEmbed if large else SmallEmbed
+        self.embeds = nn.ModuleList([first(config.channels, dim // 4, make_neuron)])
+        self.embeds.extend(MaxEmbed(width, make_neuron) for width in (dim // 2, dim))
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                *(ConvBlock(width, kernel, config.mlp_ratio, make_neuron) for _ in range(depth))
+            )
+            for width, (depth, kernel) in zip(
+                (dim // 4, dim // 2), _EARLY[config.layout], strict=True
+            )
+        )
+        self.stages.append(
+            nn.Sequential(*(AttentionBlock(config, make_neuron) for _ in range(config.depth)))
+        )
+        self.neuron = make_neuron()
+        self.head = nn.Linear(dim, config.num_classes)
+        for module in self.modules():  # as released
+            if isinstance(module, nn.Conv2d if large else nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of every step; their mean over T is the paper's output.
+
+        Args:
+            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
+
+        Returns:
+            ``[T, N, num_classes]``.
+
+        Raises:
+            TypeError: ``x`` is not floating point.
+            ValueError: wrong rank, channels or image size, or an empty input.
+        """
+        config = self.config
+        divisor = _PATCH[config.layout]
+        x = as_sequence(x, steps=self.T, channels=config.channels, divisor=divisor)
+        for embed, stage in zip(self.embeds, self.stages, strict=True):
+            x = stage(embed(x))
+        logits: Tensor = self.head(self.neuron(x.mean((-2, -1))))
+        return logits
+
+
+def _cifar(num_classes: int) -> MaxFormerConfig:
+    return MaxFormerConfig(384, 8, 2, "cifar", image_size=32, num_classes=num_classes)
+
+
+PRESETS: dict[str, MaxFormerConfig] = {
+    "max_former_10_384": MaxFormerConfig(384, 6),
+    "max_former_10_512": MaxFormerConfig(512, 8),
+    "max_former_10_768": MaxFormerConfig(768, 12),
+    "max_former_cifar10_4_384": _cifar(10),
+    "max_former_cifar100_4_384": _cifar(100),
+}
+
+_OURS: Replacements = {
+    r"^patch_embed(\d)\.": lambda m: f"embeds.{int(m[1]) - 1}.",
+    r"^stage(\d)\.": lambda m: f"stages.{int(m[1]) - 1}.",
+    r"\.max_embed1\.embed_lif": ".neuron",
+    r"\.max_embed1\.embed_": ".down.",
+    r"\.max_embed2\.embed_": ".shortcut.",
+    r"(^embeds\.[12])\.embed1\.": r"\1.conv.",
+    r"^embeds\.0\.proj_": "embeds.0.first.",
+    r"\.embed_(?=(conv|bn|lif))": ".",
+    r"\.mixer\.conv5?_(?=(bn|neuron))": ".mixer.",
+    r"\.mixer\.conv5\.": ".mixer.conv.",
+    r"\.bn\.": ".norm.",
+    r"\.lif(?=\.|$)": ".neuron",
+    r"\.attn\.x_lif": ".attn.input",
+    r"\.attn\.attn_lif": ".attn.neuron",
+    r"^head_lif": "neuron",
+}
+
+
+def _rename(key: str) -> str:
+    return split_units(replace_in_turn(key, _OURS))
+
+
+def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> MaxFormerConfig:
+    ours = {_rename(key): value for key, value in weights.items()}
+    for needed in ("embeds.1.down.conv.weight", "stages.2.0.attn.q.conv.weight", "head.weight"):
+        if needed not in ours:
+            raise ValueError(f"not a Max-Former checkpoint for images: nothing in it is {needed}")
+    num_classes, dim = ours["head.weight"].shape
+    large = "stages.0.0.mixer.conv.weight" in ours
+    first = "embeds.0.embed1.conv.weight" if large else "embeds.0.first.conv.weight"
+    return MaxFormerConfig(
+        dim=dim,
+        heads=dim // 64 if large else 8,
+        depth=depth_of(ours, "stages.2"),
+        layout="imagenet" if large else "cifar",
+        image_size=224 if large else 32,
+        channels=ours[first].shape[1],
+        num_classes=num_classes,
+        T=kwargs.get("T", 4),
+        mlp_ratio=ours["stages.2.0.mlp.fc1.conv.weight"].shape[0] / dim,
+    )
+
+
+FAMILY = Family(
+    "max_former",
+    network=MaxFormer,
+    presets=PRESETS,
+    neuron=max_former_neuron,
+    official={"max_former": Official(_config, _rename)},
+)
