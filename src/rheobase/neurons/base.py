@@ -12,16 +12,18 @@ from rheobase.ops.scan import ScanSpec, scan
 from rheobase.stateful import Stateful
 from rheobase.surrogate import ATan, Surrogate
 
-__all__ = ["Neuron"]
+__all__ = ["Neuron", "Tap", "per_channel"]
 
 Tap = Literal["h", "v"]
 
 
 class Neuron(Stateful):
-    """Base of neurons on the scan: a subclass names its functions and its coefficients.
+    """Base of all neurons: a subclass names its functions on the scan and their coefficients.
 
     A subclass sets ``charge`` (a name of `rheobase.ops.scan.spec.CHARGES`) and implements
-    `charge_coefficients`; everything else (fire, reset, surrogate, kernels, streaming) is here.
+    `charge_coefficients`; everything else (fire, reset, surrogate, kernels, streaming) is here. One
+    whose step is no scan (several coupled states, a matrix over time) overrides `run` instead:
+    see `rheobase.neurons.stepwise`.
 
     Args:
         v_threshold: the membrane at which it fires.
@@ -32,6 +34,10 @@ class Neuron(Stateful):
     """
 
     charge: str = "integrate"
+    largest: int | None = 1
+    """The largest spike, where spikes are integers from 0 on; None: they may be negative."""
+    states: int = 1
+    """How many tensors like one step of the input make up the state."""
 
     def __init__(
         self,
@@ -64,12 +70,28 @@ class Neuron(Stateful):
         return 0.0 if self.v_reset is None else self.v_reset
 
     @property
+    def fire(self) -> str:
+        """A name of `rheobase.ops.scan.spec.FIRES`."""
+        return "above" if self.strict else "at_or_above"
+
+    @property
+    def reset(self) -> str:
+        """A name of `rheobase.ops.scan.spec.RESETS`."""
+        return "soft" if self.v_reset is None else "hard"
+
+    @property
     def spec(self) -> ScanSpec:
-        """Which charge, fire, reset and surrogate this neuron is made of."""
+        """Which charge, fire, reset and surrogate this neuron is made of.
+
+        Raises:
+            TypeError: this neuron does not run on the scan.
+        """
+        if type(self).run is not Neuron.run:
+            raise TypeError(f"{type(self).__name__} does not run on the scan: it has no spec")
         return ScanSpec(
             charge=self.charge,
-            fire="above" if self.strict else "at_or_above",
-            reset="soft" if self.v_reset is None else "hard",
+            fire=self.fire,
+            reset=self.reset,
             surrogate=type(self.surrogate).__name__,
             detach_reset=self.detach_reset,
         )
@@ -106,19 +128,28 @@ class Neuron(Stateful):
         """
         _check_input(self, x)
         carried = self.carried
-        if carried is not None and carried.shape != x.shape[1:]:
+        shape = x.shape[1:] if self.states == 1 else (self.states, *x.shape[1:])
+        if carried is not None and carried.shape != shape:
             raise ValueError(
-                f"{type(self).__name__} streams on inputs [t, {_sizes(carried.shape)}] but was "
-                f"given {list(x.shape)}; call stream.reset() to start another sequence"
+                f"{type(self).__name__} streams on inputs [t, {_sizes(carried, self.states)}] but "
+                f"was given {list(x.shape)}; call stream.reset() to start another sequence"
             )
+        spikes, membrane, last = self.run(x, carried, tap)
+        if last is not None:
+            self.carry(last)
+        if self.largest is not None:
+            mark(spikes, self.largest)
+        return spikes if membrane is None else (spikes, membrane)
+
+    def run(
+        self, x: Tensor, carried: Tensor | None, tap: Tap | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Spikes, the tapped membrane and (when streaming) the last state of checked input."""
         u = self.rest if carried is None else carried
         spikes, last, membrane = scan(
             x, u, self.spec, self.coefficients(x), tap, keep=self._streams
         )
-        if last is not None:
-            self.carry(last)
-        mark(spikes, largest=1)
-        return spikes if membrane is None else (spikes, membrane)
+        return spikes, membrane, last
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
@@ -127,8 +158,26 @@ class Neuron(Stateful):
         return ", ".join(shown)
 
 
-def _sizes(shape: torch.Size) -> str:
-    return ", ".join(str(n) for n in shape)
+def per_channel(parameter: Tensor, x: Tensor, owner: str) -> Tensor:
+    """A parameter of the layer ``[]``, or of each channel ``[C]``, made to broadcast to ``x``.
+
+    ``[T, C]`` (each step and channel) becomes ``[T, 1, C, 1, ...]``.
+
+    Raises:
+        ValueError: the channels of ``x``, ``[T, N, C, ...]``, are not those of the parameter.
+    """
+    if parameter.dim() == 0:
+        return parameter
+    if x.dim() < 3 or x.shape[2] != parameter.shape[-1]:
+        raise ValueError(
+            f"{owner} has {parameter.shape[-1]} channels, input is [T, N, C, ...] = "
+            f"{list(x.shape)}"
+        )
+    return parameter.unflatten(-1, (1, -1, *[1] * (x.dim() - 3)))
+
+
+def _sizes(state: Tensor, states: int) -> str:
+    return ", ".join(str(n) for n in state.shape[0 if states == 1 else 1 :])
 
 
 def _check_input(neuron: Neuron, x: Tensor) -> None:
