@@ -12,7 +12,7 @@ from rheobase.ops.scan import ScanSpec, scan
 from rheobase.stateful import Stateful
 from rheobase.surrogate import ATan, Surrogate
 
-__all__ = ["Neuron", "Tap", "per_channel"]
+__all__ = ["Neuron", "Tap"]
 
 Tap = Literal["h", "v"]
 
@@ -36,6 +36,8 @@ class Neuron(Stateful):
     charge: str = "integrate"
     largest: int | None = 1
     """The largest spike, where spikes are integers from 0 on; None: they may be negative."""
+    scanned: bool = True
+    """Whether `run` is the scan, which `spec` and `coefficients` tell all about."""
     states: int = 1
     """How many tensors like one step of the input make up the state."""
 
@@ -54,7 +56,7 @@ class Neuron(Stateful):
                 f"v_reset={v_reset} is not below v_threshold={v_threshold}: the neuron would fire "
                 "for ever; lower v_reset, or give v_reset=None for a soft reset"
             )
-        self.v_threshold = v_threshold
+        self.v_threshold: float | Tensor = v_threshold
         self.v_reset = v_reset
         self.detach_reset = detach_reset
         self.strict = strict
@@ -63,6 +65,10 @@ class Neuron(Stateful):
     def charge_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
         """The coefficients of ``charge``, by name; tensors broadcast to ``x``."""
         return {}
+
+    def threshold(self, x: Tensor) -> float | Tensor:
+        """The threshold; a tensor broadcasts to ``x``."""
+        return self.v_threshold
 
     @property
     def rest(self) -> float:
@@ -86,7 +92,7 @@ class Neuron(Stateful):
         Raises:
             TypeError: this neuron does not run on the scan.
         """
-        if type(self).run is not Neuron.run:
+        if not self.scanned:
             raise TypeError(f"{type(self).__name__} does not run on the scan: it has no spec")
         return ScanSpec(
             charge=self.charge,
@@ -99,7 +105,7 @@ class Neuron(Stateful):
     def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
         """A value for every name of ``self.spec.names``."""
         values = self.charge_coefficients(x)
-        values["threshold"] = self.v_threshold
+        values["threshold"] = self.threshold(x)
         if self.v_reset is not None:
             values["v_reset"] = self.v_reset
         for name, value in self.surrogate.parameters_by_name().items():
@@ -127,6 +133,7 @@ class Neuron(Stateful):
                 carried by `rheobase.streaming`.
         """
         _check_input(self, x)
+        x = self.current(x)
         carried = self.carried
         shape = x.shape[1:] if self.states == 1 else (self.states, *x.shape[1:])
         if carried is not None and carried.shape != shape:
@@ -140,6 +147,10 @@ class Neuron(Stateful):
         if self.largest is not None:
             mark(spikes, self.largest)
         return spikes if membrane is None else (spikes, membrane)
+
+    def current(self, x: Tensor) -> Tensor:
+        """What charges the membrane: the input itself, or what a synapse makes of it."""
+        return x
 
     def run(
         self, x: Tensor, carried: Tensor | None, tap: Tap | None
@@ -156,24 +167,6 @@ class Neuron(Stateful):
         shown = [f"v_threshold={self.v_threshold}", f"v_reset={self.v_reset}"]
         shown += [name for name in ("detach_reset", "strict") if getattr(self, name)]
         return ", ".join(shown)
-
-
-def per_channel(parameter: Tensor, x: Tensor, owner: str) -> Tensor:
-    """A parameter of the layer ``[]``, or of each channel ``[C]``, made to broadcast to ``x``.
-
-    ``[T, C]`` (each step and channel) becomes ``[T, 1, C, 1, ...]``.
-
-    Raises:
-        ValueError: the channels of ``x``, ``[T, N, C, ...]``, are not those of the parameter.
-    """
-    if parameter.dim() == 0:
-        return parameter
-    if x.dim() < 3 or x.shape[2] != parameter.shape[-1]:
-        raise ValueError(
-            f"{owner} has {parameter.shape[-1]} channels, input is [T, N, C, ...] = "
-            f"{list(x.shape)}"
-        )
-    return parameter.unflatten(-1, (1, -1, *[1] * (x.dim() - 3)))
 
 
 def _sizes(state: Tensor, states: int) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rheobase.neurons.base import Neuron, per_channel
+from rheobase.neurons.base import Neuron
+from rheobase.neurons.parameters import per_channel
 
 __all__ = ["IF", "LIF", "PLIF"]
 

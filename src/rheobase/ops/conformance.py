@@ -69,12 +69,12 @@ def cases(full: bool, dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
         ScanSpec("integrate", "count", "soft", "StraightThrough", True), first, "number", "v"
     )
     yield Case(ScanSpec("rectified", "at_or_above", "soft_scaled", "ATan"), first, "channel", "v")
-    yield Case(ScanSpec("rectified", "above", "hard_scaled", "ATan", True), first, "step", "h")
+    yield Case(ScanSpec("rectified", "above", "hard_scaled", "ATan", True), first, "number", "h")
     yield Case(ScanSpec("affine", "above", "gated", "Rectangular"), first, "step", None)
-    yield Case(ScanSpec("affine", "above", "none", "Rectangular"), first, "channel", "v")
+    yield Case(ScanSpec("affine", "above", "none", "Rectangular"), first, "number", "v")
     yield Case(ScanSpec("quadratic", "at_or_above", "hard", "ATan"), first, "channel", "v")
     yield Case(ScanSpec("exponential", "at_or_above", "hard", "Sigmoid"), first, "number", "v")
-    yield Case(ScanSpec("integrate", "whole", "soft", "Window", True), first, "channel", "v")
+    yield Case(ScanSpec("integrate", "whole", "soft", "Window", True), first, "number", "v")
     for dtype in others:
         yield Case(ScanSpec("relax", "at_or_above", "hard", "Sigmoid"), dtype, "channel", "v")
 
