@@ -127,9 +127,7 @@ SPIKINGJELLY: dict[str, Callable[[Facts], Neuron]] = {
     "TernaryLIFNode": lambda f: TernaryLIF(_tau(f), **_options(f)),
     "RAFNode": lambda f: RAF(**_rules(f, "b", "omega", "dt"), **_options(f)),
     "QIFNode": lambda f: QIF(**_rules(f, *QUADRATIC), **_options(f)),
-    "EIFNode": lambda f: EIF(
-        **_rules(f, "tau", "delta_T", "theta_rh", "v_rest"), **_options(f)
-    ),
+    "EIFNode": lambda f: EIF(**_rules(f, "tau", "delta_T", "theta_rh", "v_rest"), **_options(f)),
     "IzhikevichNode": lambda f: AdaptiveQIF(**_rules(f, *QUADRATIC, *ADAPTATION), **_options(f)),
     "PSN": lambda f: PSN(f["T"], surrogate=_surrogate(f["surrogate"])),
     "MaskedPSN": lambda f: MaskedPSN(

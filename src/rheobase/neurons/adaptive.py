@@ -35,8 +35,8 @@ class CLIF(StepNeuron):
     Raises:
         ValueError: ``tau`` is not above 1, or ``memory`` unknown.
 
-    >>> CLIF()(torch.full((4, 1), 0.8)).squeeze()
-    tensor([0., 1., 0., 0.])
+    >>> CLIF()(torch.full((6, 1), 0.9)).squeeze()
+    tensor([0., 1., 0., 1., 0., 1.])
     """
 
     states = 2
@@ -80,8 +80,8 @@ class ALIF(StepNeuron):
         h = \alpha u + x, \quad s = [h \ge \theta + \beta a], \quad
         u = h - s\theta, \quad a \leftarrow \rho a + s
 
-    with :math:`\alpha = e^{-1/\tau}`, :math:`\rho = e^{-1/\tau_a}`. The spike sees the adaptation of
-    the steps before. With ``v_reset`` the reset is hard instead.
+    with :math:`\alpha = e^{-1/\tau}`, :math:`\rho = e^{-1/\tau_a}`. The spike sees the adaptation
+    of the steps before. With ``v_reset`` the reset is hard instead.
     Source: Bellec et al. 2020 (e-prop), Nature Communications 11:3625, eq. 6 to 10; without
     refractory period. (LSNNs of 2018 weigh x by :math:`1-\alpha` and s by :math:`1-\rho`: scale the
     weights and beta.)
@@ -96,8 +96,8 @@ class ALIF(StepNeuron):
     Raises:
         ValueError: a time constant is not above 0, or beta is negative.
 
-    >>> ALIF(beta=0.5)(torch.full((6, 1), 0.8)).squeeze()
-    tensor([0., 1., 0., 1., 0., 0.])
+    >>> ALIF(beta=2.0)(torch.full((6, 1), 0.8)).squeeze()
+    tensor([0., 1., 0., 0., 0., 1.])
     """
 
     states = 2
@@ -162,8 +162,8 @@ class AdaptiveQIF(StepNeuron):
     Raises:
         ValueError: a time constant is below 1, or ``a0`` not above 0.
 
-    >>> AdaptiveQIF(b=1.0)(torch.full((4, 1), 2.5)).squeeze()
-    tensor([1., 1., 0., 1.])
+    >>> AdaptiveQIF(b=4.0)(torch.full((6, 1), 3.0)).squeeze()
+    tensor([1., 0., 0., 1., 0., 0.])
     """
 
     states = 2

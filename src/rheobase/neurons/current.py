@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rheobase.neurons.integrate_and_fire import LIF
@@ -21,6 +20,7 @@ _FILTER = ScanSpec("leak", "above", "none", "Rectangular")
 class SynapticCurrent(Stateful):
     r"""Exponential synapse: :math:`i_t = d\,i_{t-1} + x_t`, over the whole sequence.
 
+    >>> import torch
     >>> SynapticCurrent()(torch.tensor([[1.0], [0.0], [0.0]]), decay=0.5).squeeze()
     tensor([1.0000, 0.5000, 0.2500])
     """
@@ -60,6 +60,7 @@ class CUBALIF(LIF):
     Raises:
         ValueError: ``tau`` is below 1, or ``current_decay`` not in [0, 1).
 
+    >>> import torch
     >>> CUBALIF(current_decay=0.5)(torch.tensor([[0.6], [0.6], [0.0], [0.0]])).squeeze()
     tensor([0., 1., 0., 0.])
     """
@@ -104,6 +105,7 @@ class IMLIF(LIF):
     Raises:
         ValueError: the input has another T.
 
+    >>> import torch
     >>> IMLIF(T=4)(torch.rand(4, 2, 3)).shape
     torch.Size([4, 2, 3])
     """

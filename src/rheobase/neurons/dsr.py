@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ __all__ = ["DSRIF", "DSRLIF"]
 
 
 class DSRIF(Neuron):
-    r"""IF whose gradient is that of the clipped mean input, :math:`\mathrm{clip}(\bar x, 0, \theta)`.
+    r"""IF with the gradient of the clipped mean input, :math:`\mathrm{clip}(\bar x, 0, \theta)`.
 
     Fires where :math:`h \ge \alpha\theta`, subtracts :math:`\theta` and puts out :math:`\theta`.
     The threshold is learnt, from ``lowest`` on. The taps carry no gradient.
@@ -28,8 +27,8 @@ class DSRIF(Neuron):
     Raises:
         ValueError: an argument is out of its domain.
 
-    >>> DSRIF(v_threshold=2.0, alpha=0.5)(torch.full((4, 1), 0.5)).squeeze()
-    tensor([0., 2., 0., 0.])
+    >>> DSRIF(v_threshold=2.0, alpha=0.5)(torch.full((4, 1), 0.5)).flatten().tolist()
+    [0.0, 2.0, 0.0, 0.0]
     """
 
     charge = "integrate"
@@ -92,9 +91,9 @@ class DSRLIF(DSRIF):
 
     :math:`h = \beta u + (1-\beta)x` with :math:`\beta = e^{-\Delta t/\tau}`; a spike puts out
     :math:`\theta/\Delta t`. The rate is :math:`\mathrm{clip}(\bar x/\tau, 0, \theta/\Delta t)` with
-    :math:`\bar x` weighted by :math:`e^{-(T-t)\Delta t/\tau}`. As in the released code, the gradient
-    by x is spread evenly over the steps, and that by :math:`\theta` has the factor :math:`\Delta t`
-    where the formula says :math:`1/\Delta t`.
+    :math:`\bar x` weighted by :math:`e^{-(T-t)\Delta t/\tau}`. As in the released code, the
+    gradient by x is spread evenly over the steps, and that by :math:`\theta` has the factor
+    :math:`\Delta t` where the formula says :math:`1/\Delta t`.
     Source: Meng et al. 2022 (DSR), arXiv 2205.00459, eq. 10 and 14.
 
     Args:
@@ -107,8 +106,8 @@ class DSRLIF(DSRIF):
     Raises:
         ValueError: an argument is out of its domain.
 
-    >>> DSRLIF(v_threshold=0.1)(torch.full((4, 1), 1.0)).squeeze()
-    tensor([0., 2., 0., 0.])
+    >>> DSRLIF(v_threshold=0.1)(torch.full((4, 1), 1.0)).flatten().tolist()
+    [0.0, 2.0, 0.0, 0.0]
     """
 
     charge = "affine"

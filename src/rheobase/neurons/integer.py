@@ -14,7 +14,21 @@ from rheobase.surrogate import Window
 __all__ = ["GIF", "ILIF", "expand"]
 
 
-class ILIF(LIF):
+class _Levels(Neuron):
+    """What both share: spikes are integers up to ``levels``."""
+
+    levels: int
+
+    def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
+        """Those of the charge and reset, and the number of levels."""
+        return super().coefficients(x) | {"levels": float(self.levels)}
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"levels={self.levels}, {super().extra_repr()}"
+
+
+class ILIF(_Levels, LIF):
     r"""Integer LIF: fires :math:`s = \mathrm{round}(\mathrm{clip}(h/\theta, 0, D))`, soft reset.
 
     Rounds half to even. The gradient is 1 while :math:`0 \le h/\theta \le D`, and that through the
@@ -36,8 +50,8 @@ class ILIF(LIF):
 
     def __init__(self, levels: int = 4, *, tau: float = 4.0 / 3.0, **options: Any) -> None:
         _check_levels(levels)
-        options = {"detach_reset": True, "surrogate": Window(float(levels))} | options
-        super().__init__(tau, decay_input=False, v_reset=None, **options)
+        defaults: dict[str, Any] = {"detach_reset": True, "surrogate": Window(float(levels))}
+        super().__init__(tau, decay_input=False, v_reset=None, **(defaults | options))
         self.levels = self.largest = levels
 
     @property
@@ -45,17 +59,9 @@ class ILIF(LIF):
         """By rounding."""
         return "count"
 
-    def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
-        """Those of `LIF`, and the number of levels."""
-        return super().coefficients(x) | {"levels": float(self.levels)}
 
-    def extra_repr(self) -> str:
-        """What ``repr`` shows."""
-        return f"levels={self.levels}, {super().extra_repr()}"
-
-
-class GIF(Neuron):
-    r"""Generalised IF: ``levels`` steps of an IF neuron in one, :math:`s = \lfloor h/\theta\rfloor`.
+class GIF(_Levels):
+    r"""Generalised IF: many steps of an IF neuron in one, :math:`s = \lfloor h/\theta\rfloor`.
 
     The integer, at most ``levels``, is how often an IF neuron with soft reset would fire if the
     next ``levels - 1`` inputs were 0; what is above stays in the membrane. `expand` gives those
@@ -78,22 +84,14 @@ class GIF(Neuron):
 
     def __init__(self, levels: int = 15, **options: Any) -> None:
         _check_levels(levels)
-        options = {"detach_reset": True, "surrogate": Window(float(levels))} | options
-        super().__init__(v_reset=None, **options)
+        defaults: dict[str, Any] = {"detach_reset": True, "surrogate": Window(float(levels))}
+        super().__init__(v_reset=None, **(defaults | options))
         self.levels = self.largest = levels
 
     @property
     def fire(self) -> str:
         """By rounding down."""
         return "whole"
-
-    def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
-        """Those of `IF`, and the number of levels."""
-        return super().coefficients(x) | {"levels": float(self.levels)}
-
-    def extra_repr(self) -> str:
-        """What ``repr`` shows."""
-        return f"levels={self.levels}, {super().extra_repr()}"
 
 
 def expand(spikes: Tensor, levels: int) -> Tensor:

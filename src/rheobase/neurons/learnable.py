@@ -33,8 +33,8 @@ class DietLIF(Neuron):
         ValueError: an initial value, or a threshold or leak as learnt, is out of its domain; the
             input has another number of channels.
 
-    >>> DietLIF(leak=0.5, v_threshold=1.0)(torch.full((4, 1), 0.8)).squeeze()
-    tensor([0., 1., 0., 1.])
+    >>> DietLIF(leak=0.5, v_threshold=1.0)(torch.full((4, 1), 0.8)).flatten().tolist()
+    [0.0, 1.0, 0.0, 1.0]
     """
 
     charge = "leak"
@@ -112,12 +112,12 @@ class LTMD(LIF):
         super().__init__(tau, decay_input=False, v_threshold=v_threshold, strict=True, **options)
 
     @property
-    def v_threshold(self) -> Tensor:  # type: ignore[override]
+    def v_threshold(self) -> Tensor:
         """The threshold as it stands; assigning sets ``w``."""
         return torch.tanh(self.w)
 
     @v_threshold.setter
-    def v_threshold(self, value: float) -> None:
+    def v_threshold(self, value: float | Tensor) -> None:
         self.w = nn.Parameter(torch.tensor(math.atanh(value)))
 
     def threshold(self, x: Tensor) -> Tensor:
@@ -145,8 +145,8 @@ class KLIF(LIF):
     Raises:
         ValueError: ``tau`` is below 1; the initial k, or that learnt, is not above 0.
 
-    >>> KLIF(k=2.0)(torch.full((4, 1), 0.6)).squeeze()
-    tensor([0., 0., 1., 0.])
+    >>> KLIF(k=2.0)(torch.full((4, 1), 0.6)).flatten().tolist()
+    [0.0, 1.0, 0.0, 1.0]
     """
 
     def __init__(

@@ -123,8 +123,8 @@ class SlidingPSN(Neuron):
     Raises:
         ValueError: k is below 1.
 
-    >>> SlidingPSN(k=2)(torch.tensor([[0.7], [0.7], [0.7]])).squeeze()
-    tensor([0., 1., 1.])
+    >>> SlidingPSN(k=2)(torch.full((3, 1), 0.7)).flatten().tolist()
+    [0.0, 1.0, 1.0]
     """
 
     scanned = False

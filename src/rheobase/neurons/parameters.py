@@ -25,8 +25,7 @@ def per_channel(parameter: Tensor, x: Tensor, owner: str) -> Tensor:
         return parameter
     if x.dim() < 3 or x.shape[2] != parameter.shape[-1]:
         raise ValueError(
-            f"{owner} has {parameter.shape[-1]} channels, input is [T, N, C, ...] = "
-            f"{list(x.shape)}"
+            f"{owner} has {parameter.shape[-1]} channels, input is [T, N, C, ...] = {list(x.shape)}"
         )
     return parameter.reshape(*parameter.shape[:-1], 1, -1, *[1] * (x.dim() - 3))
 

@@ -148,9 +148,7 @@ class SignedIF(StepNeuron):
     largest = None
     states = 2
 
-    def __init__(
-        self, v_threshold: float = 1.0, *, epsilon: float = 1e-3, **options: Any
-    ) -> None:
+    def __init__(self, v_threshold: float = 1.0, *, epsilon: float = 1e-3, **options: Any) -> None:
         super().__init__(v_threshold=v_threshold, v_reset=None, **options)
         if not (v_threshold > 0.0 and epsilon > 0.0):
             raise ValueError(
@@ -160,7 +158,7 @@ class SignedIF(StepNeuron):
 
     def start(self, x: Tensor) -> State:
         """Half the threshold, and no spike yet."""
-        return torch.full_like(x, 0.5 * self.v_threshold), torch.zeros_like(x)
+        return torch.zeros_like(x) + 0.5 * self.v_threshold, torch.zeros_like(x)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Charge, fire on both sides, reset, count."""

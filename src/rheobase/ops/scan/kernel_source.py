@@ -81,7 +81,9 @@ class Variant:
 
         Where a charge is linear in u and x, its partials by those two are constants.
         """
-        return not self.spec.charge_functions.linear or any(name in self.wanted for name in self.spec.charge_names)
+        return not self.spec.charge_functions.linear or any(
+            name in self.wanted for name in self.spec.charge_names
+        )
 
     def gradient(self, name: str) -> str:
         """A coefficient's gradient at one step: the sum over the functions that it enters."""

@@ -97,7 +97,9 @@ def _integrate_partials(u: Scalar, x: Scalar) -> Scalar:
     return 1.0, 1.0
 
 
-def _rectified(u: Scalar, x: Scalar, k: Scalar, decay: Scalar, gain: Scalar, bias: Scalar) -> Scalar:
+def _rectified(
+    u: Scalar, x: Scalar, k: Scalar, decay: Scalar, gain: Scalar, bias: Scalar
+) -> Scalar:
     h = k * (decay * u + gain * x + bias)
     return where(h > 0.0, h, 0.0)
 
