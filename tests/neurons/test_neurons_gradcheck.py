@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rheobase.neurons import ALIF, GLIF, KLIF, LTMD, PLIF, DietLIF, Neuron, StepNeuron
+from rheobase.neurons import ALIF, GLIF, KLIF, LTMD, PLIF, DietLIF, Neuron
 from rheobase.neurons.current import CUBALIF, IMLIF
 from rheobase.ops.lang import exp
 from rheobase.ops.scan import ScanSpec, use_backend
@@ -70,12 +70,24 @@ NEURONS = {
 }
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize("name", NEURONS)
-def test_gradients_are_those_of_finite_differences(name: str, backend: str) -> None:
-    neuron = _smoothed(NEURONS[name]())
-    if isinstance(neuron, StepNeuron) and backend == "cpu":
-        pytest.skip("has no kernel")
+def test_reference_gradients_are_those_of_finite_differences(name: str) -> None:
+    _check(NEURONS[name](), "reference")
+
+
+@pytest.mark.parametrize("name", ["glif_layer", "klif_soft_scaled"])
+def test_fused_gradients_are_those_of_finite_differences(name: str) -> None:
+    _check(NEURONS[name](), "cpu")
+
+
+@pytest.mark.long  # a minute and more of compiling
+@pytest.mark.parametrize("name", NEURONS)
+def test_all_fused_gradients_are_those_of_finite_differences(name: str) -> None:
+    _check(NEURONS[name](), "cpu")
+
+
+def _check(neuron: Neuron, backend: str) -> None:
+    neuron = _smoothed(neuron)
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(3, 2, 2, 2, generator=generator, dtype=torch.float64, requires_grad=True)
     parameters = dict(neuron.named_parameters())

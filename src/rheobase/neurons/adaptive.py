@@ -21,7 +21,7 @@ class CLIF(StepNeuron):
         h = (1 - 1/\tau)\,u + x, \quad s = [h \ge \theta], \quad
         m \leftarrow m\,\sigma(h/\tau) + s, \quad u = h - s\,(\theta + \sigma(m))
 
-    Source: Huang et al. 2024, arXiv 2402.04663, eq. 8 to 11. The released training script uses this
+    Source: Huang et al. 2024, arXiv 2402.04663. The released training script uses this
     form; a second class in the same file (``CLIFSpike``) overwrites m by :math:`\sigma(m)` at every
     step, which gives other spikes and gradients: ``memory="squashed"``.
 
@@ -82,7 +82,7 @@ class ALIF(StepNeuron):
 
     with :math:`\alpha = e^{-1/\tau}`, :math:`\rho = e^{-1/\tau_a}`. The spike sees the adaptation
     of the steps before. With ``v_reset`` the reset is hard instead.
-    Source: Bellec et al. 2020 (e-prop), Nature Communications 11:3625, eq. 6 to 10; without
+    Source: Bellec et al. 2020 (e-prop), Nature Communications 11:3625; without
     refractory period. (LSNNs of 2018 weigh x by :math:`1-\alpha` and s by :math:`1-\rho`: scale the
     weights and beta.)
 

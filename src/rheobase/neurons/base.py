@@ -102,7 +102,7 @@ class Neuron(Stateful):
         )
 
     def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
-        """A value for every name of ``self.spec.names``, and perhaps for more."""
+        """A value for every name of ``self.spec.names``, in that order."""
         values = self.charge_coefficients(x)
         values["threshold"] = self.threshold(x)
         if self.v_reset is not None:
@@ -156,9 +156,9 @@ class Neuron(Stateful):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Spikes, the tapped membrane and (when streaming) the last state of checked input."""
         u = self.rest if carried is None else carried
-        spec, values = self.spec, self.coefficients(x)
-        ordered = {name: values[name] for name in spec.names}
-        spikes, last, membrane = scan(x, u, spec, ordered, tap, keep=self._streams)
+        spikes, last, membrane = scan(
+            x, u, self.spec, self.coefficients(x), tap, keep=self._streams
+        )
         return spikes, membrane, last
 
     def extra_repr(self) -> str:

@@ -132,7 +132,7 @@ class PhysicalLIF(Biophysical):
     r"""LIF in physical units: :math:`\tau\,\dot v = -(v - v_{rest}) + RI`.
 
     Input: :math:`RI`, mV. Exponential Euler is exact for input that is constant over a step.
-    Source: Gerstner et al. 2014, *Neuronal Dynamics*, eq. 1.5.
+    Source: Gerstner et al. 2014, *Neuronal Dynamics*, ch. 1
 
     Args:
         tau: membrane time constant, ms.
@@ -164,7 +164,7 @@ class PhysicalLIF(Biophysical):
 class PhysicalQIF(Biophysical):
     r"""QIF in physical units: :math:`\tau\,\dot v = k(v - v_{rest})(v - v_c) + RI`.
 
-    Input: :math:`RI`, mV. Source: Gerstner et al. 2014, *Neuronal Dynamics*, eq. 5.16.
+    Input: :math:`RI`, mV. Source: Gerstner et al. 2014, *Neuronal Dynamics*, ch. 5
 
     Args:
         tau: time constant, ms.

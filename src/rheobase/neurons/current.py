@@ -94,7 +94,7 @@ class IMLIF(LIF):
     modified so that temporal-wise attention "selectively establishes the connection between the
     current and historical response values"; the form above is the plainest that does so. Where the
     score enters, and what it is computed from, is uncertain.
-    Source: Lian et al. 2024, IEEE TETCI 8(2), abstract; Yao et al. 2021, arXiv 2107.11711, eq. 5.
+    Source: Lian et al. 2024, IEEE TETCI 8(2), abstract; Yao et al. 2021, arXiv 2107.11711.
 
     Args:
         T: number of time steps.

@@ -17,7 +17,7 @@ class DSRIF(Neuron):
 
     Fires where :math:`h \ge \alpha\theta`, subtracts :math:`\theta` and puts out :math:`\theta`.
     The threshold is learnt, from ``lowest`` on. The taps carry no gradient.
-    Source: Meng et al. 2022 (DSR), arXiv 2205.00459, eq. 9 and 13.
+    Source: Meng et al. 2022 (DSR), arXiv 2205.00459.
 
     Args:
         v_threshold: initial threshold :math:`\theta`.
@@ -94,7 +94,7 @@ class DSRLIF(DSRIF):
     :math:`\bar x` weighted by :math:`e^{-(T-t)\Delta t/\tau}`. As in the released code, the
     gradient by x is spread evenly over the steps, and that by :math:`\theta` has the factor
     :math:`\Delta t` where the formula says :math:`1/\Delta t`.
-    Source: Meng et al. 2022 (DSR), arXiv 2205.00459, eq. 10 and 14.
+    Source: Meng et al. 2022 (DSR), arXiv 2205.00459.
 
     Args:
         v_threshold: initial threshold.

@@ -24,7 +24,7 @@ class GLIF(Neuron):
     are sigmoids of the parameters. What the reset subtracts at the next step is here taken off
     at once, divided by the decay: so the tap "v" is the membrane after that, while "h" is the
     paper's membrane. There is one g for each step, so T is fixed and pieces cannot be streamed.
-    Source: Yao et al. 2022, arXiv 2210.13768, eq. 6 to 12.
+    Source: Yao et al. 2022, arXiv 2210.13768.
 
     Args:
         T: number of time steps.
@@ -89,10 +89,10 @@ class GLIF(Neuron):
         return self._value(self.theta, x)
 
     def charge_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
-        """Decay, gain (of each step) and bias; and what the gated reset takes."""
+        """Decay, gain (of each step) and bias."""
         if x.shape[0] != self.conductance.shape[0]:
             raise ValueError(wrong_steps("GLIF", self.conductance.shape[0], x))
-        alpha, beta, gamma = (self._value(p, x) for p in (self.alpha, self.beta, self.gamma))
+        alpha, beta = self._value(self.alpha, x), self._value(self.beta, x)
         conductance = self.conductance.sigmoid()
         if conductance.dim() == 1:
             conductance = conductance.reshape(-1, *[1] * (x.dim() - 1))
@@ -103,9 +103,14 @@ class GLIF(Neuron):
             "decay": decay,
             "gain": 1.0 - beta * (1.0 - conductance),
             "bias": -(1.0 - alpha) * self._value(self.leak, x),
-            "gate": gamma,
-            "amount": (1.0 - gamma) * self._value(self.subtracted, x) / decay,
         }
+
+    def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
+        """Those of the charge, the threshold, and what the gated reset takes."""
+        values = super().coefficients(x)
+        gamma = self._value(self.gamma, x)
+        amount = (1.0 - gamma) * self._value(self.subtracted, x) / values["decay"]
+        return values | {"gate": gamma, "amount": amount}
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""

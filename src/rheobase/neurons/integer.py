@@ -34,7 +34,7 @@ class ILIF(_Levels, LIF):
     Rounds half to even. The gradient is 1 while :math:`0 \le h/\theta \le D`, and that through the
     reset is cut, as in the official code. `expand` turns the integers into binary steps. Another
     "ILIF" (arXiv 2505.10371) is an inhibitory neuron, not this one.
-    Source: Luo et al. 2024 (SpikeYOLO), arXiv 2407.20708, eq. 6 to 9.
+    Source: Luo et al. 2024 (SpikeYOLO), arXiv 2407.20708.
 
     Args:
         levels: the largest integer D.
@@ -67,7 +67,7 @@ class GIF(_Levels):
     next ``levels - 1`` inputs were 0; what is above stays in the membrane. `expand` gives those
     binary steps. The code published with the paper works on quantised integers of salient
     channels; this is its neuron alone.
-    Source: Xing et al. 2024 (SpikeLLM), arXiv 2407.04752, eq. 5 to 7.
+    Source: Xing et al. 2024 (SpikeLLM), arXiv 2407.04752.
 
     Args:
         levels: the largest integer a step, L (15 in the released code).

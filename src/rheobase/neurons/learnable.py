@@ -21,7 +21,7 @@ class DietLIF(Neuron):
 
     :math:`h_t = \lambda u_{t-1} + x_t`, fires where :math:`h_t/\theta - 1 > 0`, soft reset. The
     gradient through the spike in the reset is cut, that through :math:`\theta` is kept, as in the
-    released code. Source: Rathi and Roy 2020, arXiv 2008.03658, eq. 1 to 9.
+    released code. Source: Rathi and Roy 2020, arXiv 2008.03658.
 
     Args:
         leak: initial leak, in (0, 1].
@@ -87,7 +87,7 @@ class LTMD(LIF):
 
     The membrane decays by ``1 - 1/tau`` (0.25 by default) and the input is added whole; hard reset
     to 0; fires above the threshold. The moderate dropout of the paper is a layer, not a neuron.
-    Source: Wang et al. 2022 (LTMD), eq. 5 to 8.
+    Source: Wang et al. 2022 (LTMD).
 
     Args:
         v_threshold: initial threshold, in (0, 1); the paper's is tanh(0.5).
@@ -133,7 +133,7 @@ class KLIF(LIF):
     r"""LIF with a learnt slope: :math:`F_t = \mathrm{relu}(k\,h_t)` fires and is reset.
 
     ``h`` is charged as in `LIF`. One ``k`` for the layer. The tap "h" is F.
-    Source: Jiang and Zhang 2023, arXiv 2302.09238, eq. 8 to 10.
+    Source: Jiang and Zhang 2023, arXiv 2302.09238.
 
     Args:
         tau: time constant, at least 1.
@@ -168,7 +168,8 @@ class KLIF(LIF):
     @property
     def reset(self) -> str:
         """Hard or soft, on F or on F/k."""
-        return f"{super().reset}_scaled" if self.scale_reset else super().reset
+        kind = "soft" if self.v_reset is None else "hard"
+        return f"{kind}_scaled" if self.scale_reset else kind
 
     def charge_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
         """The slope, and what makes `LIF` of the affine form."""

@@ -19,7 +19,7 @@ class MultiThreshold(StepNeuron):
     (i < levels), and is subtracted. Level i fires where :math:`h \ge \lambda 2^i - \lambda/2`, the
     offset being half the smallest threshold for all, as in the released code (the paper's text
     calls the largest threshold the first). One spike a step. Every level has its surrogate.
-    Source: Huang et al. 2024 (ECMT), arXiv 2502.21193, eq. 9 to 11.
+    Source: Huang et al. 2024 (ECMT), arXiv 2502.21193.
 
     Args:
         v_threshold: the smallest positive threshold.
@@ -85,7 +85,7 @@ class STBIF(StepNeuron):
 
     In thresholds: the membrane starts at 1/2; fires 1 where :math:`q \ge 1` if the sum of spikes
     so far is below ``highest``, -1 where :math:`q < 0` if it is above ``lowest``; soft reset.
-    Source: You et al. 2024 (SpikeZIP-TF), arXiv 2406.03470, eq. 4 to 6.
+    Source: You et al. 2024 (SpikeZIP-TF), arXiv 2406.03470.
 
     Args:
         v_threshold: the step of the quantiser.

@@ -22,7 +22,7 @@ class PSN(Neuron):
 
     ``W`` is ``[T, T]``: a step may depend on later ones, so T is fixed and nothing can be streamed.
     There is no reset; the threshold is in ``bias``. Both taps are H.
-    Source: Fang et al. 2023, arXiv 2304.12760, eq. 8 and 9.
+    Source: Fang et al. 2023, arXiv 2304.12760.
 
     Args:
         T: number of time steps.
@@ -68,7 +68,7 @@ class MaskedPSN(PSN):
     The buffer ``masking`` is :math:`\lambda`: the paper moves it from 0 to 1 while training, by
     ``neuron.masking.fill_(value)``. Only at 1 does no step depend on later ones, and each step has
     weights of its own: it counts as not causal throughout. `SlidingPSN` streams.
-    Source: Fang et al. 2023, arXiv 2304.12760, eq. 10 and 11.
+    Source: Fang et al. 2023, arXiv 2304.12760.
 
     Args:
         T: number of time steps.
@@ -113,7 +113,7 @@ class SlidingPSN(Neuron):
 
     A causal filter of any number of steps; steps before the first are 0. The sum is taken tap by
     tap in one order, so that pieces of a sequence give what the whole gives. Both taps are h.
-    Source: Fang et al. 2023, arXiv 2304.12760, eq. 12 and 13.
+    Source: Fang et al. 2023, arXiv 2304.12760.
 
     Args:
         k: order, how many steps a step sees.

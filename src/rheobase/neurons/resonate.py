@@ -16,7 +16,7 @@ class RAF(StepNeuron):
     r"""Resonate-and-fire: the state :math:`z = u + iv` turns and decays, the input kicks u.
 
     :math:`z \leftarrow e^{(b + i\omega)\Delta t} z + x`; fires where :math:`v \ge \theta`, and only
-    v is reset. Source: Izhikevich 2001, *Resonate-and-fire neurons*, Neural Networks 14, eq. 2.
+    v is reset. Source: Izhikevich 2001, *Resonate-and-fire neurons*, Neural Networks 14.
 
     Args:
         b: damping, below 0, per unit of time.

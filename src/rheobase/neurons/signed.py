@@ -21,7 +21,7 @@ class TernaryIF(StepNeuron):
 
     Each side has its surrogate. The hard reset takes the membrane to ``v_reset`` after either
     spike; the soft one subtracts :math:`s\,\theta`. Other arguments are those of `Neuron`.
-    Source: Guo et al. 2024 (Ternary Spike), arXiv 2312.06372, eq. 5; SpikingJelly 2.0.0.
+    Source: Guo et al. 2024 (Ternary Spike), arXiv 2312.06372; SpikingJelly 2.0.0.
 
     Raises:
         ValueError: ``v_threshold`` is not above 0, or ``v_reset`` not between both thresholds.
@@ -100,7 +100,7 @@ class ImbalancedSignedIF(TernaryIF):
 
     Fires 1 at :math:`\theta` and -1 at :math:`-\theta/\alpha`, subtracting as much; in the mean it
     is :math:`x/\theta` for positive and :math:`\alpha x/\theta` for negative input.
-    Source: Kim et al. 2020 (Spiking-YOLO), AAAI 34, eq. 9.
+    Source: Kim et al. 2020 (Spiking-YOLO), AAAI 34.
 
     Args:
         slope: of the leaky ReLU, above 0.
@@ -131,7 +131,7 @@ class SignedIF(StepNeuron):
     Starts at :math:`\theta/2`. Fires 1 where :math:`h \ge \theta`, and -1 where
     :math:`h \le -\epsilon` if more positive than negative spikes were fired so far; soft reset.
     After T steps the sum is that of the quantised ReLU.
-    Source: Hu et al. 2023 (Fast-SNN), IEEE TPAMI 45(12), eq. 13, and its code for epsilon.
+    Source: Hu et al. 2023 (Fast-SNN), IEEE TPAMI 45(12), and its code for epsilon.
 
     Args:
         v_threshold: the membrane at which it fires.

@@ -65,7 +65,8 @@ class StepNeuron(Neuron):
         """Every step in turn; halves are computed in float32."""
         steps = x.to(compute_dtype(x)).unbind(0)
         state = self.start(steps[0]) if carried is None else _unstacked(carried, self.states)
-        spikes, membranes = list[Tensor](), list[Tensor]()
+        spikes: list[Tensor] = []
+        membranes: list[Tensor] = []
         for x_t in steps:
             s, h, state = self.step(x_t, state)
             spikes.append(s)
