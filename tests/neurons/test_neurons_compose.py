@@ -4,9 +4,18 @@ import pytest
 import torch
 from torch.func import functional_call, grad, jvp, vmap
 
-from rheobase.neurons import LIF, PLIF, Neuron
+from rheobase.neurons import CLIF, CUBALIF, KLIF, LIF, PLIF, DietLIF, Neuron, SlidingPSN
 
-NEURONS = [LIF(), LIF(tau=1.5, v_reset=None), PLIF(channels=3)]
+NEURONS = [
+    LIF(),
+    LIF(tau=1.5, v_reset=None),
+    PLIF(channels=3),
+    KLIF(),
+    DietLIF(channels=3),
+    CLIF(),
+    SlidingPSN(k=2),
+    CUBALIF(),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rheobase.ops.conformance import RUNAWAY, TYPICAL
 from rheobase.ops.scan import ScanSpec, scan, scan_reference, use_backend
 from rheobase.ops.scan.spec import CHARGES, RESETS
 from rheobase.surrogate import Surrogate, surrogates
@@ -68,11 +69,6 @@ LIF = ScanSpec("blend", "at_or_above", "hard", "ATan", detach_reset=True)
 DIVIDES = ScanSpec("relax", "ratio_above", "soft", "Sigmoid")
 AFFINE = ScanSpec("affine", "above", "soft", "Sigmoid")
 
-TYPICAL = {
-    "tau": 1.7, "rest": -0.1, "rate": 0.6, "decay": 0.7, "gain": 0.9, "bias": 0.05,
-    "threshold": 0.8, "levels": 4.0, "v_reset": -0.1,
-}  # fmt: skip
-
 # Part of a block of columns, and a whole block followed by a part.
 STEPS, NARROW, SHAPE = 3, (2, 3, 40), (2, 3, 100)
 LAYOUTS: dict[str, tuple[int, ...]] = {
@@ -91,12 +87,15 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    kinds = itertools.product(CHARGES, RESETS, (False, True), ("at_or_above", "above"))
+    pairs = [(charge, "hard") for charge in CHARGES]
+    pairs += [(charge, "soft") for charge in CHARGES if charge not in RUNAWAY]
+    pairs += [("affine", reset) for reset in RESETS if reset not in ("hard", "soft")]
+    kinds = itertools.product(pairs, (False, True), ("at_or_above", "above"))
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
     slopes = ("ATan", "Sigmoid", "Rectangular", "Triangular", "FastSigmoid")
     layouts = ("number", "scalar", "channel", "step")
     taps: tuple[Literal["h", "v"] | None, ...] = (None, "h", "v")
-    for i, (charge, reset, detach, fire) in enumerate(kinds):
+    for i, ((charge, reset), detach, fire) in enumerate(kinds):
         spec = ScanSpec(charge, fire, reset, slopes[i % 5], detach)
         x = draw(STEPS, *NARROW, dtype=dtypes[i % 3])
         layout, tap = layouts[i % 4], taps[i // 3 % 3]
@@ -185,7 +184,12 @@ def compare(case: Case) -> tuple[int, float]:
     run = by_hand if case.x.dtype == torch.float16 else by_operator
     values, gradients = run(case, g, g_tap)
     expected, expected_gradients = by_reference(case, g, g_tap)
-    differ = sum(int((a != b).sum()) for a, b in zip(values, expected, strict=True))
+    # The interpreter's exp is NumPy's, which rounds as it will: membranes may differ by that.
+    near = 2e-6 if case.spec.charge == "exponential" else 0.0
+    differ = sum(
+        int(((a - b).abs() > near * (1.0 + b.abs())).sum())
+        for a, b in zip(values, expected, strict=True)
+    )
     worst = 0.0
     for a, b in zip(gradients, expected_gradients, strict=True):
         assert a.dtype == b.dtype and a.shape == b.shape

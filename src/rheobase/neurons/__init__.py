@@ -1,22 +1,83 @@
-"""Neurons: each a few scalar functions and coefficients, fused on every device."""
+"""Neurons: each a few scalar functions and coefficients, fused on every device.
 
+Those that fit no scan of one membrane run step by step (`StepNeuron`) or as one matrix over time
+(`PSN`); to a network they are all the same.
+"""
+
+from rheobase.neurons.adaptive import ALIF, CLIF, AdaptiveQIF
 from rheobase.neurons.base import Neuron
+from rheobase.neurons.biophysical import (
+    AdEx,
+    Biophysical,
+    HodgkinHuxley,
+    Izhikevich,
+    PhysicalEIF,
+    PhysicalLIF,
+    PhysicalQIF,
+)
+from rheobase.neurons.current import CUBALIF, IMLIF, SynapticCurrent
 from rheobase.neurons.detached import DetachedLIF
+from rheobase.neurons.dsr import DSRIF, DSRLIF
 from rheobase.neurons.factory import NEURONS, neuron_factory
 from rheobase.neurons.firing import SpikeFiringApproximation, spike_trains
+from rheobase.neurons.gated import GLIF
+from rheobase.neurons.integer import GIF, ILIF, expand
 from rheobase.neurons.integrate_and_fire import IF, LIF, PLIF
+from rheobase.neurons.learnable import KLIF, LTMD, DietLIF
+from rheobase.neurons.multilevel import STBIF, MultiThreshold
+from rheobase.neurons.nonlinear import EIF, QIF
+from rheobase.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 from rheobase.neurons.record import Membrane, record_membranes
+from rheobase.neurons.resonate import RAF
+from rheobase.neurons.signed import ImbalancedSignedIF, SignedIF, TernaryIF, TernaryLIF
+from rheobase.neurons.stepwise import StepNeuron, spike
 
 __all__ = [
+    "ALIF",
+    "CLIF",
+    "CUBALIF",
+    "DSRIF",
+    "DSRLIF",
+    "EIF",
+    "GIF",
+    "GLIF",
     "IF",
+    "ILIF",
+    "IMLIF",
+    "KLIF",
     "LIF",
+    "LTMD",
     "NEURONS",
     "PLIF",
+    "PSN",
+    "QIF",
+    "RAF",
+    "STBIF",
+    "AdEx",
+    "AdaptiveQIF",
+    "Biophysical",
     "DetachedLIF",
+    "DietLIF",
+    "HodgkinHuxley",
+    "ImbalancedSignedIF",
+    "Izhikevich",
+    "MaskedPSN",
     "Membrane",
+    "MultiThreshold",
     "Neuron",
+    "PhysicalEIF",
+    "PhysicalLIF",
+    "PhysicalQIF",
+    "SignedIF",
+    "SlidingPSN",
     "SpikeFiringApproximation",
+    "StepNeuron",
+    "SynapticCurrent",
+    "TernaryIF",
+    "TernaryLIF",
+    "expand",
     "neuron_factory",
     "record_membranes",
+    "spike",
     "spike_trains",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, overload
 
-import torch
 from torch import Tensor
 
 from rheobase.ops.packed import mark
@@ -12,16 +11,18 @@ from rheobase.ops.scan import InputNorm, ScanSpec, scan, takes_norm
 from rheobase.stateful import Stateful
 from rheobase.surrogate import ATan, Surrogate
 
-__all__ = ["Neuron"]
+__all__ = ["Neuron", "Tap"]
 
 Tap = Literal["h", "v"]
 
 
 class Neuron(Stateful):
-    """Base of neurons on the scan: a subclass names its functions and its coefficients.
+    """Base of all neurons: a subclass names its functions on the scan and their coefficients.
 
     A subclass sets ``charge`` (a name of `rheobase.ops.scan.spec.CHARGES`) and implements
-    `charge_coefficients`; everything else (fire, reset, surrogate, kernels, streaming) is here.
+    `charge_coefficients`; everything else (fire, reset, surrogate, kernels, streaming) is here. One
+    whose step is no scan (several coupled states, a matrix over time) overrides `run` instead:
+    see `rheobase.neurons.stepwise`.
 
     Args:
         v_threshold: the membrane at which it fires.
@@ -32,6 +33,12 @@ class Neuron(Stateful):
     """
 
     charge: str = "integrate"
+    largest: int | None = 1
+    """The largest spike, where spikes are integers from 0 on; None: they may be negative."""
+    scanned: bool = True
+    """Whether `run` is the scan, which `spec` and `coefficients` tell all about."""
+    states: int = 1
+    """How many tensors like one step of the input make up the state."""
 
     def __init__(
         self,
@@ -48,7 +55,7 @@ class Neuron(Stateful):
                 f"v_reset={v_reset} is not below v_threshold={v_threshold}: the neuron would fire "
                 "for ever; lower v_reset, or give v_reset=None for a soft reset"
             )
-        self.v_threshold = v_threshold
+        self.v_threshold: float | Tensor = v_threshold
         self.v_reset = v_reset
         self.detach_reset = detach_reset
         self.strict = strict
@@ -58,26 +65,46 @@ class Neuron(Stateful):
         """The coefficients of ``charge``, by name; tensors broadcast to ``x``."""
         return {}
 
+    def threshold(self, x: Tensor) -> float | Tensor:
+        """The threshold; a tensor broadcasts to ``x``."""
+        return self.v_threshold
+
     @property
     def rest(self) -> float:
         """The membrane of a neuron without input: where it starts and leaks to."""
         return 0.0 if self.v_reset is None else self.v_reset
 
     @property
+    def fire(self) -> str:
+        """A name of `rheobase.ops.scan.spec.FIRES`."""
+        return "above" if self.strict else "at_or_above"
+
+    @property
+    def reset(self) -> str:
+        """A name of `rheobase.ops.scan.spec.RESETS`."""
+        return "soft" if self.v_reset is None else "hard"
+
+    @property
     def spec(self) -> ScanSpec:
-        """Which charge, fire, reset and surrogate this neuron is made of."""
+        """Which charge, fire, reset and surrogate this neuron is made of.
+
+        Raises:
+            TypeError: this neuron does not run on the scan.
+        """
+        if not self.scanned:
+            raise TypeError(f"{type(self).__name__} does not run on the scan: it has no spec")
         return ScanSpec.of(
             charge=self.charge,
-            fire="above" if self.strict else "at_or_above",
-            reset="soft" if self.v_reset is None else "hard",
+            fire=self.fire,
+            reset=self.reset,
             surrogate=type(self.surrogate).__name__,
             detach_reset=self.detach_reset,
         )
 
     def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
-        """A value for every name of ``self.spec.names``."""
+        """A value for every name of ``self.spec.names``, in that order."""
         values = self.charge_coefficients(x)
-        values["threshold"] = self.v_threshold
+        values["threshold"] = self.threshold(x)
         if self.v_reset is not None:
             values["v_reset"] = self.v_reset
         for name, value in self.surrogate.parameters_by_name().items():
@@ -86,7 +113,11 @@ class Neuron(Stateful):
 
     def takes_norm(self, x: Tensor) -> bool:
         """Whether a batch norm of ``x`` can be done in the neuron's own pass (see `forward`)."""
-        return takes_norm(x, self._first(), self.coefficients(x))
+        own = type(self)
+        if own.run is not Neuron.run or own.current is not Neuron.current:
+            return False
+        first = self.rest if self.carried is None else self.carried
+        return takes_norm(x, first, self.coefficients(x))
 
     @overload
     def forward(self, x: Tensor, tap: None = None, norm: InputNorm | None = None) -> Tensor: ...
@@ -115,23 +146,42 @@ class Neuron(Stateful):
                 carried by `rheobase.streaming`.
         """
         _check_input(self, x)
+        x = self.current(x)
         carried = self.carried
-        if carried is not None and carried.shape != x.shape[1:]:
+        shape = x.shape[1:] if self.states == 1 else (self.states, *x.shape[1:])
+        if carried is not None and carried.shape != shape:
             raise ValueError(
-                f"{type(self).__name__} streams on inputs [t, {_sizes(carried.shape)}] but was "
-                f"given {list(x.shape)}; call stream.reset() to start another sequence"
+                f"{type(self).__name__} streams on inputs [t, {_sizes(carried, self.states)}] but "
+                f"was given {list(x.shape)}; call stream.reset() to start another sequence"
             )
-        spikes, last, membrane = scan(
-            x, self._first(), self.spec, self.coefficients(x), tap, self._streams, norm
-        )
+        if norm is None:
+            spikes, membrane, last = self.run(x, carried, tap)
+        else:
+            spikes, membrane, last = self._scan(x, carried, tap, norm)
         if last is not None:
             self.carry(last)
-        mark(spikes, largest=1)
+        if self.largest is not None:
+            mark(spikes, self.largest)
         return spikes if membrane is None else (spikes, membrane)
 
-    def _first(self) -> Tensor | float:
-        """The membrane before the first step."""
-        return self.rest if self.carried is None else self.carried
+    def current(self, x: Tensor) -> Tensor:
+        """What charges the membrane: the input itself, or what a synapse makes of it."""
+        return x
+
+    def run(
+        self, x: Tensor, carried: Tensor | None, tap: Tap | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Spikes, the tapped membrane and (when streaming) the last state of checked input."""
+        return self._scan(x, carried, tap, None)
+
+    def _scan(
+        self, x: Tensor, carried: Tensor | None, tap: Tap | None, norm: InputNorm | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        u = self.rest if carried is None else carried
+        spikes, last, membrane = scan(
+            x, u, self.spec, self.coefficients(x), tap, self._streams, norm
+        )
+        return spikes, membrane, last
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
@@ -140,8 +190,8 @@ class Neuron(Stateful):
         return ", ".join(shown)
 
 
-def _sizes(shape: torch.Size) -> str:
-    return ", ".join(str(n) for n in shape)
+def _sizes(state: Tensor, states: int) -> str:
+    return ", ".join(str(n) for n in state.shape[0 if states == 1 else 1 :])
 
 
 def _check_input(neuron: Neuron, x: Tensor) -> None:

@@ -9,11 +9,65 @@ from typing import Any
 from torch import nn
 
 from rheobase._errors import unknown_name
+from rheobase.neurons.adaptive import ALIF, CLIF, AdaptiveQIF
+from rheobase.neurons.biophysical import (
+    AdEx,
+    HodgkinHuxley,
+    Izhikevich,
+    PhysicalEIF,
+    PhysicalLIF,
+    PhysicalQIF,
+)
+from rheobase.neurons.current import CUBALIF, IMLIF
+from rheobase.neurons.dsr import DSRIF, DSRLIF
+from rheobase.neurons.gated import GLIF
+from rheobase.neurons.integer import GIF, ILIF
 from rheobase.neurons.integrate_and_fire import IF, LIF, PLIF
+from rheobase.neurons.learnable import KLIF, LTMD, DietLIF
+from rheobase.neurons.multilevel import STBIF, MultiThreshold
+from rheobase.neurons.nonlinear import EIF, QIF
+from rheobase.neurons.parallel import PSN, MaskedPSN, SlidingPSN
+from rheobase.neurons.resonate import RAF
+from rheobase.neurons.signed import ImbalancedSignedIF, SignedIF, TernaryIF, TernaryLIF
 
 __all__ = ["NEURONS", "neuron_factory"]
 
-NEURONS: dict[str, Callable[..., nn.Module]] = {"if": IF, "lif": LIF, "plif": PLIF}
+NEURONS: dict[str, Callable[..., nn.Module]] = {
+    "if": IF,
+    "lif": LIF,
+    "plif": PLIF,
+    "diet_lif": DietLIF,
+    "ltmd": LTMD,
+    "klif": KLIF,
+    "glif": GLIF,
+    "clif": CLIF,
+    "alif": ALIF,
+    "cuba_lif": CUBALIF,
+    "im_lif": IMLIF,
+    "ilif": ILIF,
+    "gif": GIF,
+    "ternary_if": TernaryIF,
+    "ternary_lif": TernaryLIF,
+    "signed_if": SignedIF,
+    "imbalanced_signed_if": ImbalancedSignedIF,
+    "multi_threshold": MultiThreshold,
+    "st_bif": STBIF,
+    "dsr_if": DSRIF,
+    "dsr_lif": DSRLIF,
+    "psn": PSN,
+    "masked_psn": MaskedPSN,
+    "sliding_psn": SlidingPSN,
+    "qif": QIF,
+    "eif": EIF,
+    "adaptive_qif": AdaptiveQIF,
+    "raf": RAF,
+    "physical_lif": PhysicalLIF,
+    "physical_qif": PhysicalQIF,
+    "physical_eif": PhysicalEIF,
+    "izhikevich": Izhikevich,
+    "adex": AdEx,
+    "hodgkin_huxley": HodgkinHuxley,
+}
 
 
 def neuron_factory(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.neurons.base import Neuron
+from rheobase.neurons.parameters import per_channel
 
 __all__ = ["IF", "LIF", "PLIF"]
 
@@ -110,13 +111,7 @@ class PLIF(Neuron):
 
     def charge_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
         """The rate 1/tau (or the decay 1 - 1/tau) as a tensor that broadcasts to ``x``."""
-        rate = self.w.sigmoid()
-        if rate.dim() == 1:
-            if x.dim() < 3 or x.shape[2] != rate.numel():
-                raise ValueError(
-                    f"PLIF has {rate.numel()} channels, input is [T, N, C, ...] = {list(x.shape)}"
-                )
-            rate = rate.view(1, -1, *[1] * (x.dim() - 3))
+        rate = per_channel(self.w.sigmoid(), x, "PLIF")
         if self.decay_input:
             return {"rate": rate, "rest": self.rest}
         return {"decay": 1.0 - rate, "bias": self.rest * rate}

@@ -16,7 +16,7 @@ from rheobase.ops.scan import ScanSpec, available_backends, scan, use_backend
 from rheobase.ops.scan.spec import CHARGES, FIRES, RESETS
 from rheobase.surrogate import surrogates
 
-__all__ = ["Case", "Row", "cases", "check", "run"]
+__all__ = ["RUNAWAY", "TYPICAL", "Case", "Row", "cases", "check", "run"]
 
 # Relative to the largest gradient. Sums of a coefficient's gradient run in another order.
 _TOLERANCE = {
@@ -56,6 +56,8 @@ def cases(full: bool, dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
         names = [row.name for row in surrogates()]
         kinds = itertools.product(CHARGES, FIRES, RESETS, (False, True), names, dtypes)
         for i, (charge, fire, reset, detach, surrogate, dtype) in enumerate(kinds):
+            if charge in RUNAWAY and (reset != "hard" or fire in ("count", "whole")):
+                continue
             spec = ScanSpec(charge, fire, reset, surrogate, detach, normed=i % 2 == 1)
             yield Case(spec, dtype, ("number", "channel", "step")[i % 3], (None, "h", "v")[i % 3])
         return
@@ -69,6 +71,13 @@ def cases(full: bool, dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
     yield Case(
         ScanSpec("integrate", "count", "soft", "StraightThrough", True), first, "number", "v"
     )
+    yield Case(ScanSpec("rectified", "at_or_above", "soft_scaled", "ATan"), first, "channel", "v")
+    yield Case(ScanSpec("rectified", "above", "hard_scaled", "ATan", True), first, "number", "h")
+    yield Case(ScanSpec("affine", "above", "gated", "Rectangular"), first, "step", None)
+    yield Case(ScanSpec("affine", "above", "none", "Rectangular"), first, "number", "v")
+    yield Case(ScanSpec("quadratic", "at_or_above", "hard", "ATan"), first, "channel", "v")
+    yield Case(ScanSpec("exponential", "at_or_above", "hard", "Sigmoid"), first, "number", "v")
+    yield Case(ScanSpec("integrate", "whole", "soft", "Window", True), first, "number", "v")
     for dtype in others:
         yield Case(ScanSpec("relax", "at_or_above", "hard", "Sigmoid"), dtype, "channel", "v")
 
@@ -109,10 +118,15 @@ def _relative(a: Tensor, b: Tensor) -> float:
     return float(((a - b).abs().max() / scale).double())
 
 
+# Above threshold these charges feed on themselves: without a hard reset they leave the numbers.
+RUNAWAY = ("quadratic", "exponential")
+
 # Near the values of published neurons, away from powers of two.
-_TYPICAL = {
+TYPICAL = {
     "tau": 1.7, "rest": -0.1, "rate": 0.6, "decay": 0.7, "gain": 0.9, "bias": 0.05,
-    "input_gain": 1.1, "input_shift": -0.2, "threshold": 0.8, "levels": 4.0, "v_reset": -0.1,
+    "input_gain": 1.1, "input_shift": -0.2,
+    "threshold": 0.8, "levels": 4.0, "v_reset": -0.1, "k": 1.2, "curvature": 0.6,
+    "critical": 0.5, "sharpness": 1.3, "rheobase": 0.7, "gate": 0.6, "amount": 0.3,
 }  # fmt: skip
 
 
@@ -134,9 +148,9 @@ def _problem(case: Case, device: str) -> tuple[Tensor, dict[str, float | Tensor]
             surrogate = case.spec.surrogate_functions
             coefficients[name] = surrogate.defaults[name.removeprefix("surrogate_")]
         elif name in ("levels", "v_reset", "rest") or case.layout == "number":
-            coefficients[name] = _TYPICAL[name]
+            coefficients[name] = TYPICAL[name]
         else:
-            value = _TYPICAL[name] * (1.0 + 0.1 * draw(*wide).clamp(-2, 2))
+            value = TYPICAL[name] * (1.0 + 0.1 * draw(*wide).clamp(-2, 2))
             coefficients[name] = value.to(compute).to(device)
     return x, coefficients, weights
 

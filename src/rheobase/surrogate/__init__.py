@@ -49,6 +49,7 @@ from rheobase.surrogate.piecewise import (
     Rectangular,
     StraightThrough,
     Triangular,
+    Window,
 )
 from rheobase.surrogate.schedule import im_loss_schedule, set_progress
 from rheobase.surrogate.sigmoidal import (
@@ -93,6 +94,7 @@ __all__ = [
     "SurrogateRow",
     "Triangular",
     "Value",
+    "Window",
     "im_loss_schedule",
     "set_progress",
     "surrogate_class",

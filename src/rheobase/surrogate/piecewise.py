@@ -20,6 +20,7 @@ __all__ = [
     "Rectangular",
     "StraightThrough",
     "Triangular",
+    "Window",
 ]
 
 
@@ -183,6 +184,32 @@ class StraightThrough(Surrogate):
     @staticmethod
     def primitive(z: Any) -> Any:
         return z
+
+
+class Window(Surrogate):
+    r"""Straight-through between two bounds: :math:`g(z) = 1` for :math:`0 \le z \le upper`, else 0.
+
+    Mass upper, height 1. Meant for integer neurons, whose z is the membrane in thresholds and
+    ``upper`` the largest spike. Source: Luo et al. 2024 (I-LIF), arXiv 2407.20708.
+
+    >>> import torch
+    >>> Window(upper=4.0)(torch.tensor([-0.1, 0.0, 4.0, 4.1]))
+    tensor([0., 1., 1., 0.])
+    """
+
+    mass = "upper"
+    height = "1"
+
+    def __init__(self, upper: Value = 1.0) -> None:
+        super().__init__(upper=upper)
+
+    @staticmethod
+    def derivative(z: Any, upper: Any) -> Any:
+        return indicator(z >= 0.0, z) * indicator(z <= upper, z)
+
+    @staticmethod
+    def primitive(z: Any, upper: Any) -> Any:
+        return minimum(maximum(z, 0.0), upper)
 
 
 class Heaviside(Surrogate):

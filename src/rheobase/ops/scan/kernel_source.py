@@ -88,9 +88,11 @@ class Variant:
     def needs_before(self) -> bool:
         """Whether the partials of charge need its arguments: for coefficients' gradients.
 
-        Every charge is linear in u and x, so its partials by those two are constants.
+        Where a charge is linear in u and x, its partials by those two are constants.
         """
-        return any(name in self.wanted for name in self.spec.charge_names)
+        return not self.spec.charge_functions.linear or any(
+            name in self.wanted for name in self.spec.charge_names
+        )
 
     def gradient(self, name: str) -> str:
         """A coefficient's gradient at one step: the sum over the functions that it enters."""

@@ -6,14 +6,15 @@ kernel cannot.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from rheobase.ops.scan.spec import ScanSpec
+from rheobase.surrogate import Surrogate
 
-__all__ = ["scan_reference"]
+__all__ = ["scan_reference", "with_surrogate"]
 
 Coefficients = Mapping[str, float | Tensor]
 
@@ -71,12 +72,24 @@ def _fire(h: Tensor, spec: ScanSpec, at: Coefficients) -> Tensor:
     fire, surrogate = spec.fire_functions, spec.surrogate_functions
     z = fire.argument(h, at["threshold"])
     s: Tensor = fire.quantize(z.detach(), *(at[n] for n in spec.quantize_names))
-    parameters = [at[n] for n in spec.surrogate_names]
+    return with_surrogate(s, z, surrogate, [at[n] for n in spec.surrogate_names])
+
+
+def with_surrogate(
+    s: Tensor, z: Tensor, surrogate: type[Surrogate], parameters: Sequence[float | Tensor]
+) -> Tensor:
+    """Spikes ``s`` (no gradient flows into them) with the surrogate's gradient by ``z``.
+
+    Parameters that are learnt get theirs through the surrogate's primitive.
+
+    Raises:
+        ValueError: a parameter is learnt, and the surrogate has no closed primitive.
+    """
     if any(isinstance(p, Tensor) and p.requires_grad for p in parameters):
         if surrogate.primitive is None:
             raise ValueError(
-                f"surrogate {spec.surrogate} has no closed primitive, so its parameters cannot "
-                "be learnt; pass them as numbers"
+                f"surrogate {surrogate.__name__} has no closed primitive, so its parameters "
+                "cannot be learnt; pass them as numbers"
             )
         smooth: Tensor = surrogate.primitive(z, *parameters)
         return s + (smooth - smooth.detach())

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
-from rheobase.ops.lang import indicator, maximum, minimum, round
+from rheobase.ops.lang import exp, floor, indicator, maximum, minimum, round, where
 from rheobase.surrogate import Surrogate, surrogate_class
 
 __all__ = ["CHARGES", "FIRES", "RESETS", "Charge", "Fire", "Reset", "ScanSpec"]
@@ -34,11 +34,12 @@ Function = Callable[..., Any]
 class Charge:
     """``value(u, x, *coefficients) -> h``; ``partials`` of it by u, x and each coefficient.
 
-    Linear in u and x.
+    ``linear`` in u and x: the backward pass then needs neither (but for coefficients' gradients).
     """
 
     value: Function
     partials: Function
+    linear: bool = True
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,58 @@ def _integrate_partials(u: Scalar, x: Scalar) -> Scalar:
     return 1.0, 1.0
 
 
+def _rectified(
+    u: Scalar, x: Scalar, k: Scalar, decay: Scalar, gain: Scalar, bias: Scalar
+) -> Scalar:
+    h = k * (decay * u + gain * x + bias)
+    return where(h > 0.0, h, 0.0)
+
+
+def _rectified_partials(
+    u: Scalar, x: Scalar, k: Scalar, decay: Scalar, gain: Scalar, bias: Scalar
+) -> Scalar:
+    total = decay * u + gain * x + bias
+    passed = indicator(k * total > 0.0, total)
+    slope = passed * k
+    return slope * decay, slope * gain, passed * total, slope * u, slope * x, slope
+
+
+def _quadratic(
+    u: Scalar, x: Scalar, tau: Scalar, curvature: Scalar, rest: Scalar, critical: Scalar
+) -> Scalar:
+    return u + (x + curvature * (u - rest) * (u - critical)) / tau
+
+
+def _quadratic_partials(
+    u: Scalar, x: Scalar, tau: Scalar, curvature: Scalar, rest: Scalar, critical: Scalar
+) -> Scalar:
+    rate = 1.0 / tau
+    curve = (u - rest) * (u - critical)
+    by_u = 1.0 + curvature * (2.0 * u - rest - critical) * rate
+    by_tau = -(x + curvature * curve) * rate * rate
+    by_rest = -curvature * (u - critical) * rate
+    by_critical = -curvature * (u - rest) * rate
+    return by_u, rate, by_tau, curve * rate, by_rest, by_critical
+
+
+def _exponential(
+    u: Scalar, x: Scalar, tau: Scalar, sharpness: Scalar, rheobase: Scalar, rest: Scalar
+) -> Scalar:
+    return u + (x + rest - u + sharpness * exp((u - rheobase) / sharpness)) / tau
+
+
+def _exponential_partials(
+    u: Scalar, x: Scalar, tau: Scalar, sharpness: Scalar, rheobase: Scalar, rest: Scalar
+) -> Scalar:
+    rate = 1.0 / tau
+    over = (u - rheobase) / sharpness
+    upswing = exp(over)
+    by_u = 1.0 + (upswing - 1.0) * rate
+    by_tau = -(x + rest - u + sharpness * upswing) * rate * rate
+    by_sharpness = upswing * (1.0 - over) * rate
+    return by_u, rate, by_tau, by_sharpness, -upswing * rate, rate
+
+
 CHARGES: dict[str, Charge] = {
     # u relaxes towards x with time constant tau: the field's LIF with decay_input=True.
     "relax": Charge(_relax, _relax_partials),
@@ -108,6 +161,11 @@ CHARGES: dict[str, Charge] = {
     "integrate": Charge(_integrate, _integrate_partials),
     # The general form h = a u + b_t x + c of which nearly every published neuron is a case.
     "affine": Charge(_affine, _affine_partials),
+    # The affine form, scaled and rectified (KLIF).
+    "rectified": Charge(_rectified, _rectified_partials, linear=False),
+    # Spike initiation by the membrane itself: a parabola (QIF), an exponential (EIF).
+    "quadratic": Charge(_quadratic, _quadratic_partials, linear=False),
+    "exponential": Charge(_exponential, _exponential_partials, linear=False),
 }
 
 
@@ -127,12 +185,12 @@ def _ratio_partials(h: Scalar, threshold: Scalar) -> Scalar:
     return 1.0 / threshold, -h / (threshold * threshold)
 
 
-def _potential(h: Scalar, threshold: Scalar) -> Scalar:
-    return h
+def _multiple(h: Scalar, threshold: Scalar) -> Scalar:
+    return h / threshold
 
 
-def _potential_partials(h: Scalar, threshold: Scalar) -> Scalar:
-    return 1.0, 0.0
+def _multiple_partials(h: Scalar, threshold: Scalar) -> Scalar:
+    return 1.0 / threshold, -h / (threshold * threshold)
 
 
 def _at_or_above(z: Scalar) -> Scalar:
@@ -147,13 +205,19 @@ def _count(z: Scalar, levels: Scalar) -> Scalar:
     return round(minimum(maximum(z, 0.0), levels))
 
 
+def _whole(z: Scalar, levels: Scalar) -> Scalar:
+    return floor(minimum(maximum(z, 0.0), levels))
+
+
 FIRES: dict[str, Fire] = {
     "at_or_above": Fire(_difference, _difference_partials, _at_or_above),
     "above": Fire(_difference, _difference_partials, _above),
     # z measured in thresholds: the surrogate's width then scales with the threshold (Diet-SNN).
     "ratio_above": Fire(_ratio, _ratio_partials, _above),
-    # Several firing levels: the membrane rounded to 0..levels (I-LIF), half to even.
-    "count": Fire(_potential, _potential_partials, _count),
+    # Several firing levels: the membrane in thresholds, rounded to 0..levels (I-LIF; half to even).
+    "count": Fire(_multiple, _multiple_partials, _count),
+    # The same rounded down: how often a binary neuron would fire before the next input (GIF).
+    "whole": Fire(_multiple, _multiple_partials, _whole),
 }
 
 
@@ -173,9 +237,48 @@ def _soft_partials(h: Scalar, s: Scalar, threshold: Scalar) -> Scalar:
     return 1.0, -threshold, -s
 
 
+def _hard_scaled(h: Scalar, s: Scalar, v_reset: Scalar, k: Scalar) -> Scalar:
+    return h / k * (1.0 - s) + v_reset * s
+
+
+def _hard_scaled_partials(h: Scalar, s: Scalar, v_reset: Scalar, k: Scalar) -> Scalar:
+    return (1.0 - s) / k, v_reset - h / k, s, -h * (1.0 - s) / (k * k)
+
+
+def _soft_scaled(h: Scalar, s: Scalar, threshold: Scalar, k: Scalar) -> Scalar:
+    return (h - s * threshold) / k
+
+
+def _soft_scaled_partials(h: Scalar, s: Scalar, threshold: Scalar, k: Scalar) -> Scalar:
+    return 1.0 / k, -threshold / k, -s / k, -(h - s * threshold) / (k * k)
+
+
+def _gated(h: Scalar, s: Scalar, gate: Scalar, amount: Scalar) -> Scalar:
+    return h * (1.0 - gate * s) - amount * s
+
+
+def _gated_partials(h: Scalar, s: Scalar, gate: Scalar, amount: Scalar) -> Scalar:
+    return 1.0 - gate * s, -gate * h - amount, -h * s, -s
+
+
+def _none(h: Scalar, s: Scalar) -> Scalar:
+    return h
+
+
+def _none_partials(h: Scalar, s: Scalar) -> Scalar:
+    return 1.0, 0.0
+
+
 RESETS: dict[str, Reset] = {
     "hard": Reset(_hard, _hard_partials),
     "soft": Reset(_soft, _soft_partials),
+    # The same after h is divided by k again (KLIF, scale_reset).
+    "hard_scaled": Reset(_hard_scaled, _hard_scaled_partials),
+    "soft_scaled": Reset(_soft_scaled, _soft_scaled_partials),
+    # Between hard and soft, by a gate (GLIF).
+    "gated": Reset(_gated, _gated_partials),
+    # A spike changes nothing: synaptic currents and other filters.
+    "none": Reset(_none, _none_partials),
 }
 
 

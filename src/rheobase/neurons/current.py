@@ -1,0 +1,134 @@
+"""Neurons behind a synaptic current with a memory of its own: CUBA-LIF and IM-LIF."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from rheobase.neurons.integrate_and_fire import LIF
+from rheobase.neurons.parameters import wrong_steps
+from rheobase.ops.scan import ScanSpec, scan
+from rheobase.stateful import Stateful
+
+__all__ = ["CUBALIF", "IMLIF", "SynapticCurrent"]
+
+# A scan that never resets; its spikes are not used, so any surrogate does.
+_FILTER = ScanSpec("leak", "above", "none", "Rectangular")
+
+
+class SynapticCurrent(Stateful):
+    r"""Exponential synapse: :math:`i_t = d\,i_{t-1} + x_t`, over the whole sequence.
+
+    >>> import torch
+    >>> SynapticCurrent()(torch.tensor([[1.0], [0.0], [0.0]]), decay=0.5).squeeze()
+    tensor([1.0000, 0.5000, 0.2500])
+    """
+
+    def forward(self, x: Tensor, decay: float | Tensor) -> Tensor:
+        """The current.
+
+        Args:
+            x: input ``[T, N, ...]``.
+            decay: a number, or a tensor that broadcasts to ``x``.
+
+        Returns:
+            the current, as ``x`` in shape and dtype.
+        """
+        first = 0.0 if self.carried is None else self.carried
+        values = {"decay": decay, "bias": 0.0, "threshold": 1.0, "surrogate_alpha": 1.0}
+        _, last, current = scan(x, first, _FILTER, values, "v", keep=self._streams)
+        if last is not None:
+            self.carry(last)
+        assert current is not None
+        return current.to(x.dtype)
+
+
+class CUBALIF(LIF):
+    r"""Current-based LIF: the input charges a synaptic current, the current the membrane.
+
+    :math:`i_t = d\,i_{t-1} + x_t` and :math:`h_t = (1 - 1/\tau)\,u_{t-1} + i_t`; two linear states,
+    of which only the membrane is reset: two scans. Decay factors c and v are
+    ``current_decay=c, tau=1/(1-v)``. Source: Davies et al. 2018 (Loihi); Gerstner et al. 2014,
+    *Neuronal Dynamics*, ch. 1.
+
+    Args:
+        tau: time constant of the membrane, at least 1.
+        current_decay: what is left of the current after a step, in [0, 1).
+        options: the arguments of `Neuron`.
+
+    Raises:
+        ValueError: ``tau`` is below 1, or ``current_decay`` not in [0, 1).
+
+    >>> import torch
+    >>> CUBALIF(current_decay=0.5)(torch.tensor([[0.6], [0.6], [0.0], [0.0]])).squeeze()
+    tensor([0., 1., 0., 0.])
+    """
+
+    def __init__(self, tau: float = 4.0, *, current_decay: float = 0.5, **options: Any) -> None:
+        if not 0.0 <= current_decay < 1.0:
+            raise ValueError(f"current_decay must be in [0, 1), got {current_decay}")
+        super().__init__(tau, decay_input=False, **options)
+        self.current_decay = current_decay
+        self.synapse = SynapticCurrent()
+
+    def current(self, x: Tensor) -> Tensor:
+        """The synaptic current."""
+        current: Tensor = self.synapse(x, self.current_decay)
+        return current
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"current_decay={self.current_decay}, {super().extra_repr()}"
+
+
+class IMLIF(LIF):
+    r"""LIF whose synaptic current keeps, by attention, a part of its history. A reconstruction.
+
+    :math:`i_t = a_t\,i_{t-1} + x_t` charges the membrane in the place of x. The scores
+    :math:`a \in (0, 1)^T`, one for each step and sample, are the temporal-wise attention of TA-SNN:
+    the input averaged over everything but time and batch, two linear layers over T, a sigmoid.
+    The attention sees the whole sequence, so pieces cannot be streamed.
+
+    The paper's equations could not be had. Its abstract says that the synaptic current equation is
+    modified so that temporal-wise attention "selectively establishes the connection between the
+    current and historical response values"; the form above is the plainest that does so. Where the
+    score enters, and what it is computed from, is uncertain.
+    Source: Lian et al. 2024, IEEE TETCI 8(2), abstract; Yao et al. 2021, arXiv 2107.11711.
+
+    Args:
+        T: number of time steps.
+        reduction: the hidden layer has ``T // reduction`` units, at least one.
+        tau: time constant of the membrane, at least 1.
+        options: those of `LIF`.
+
+    Raises:
+        ValueError: the input has another T.
+
+    >>> import torch
+    >>> IMLIF(T=4)(torch.rand(4, 2, 3)).shape
+    torch.Size([4, 2, 3])
+    """
+
+    causal = False
+
+    def __init__(self, T: int, *, reduction: int = 4, tau: float = 2.0, **options: Any) -> None:
+        super().__init__(tau, **options)
+        self.T = T
+        hidden = max(1, T // reduction)
+        self.score = nn.Sequential(
+            nn.Linear(T, hidden), nn.ReLU(), nn.Linear(hidden, T), nn.Sigmoid()
+        )
+        self.synapse = SynapticCurrent()
+
+    def current(self, x: Tensor) -> Tensor:
+        """The synaptic current, its decay the attention's scores.
+
+        Raises:
+            ValueError: the input has another T.
+        """
+        if x.shape[0] != self.T:
+            raise ValueError(wrong_steps("IMLIF", self.T, x))
+        scores = self.score(x.flatten(2).mean(2).t() if x.dim() > 2 else x.t()).t()
+        current: Tensor = self.synapse(x, scores.reshape(*x.shape[:2], *[1] * (x.dim() - 2)))
+        return current

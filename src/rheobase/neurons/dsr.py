@@ -1,0 +1,153 @@
+"""Neurons differentiated on their spike representation (DSR): rates, not single spikes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from rheobase.neurons.base import Neuron, Tap
+
+__all__ = ["DSRIF", "DSRLIF"]
+
+
+class DSRIF(Neuron):
+    r"""IF with the gradient of the clipped mean input, :math:`\mathrm{clip}(\bar x, 0, \theta)`.
+
+    Fires where :math:`h \ge \alpha\theta`, subtracts :math:`\theta` and puts out :math:`\theta`.
+    The threshold is learnt, from ``lowest`` on. The taps carry no gradient.
+    Source: Meng et al. 2022 (DSR), arXiv 2205.00459.
+
+    Args:
+        v_threshold: initial threshold :math:`\theta`.
+        alpha: the part of it at which the neuron fires, in (0, 1].
+        lowest: the threshold is clamped to it, above 0.
+
+    Raises:
+        ValueError: an argument is out of its domain.
+
+    >>> DSRIF(v_threshold=2.0, alpha=0.5)(torch.full((4, 1), 0.5)).flatten().tolist()
+    [0.0, 2.0, 0.0, 0.0]
+    """
+
+    charge = "integrate"
+    largest = None  # spikes are of the size of the threshold
+
+    def __init__(
+        self, v_threshold: float = 6.0, *, alpha: float = 0.5, lowest: float = 0.01
+    ) -> None:
+        if not 0.0 < lowest <= v_threshold:
+            raise ValueError(
+                f"DSR takes 0 < lowest <= v_threshold, got lowest={lowest}, "
+                f"v_threshold={v_threshold}"
+            )
+        if not 0.0 < alpha <= 1.0:
+            raise ValueError(f"alpha must be in (0, 1], got {alpha}")
+        super().__init__(v_threshold=v_threshold, v_reset=None)
+        self.v_threshold: nn.Parameter = nn.Parameter(torch.tensor(v_threshold))
+        self.alpha = alpha
+        self.lowest = lowest
+
+    @property
+    def reset(self) -> str:
+        """Subtract the threshold, which is not the membrane at which it fires."""
+        return "gated"
+
+    def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
+        """Those of the forward pass alone."""
+        theta = self._theta().detach()
+        values = super().coefficients(x)
+        return values | {"threshold": self.alpha * theta, "gate": 0.0, "amount": theta}
+
+    def run(
+        self, x: Tensor, carried: Tensor | None, tap: Tap | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The scan for the values, the rates for the gradient."""
+        theta = self._theta()
+        with torch.no_grad():
+            spikes, membrane, last = super().run(x, carried, tap)
+        rate, weight = self.rate(x, theta)
+        return self.size(theta.detach()) * spikes + weight * (rate - rate.detach()), membrane, last
+
+    def size(self, theta: Tensor) -> Tensor:
+        """What a spike puts out."""
+        return theta
+
+    def rate(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor | float]:
+        """The clipped rate ``[N, ...]``, and what share of it each step's output has."""
+        return torch.clamp(x.mean(0), torch.zeros_like(theta), theta), 1.0
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"alpha={self.alpha}, lowest={self.lowest}"
+
+    def _theta(self) -> Tensor:
+        return self.v_threshold.clamp(min=self.lowest)
+
+
+class DSRLIF(DSRIF):
+    r"""LIF with the gradient of its weighted firing rate.
+
+    :math:`h = \beta u + (1-\beta)x` with :math:`\beta = e^{-\Delta t/\tau}`; a spike puts out
+    :math:`\theta/\Delta t`. The rate is :math:`\mathrm{clip}(\bar x/\tau, 0, \theta/\Delta t)` with
+    :math:`\bar x` weighted by :math:`e^{-(T-t)\Delta t/\tau}`. As in the released code, the
+    gradient by x is spread evenly over the steps, and that by :math:`\theta` has the factor
+    :math:`\Delta t` where the formula says :math:`1/\Delta t`.
+    Source: Meng et al. 2022 (DSR), arXiv 2205.00459.
+
+    Args:
+        v_threshold: initial threshold.
+        tau: membrane time constant.
+        delta_t: time of one step, in the unit of tau.
+        alpha: the part of the threshold at which the neuron fires, in (0, 1].
+        lowest: the threshold is clamped to it, above 0.
+
+    Raises:
+        ValueError: an argument is out of its domain.
+
+    >>> DSRLIF(v_threshold=0.1)(torch.full((4, 1), 1.0)).flatten().tolist()
+    [0.0, 2.0, 0.0, 0.0]
+    """
+
+    charge = "affine"
+
+    def __init__(
+        self,
+        v_threshold: float = 1.0,
+        *,
+        tau: float = 2.0,
+        delta_t: float = 0.05,
+        alpha: float = 0.3,
+        lowest: float = 0.01,
+    ) -> None:
+        super().__init__(v_threshold, alpha=alpha, lowest=lowest)
+        if not (tau > 0.0 and delta_t > 0.0):
+            raise ValueError(f"tau and delta_t must be above 0, got {tau} and {delta_t}")
+        self.tau = tau
+        self.delta_t = delta_t
+
+    def charge_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
+        """Decay and what is left for the input."""
+        beta = math.exp(-self.delta_t / self.tau)
+        return {"decay": beta, "gain": 1.0 - beta, "bias": 0.0}
+
+    def size(self, theta: Tensor) -> Tensor:
+        """A spike lasts one step."""
+        return theta / self.delta_t
+
+    def rate(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor | float]:
+        """The clipped rate, and the share of each step."""
+        steps = x.shape[0]
+        left = torch.arange(steps - 1, -1, -1, dtype=x.dtype, device=x.device)
+        weight = torch.exp(-left * self.delta_t / self.tau)
+        weight = (weight / weight.sum()).view(-1, *[1] * (x.dim() - 1))
+        even = x.mean(0)
+        mean = (weight * x).sum(0).detach() + (even - even.detach())
+        scaled = self.delta_t * (theta - theta.detach())
+        top = theta.detach() / self.delta_t + scaled
+        return torch.clamp(mean / self.tau, torch.zeros_like(top), top), steps * weight
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"tau={self.tau}, delta_t={self.delta_t}, {super().extra_repr()}"

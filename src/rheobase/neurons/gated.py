@@ -1,0 +1,120 @@
+"""GLIF: gates choose between two kinds of leak, of input and of reset."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rheobase.neurons.base import Neuron
+from rheobase.neurons.parameters import logit, per_channel, sharing, wrong_steps
+from rheobase.surrogate import Rectangular, Surrogate
+
+__all__ = ["GLIF"]
+
+
+class GLIF(Neuron):
+    r"""Gated LIF, all of whose parameters are learnt, for the layer or for every channel.
+
+    .. math::
+        h_t = (1-\alpha(1-\tau))\,h_{t-1}(1-\gamma s_{t-1}) - (1-\alpha)\,l
+              + (1-\beta(1-g_t))\,x_t - (1-\gamma)\,r\,s_{t-1}, \qquad s_t = [h_t > \theta]
+
+    The gates :math:`\alpha` (leak: linear or exponential), :math:`\beta` (input: plain or weighted
+    by :math:`g_t`) and :math:`\gamma` (reset: soft or hard), and :math:`\tau, l, g_t, r, \theta`
+    are sigmoids of the parameters. What the reset subtracts at the next step is here taken off
+    at once, divided by the decay: so the tap "v" is the membrane after that, while "h" is the
+    paper's membrane. There is one g for each step, so T is fixed and pieces cannot be streamed.
+    Source: Yao et al. 2022, arXiv 2210.13768.
+
+    Args:
+        T: number of time steps.
+        channels: number of channels (axis 2 of ``[T, N, C, ...]``) for parameters each.
+        tau: initial exponential decay, in (0, 1), as are the next three.
+        v_threshold: initial threshold; also the initial amount of the soft reset.
+        leak: initial linear leak; default ``v_threshold / (2 * T)``.
+        conductance: initial weight of the input at each step.
+        gates: initial alpha, beta and gamma: each drawn near 0.5 (SpikingJelly) by default, or
+            given (the official code maps its ``--gate`` i to 0.25 + i / 2).
+        strict: fire above the threshold only, as in the official code.
+        surrogate: default `Rectangular(1.0)`, that of the official code.
+
+    Raises:
+        ValueError: an initial value is not in (0, 1); the input has another T, or another number
+            of channels.
+
+    >>> GLIF(T=4, channels=3)(torch.rand(4, 1, 3, 2, 2)).shape
+    torch.Size([4, 1, 3, 2, 2])
+    """
+
+    charge = "affine"
+    causal = False  # its g_t belong to absolute steps
+
+    def __init__(
+        self,
+        T: int,
+        channels: int | None = None,
+        *,
+        tau: float = 0.25,
+        v_threshold: float = 0.5,
+        leak: float | None = None,
+        conductance: float = 0.5,
+        gates: tuple[float, float, float] | None = None,
+        strict: bool = True,
+        surrogate: Surrogate | None = None,
+    ) -> None:
+        surrogate = surrogate if surrogate is not None else Rectangular()
+        super().__init__(v_threshold=v_threshold, v_reset=None, strict=strict, surrogate=surrogate)
+        shape = () if channels is None else (channels,)
+        for i, name in enumerate(("alpha", "beta", "gamma")):
+            drawn = nn.Parameter(0.2 * (torch.rand(shape) - 0.5))
+            setattr(self, name, drawn if gates is None else logit(gates[i], shape, "GLIF", name))
+        leak = v_threshold / (2 * T) if leak is None else leak
+        self.tau = logit(tau, shape, "GLIF", "tau")
+        self.theta = logit(v_threshold, shape, "GLIF", "v_threshold")
+        self.leak = logit(leak, shape, "GLIF", "leak")
+        self.subtracted = logit(v_threshold, shape, "GLIF", "v_threshold")
+        self.conductance = logit(conductance, (T, *shape), "GLIF", "conductance")
+
+    alpha: nn.Parameter
+    beta: nn.Parameter
+    gamma: nn.Parameter
+
+    @property
+    def reset(self) -> str:
+        """By the gate gamma."""
+        return "gated"
+
+    def threshold(self, x: Tensor) -> Tensor:
+        """The threshold as learnt, shaped to broadcast to ``x``."""
+        return self._value(self.theta, x)
+
+    def charge_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
+        """Decay, gain (of each step) and bias."""
+        if x.shape[0] != self.conductance.shape[0]:
+            raise ValueError(wrong_steps("GLIF", self.conductance.shape[0], x))
+        alpha, beta = self._value(self.alpha, x), self._value(self.beta, x)
+        conductance = self.conductance.sigmoid()
+        if conductance.dim() == 1:
+            conductance = conductance.reshape(-1, *[1] * (x.dim() - 1))
+        else:
+            conductance = per_channel(conductance, x, "GLIF")
+        decay = 1.0 - alpha * (1.0 - self._value(self.tau, x))
+        return {
+            "decay": decay,
+            "gain": 1.0 - beta * (1.0 - conductance),
+            "bias": -(1.0 - alpha) * self._value(self.leak, x),
+        }
+
+    def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
+        """Those of the charge, the threshold, and what the gated reset takes."""
+        values = super().coefficients(x)
+        gamma = self._value(self.gamma, x)
+        amount = (1.0 - gamma) * self._value(self.subtracted, x) / values["decay"]
+        return values | {"gate": gamma, "amount": amount}
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"T={self.conductance.shape[0]}, parameters per {sharing(self.alpha)}"
+
+    def _value(self, parameter: Tensor, x: Tensor) -> Tensor:
+        return per_channel(parameter.sigmoid(), x, "GLIF")

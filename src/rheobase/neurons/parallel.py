@@ -1,0 +1,160 @@
+"""Parallel spiking neurons: no reset, hence no recurrence, and one matrix over time for a layer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from rheobase.neurons.base import Neuron, Tap
+from rheobase.neurons.parameters import wrong_steps
+from rheobase.neurons.stepwise import spike
+from rheobase.surrogate import Surrogate
+
+__all__ = ["PSN", "MaskedPSN", "SlidingPSN"]
+
+Ran = tuple[Tensor, Tensor | None, Tensor | None]
+
+
+class PSN(Neuron):
+    r"""Parallel spiking neuron: :math:`H = WX + b`, :math:`S = [H \ge 0]`, one GEMM over time.
+
+    ``W`` is ``[T, T]``: a step may depend on later ones, so T is fixed and nothing can be streamed.
+    There is no reset; the threshold is in ``bias``. Both taps are H.
+    Source: Fang et al. 2023, arXiv 2304.12760.
+
+    Args:
+        T: number of time steps.
+        surrogate: the gradient of the spike; default `ATan(2.0)`.
+
+    Raises:
+        ValueError: the input has another T.
+
+    >>> PSN(T=4)(torch.rand(4, 2, 3)).shape
+    torch.Size([4, 2, 3])
+    """
+
+    causal = False
+    scanned = False
+
+    def __init__(self, T: int, *, surrogate: Surrogate | None = None) -> None:
+        super().__init__(surrogate=surrogate)
+        self.T = T
+        self.weight = nn.Parameter(torch.empty(T, T))
+        self.bias = nn.Parameter(torch.full((T, 1), -1.0))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5.0))
+
+    def matrix(self) -> Tensor:
+        """The weights over time ``[T, T]``: row t makes step t of every step."""
+        return self.weight
+
+    def run(self, x: Tensor, carried: Tensor | None, tap: Tap | None) -> Ran:
+        """One matrix product; never a state."""
+        if x.shape[0] != self.T:
+            raise ValueError(wrong_steps(type(self).__name__, self.T, x))
+        h = torch.addmm(self.bias, self.matrix(), x.flatten(1)).view_as(x)
+        return spike(h, self.surrogate), h if tap else None, None
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"T={self.T}"
+
+
+class MaskedPSN(PSN):
+    r"""PSN whose weights outside a causal band of width k fade away in training.
+
+    :math:`H = (W \odot (\lambda M_k + 1 - \lambda)) X + b`; M is 1 where :math:`0 \le t - i < k`.
+    The buffer ``masking`` is :math:`\lambda`: the paper moves it from 0 to 1 while training, by
+    ``neuron.masking.fill_(value)``. Only at 1 does no step depend on later ones, and each step has
+    weights of its own: it counts as not causal throughout. `SlidingPSN` streams.
+    Source: Fang et al. 2023, arXiv 2304.12760.
+
+    Args:
+        T: number of time steps.
+        k: order, how many steps a step sees.
+        masking: initial lambda, in [0, 1].
+        surrogate: the gradient of the spike; default `ATan(2.0)`.
+
+    Raises:
+        ValueError: k is not in [1, T], masking not in [0, 1]; the input has another T.
+
+    >>> MaskedPSN(T=3, k=2, masking=1.0).matrix().count_nonzero().item()
+    5
+    """
+
+    masking: Tensor
+    band: Tensor
+
+    def __init__(
+        self, T: int, k: int, *, masking: float = 0.0, surrogate: Surrogate | None = None
+    ) -> None:
+        super().__init__(T, surrogate=surrogate)
+        if not 1 <= k <= T:
+            raise ValueError(f"MaskedPSN takes an order k from 1 to T={T}, got {k}")
+        if not 0.0 <= masking <= 1.0:
+            raise ValueError(f"masking is lambda, from 0 to 1, got {masking}")
+        self.k = k
+        self.register_buffer("masking", torch.tensor(masking))
+        band = torch.ones(T, T).tril().triu(1 - k)
+        self.register_buffer("band", band, persistent=False)
+
+    def matrix(self) -> Tensor:
+        """The weights, those outside the band times ``1 - masking``."""
+        return self.weight * (self.masking * self.band + (1.0 - self.masking))
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"T={self.T}, k={self.k}, masking={self.masking.item():g}"
+
+
+class SlidingPSN(Neuron):
+    r"""PSN with k weights shared by all steps: :math:`h_t = \sum_{i<k} w_{k-1-i}\,x_{t-i} + b`.
+
+    A causal filter of any number of steps; steps before the first are 0. The sum is taken tap by
+    tap in one order, so that pieces of a sequence give what the whole gives. Both taps are h.
+    Source: Fang et al. 2023, arXiv 2304.12760.
+
+    Args:
+        k: order, how many steps a step sees.
+        exponential: start with weights 1, 1/2, 1/4, ... back in time; else uniform at random.
+        surrogate: the gradient of the spike; default `ATan(2.0)`.
+
+    Raises:
+        ValueError: k is below 1.
+
+    >>> SlidingPSN(k=2)(torch.full((3, 1), 0.7)).flatten().tolist()
+    [0.0, 1.0, 1.0]
+    """
+
+    scanned = False
+
+    def __init__(
+        self, k: int, *, exponential: bool = True, surrogate: Surrogate | None = None
+    ) -> None:
+        super().__init__(surrogate=surrogate)
+        if k < 1:
+            raise ValueError(f"SlidingPSN takes an order k of at least 1, got {k}")
+        self.k = k
+        self.states = max(1, k - 1)
+        self.weight = nn.Parameter(0.5 ** torch.arange(k - 1.0, -1.0, -1.0))
+        if not exponential:
+            nn.init.kaiming_uniform_(self.weight.data.unsqueeze(0), a=math.sqrt(5.0))
+        self.bias = nn.Parameter(torch.tensor(-1.0))
+
+    def run(self, x: Tensor, carried: Tensor | None, tap: Tap | None) -> Ran:
+        """A sum of shifted inputs; the state is the last ``k - 1`` inputs."""
+        steps, before = x.shape[0], self.k - 1
+        past = x.new_zeros(before, *x.shape[1:])
+        if carried is not None and before:
+            past = carried.reshape(past.shape)
+        seen = torch.cat([past, x])
+        h = self.bias.expand_as(x)
+        for i, weight in enumerate(self.weight.unbind()):
+            h = h + weight * seen[i : i + steps]
+        last = seen[steps:] if before > 1 else seen[-1]
+        return spike(h, self.surrogate), h if tap else None, last
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"k={self.k}"

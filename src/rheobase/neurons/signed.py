@@ -1,0 +1,174 @@
+"""Neurons with negative spikes: ternary, signed and imbalanced ones.
+
+Spikes are -1, 0 or 1; the threshold as amplitude is for the next weights. A negative spike is an
+event of its own with its own surrogate, so these run step by step (`StepNeuron`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rheobase.neurons.stepwise import State, StepNeuron
+
+__all__ = ["ImbalancedSignedIF", "SignedIF", "TernaryIF", "TernaryLIF"]
+
+
+class TernaryIF(StepNeuron):
+    r"""Ternary IF: fires 1 where :math:`h \ge \theta` and -1 where :math:`-h \ge \theta`.
+
+    Each side has its surrogate. The hard reset takes the membrane to ``v_reset`` after either
+    spike; the soft one subtracts :math:`s\,\theta`. Other arguments are those of `Neuron`.
+    Source: Guo et al. 2024 (Ternary Spike), arXiv 2312.06372; SpikingJelly 2.0.0.
+
+    Raises:
+        ValueError: ``v_threshold`` is not above 0, or ``v_reset`` not between both thresholds.
+
+    >>> TernaryIF(v_reset=None)(torch.tensor([[0.6], [0.6], [-2.0]])).squeeze()
+    tensor([ 0.,  1., -1.])
+    """
+
+    largest = None
+
+    def __init__(self, *, v_threshold: float = 1.0, **options: Any) -> None:
+        super().__init__(v_threshold=v_threshold, **options)
+        if not v_threshold > 0.0:
+            raise ValueError(f"v_threshold must be above 0, got {v_threshold}")
+        if not self.rest > -v_threshold:
+            raise ValueError(
+                f"v_reset={self.rest} is not above -v_threshold={-v_threshold}: the neuron would "
+                "fire for ever"
+            )
+        self.v_negative = v_threshold
+        """How far below 0 a negative spike is fired."""
+
+    def charge_step(self, u: Tensor, x: Tensor) -> Tensor:
+        """The charged membrane."""
+        return u + x
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Charge, fire on both sides, reset."""
+        h = self.charge_step(state[0], x)
+        up = self.spike(h - self.v_threshold)
+        down = self.spike(-h - self.v_negative)
+        u = h
+        if self.v_reset is None:
+            u = self.reset_membrane(u, up, self.v_threshold)
+            u = self.reset_membrane(u, down, -self.v_negative)
+        else:
+            u = self.reset_membrane(u, up + down, 0.0)
+        return up - down, h, (u,)
+
+
+class TernaryLIF(TernaryIF):
+    r"""Ternary LIF: `TernaryIF` with the charge of `LIF`.
+
+    Args:
+        tau: time constant in steps, at least 1.
+        decay_input: whether the input is divided by tau too.
+        options: the arguments of `TernaryIF`.
+
+    Raises:
+        ValueError: ``tau`` is below 1; and as `TernaryIF`.
+
+    >>> TernaryLIF()(torch.tensor([[-3.0], [0.0], [2.0]])).squeeze()
+    tensor([-1.,  0.,  1.])
+    """
+
+    def __init__(self, tau: float = 2.0, *, decay_input: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        if not tau >= 1.0:
+            raise ValueError(f"tau must be at least 1 (a time constant in steps), got {tau}")
+        self.tau = tau
+        self.decay_input = decay_input
+
+    def charge_step(self, u: Tensor, x: Tensor) -> Tensor:
+        """As `LIF`."""
+        if self.decay_input:
+            return u + (x - (u - self.rest)) / self.tau
+        return u - (u - self.rest) / self.tau + x
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"tau={self.tau}, decay_input={self.decay_input}, {super().extra_repr()}"
+
+
+class ImbalancedSignedIF(TernaryIF):
+    r"""Signed IF with imbalanced thresholds, for a leaky ReLU of slope :math:`\alpha`.
+
+    Fires 1 at :math:`\theta` and -1 at :math:`-\theta/\alpha`, subtracting as much; in the mean it
+    is :math:`x/\theta` for positive and :math:`\alpha x/\theta` for negative input.
+    Source: Kim et al. 2020 (Spiking-YOLO), AAAI 34.
+
+    Args:
+        slope: of the leaky ReLU, above 0.
+        options: ``v_threshold``, ``detach_reset``, ``strict`` and ``surrogate`` of `Neuron`.
+
+    Raises:
+        ValueError: ``slope`` is not above 0.
+
+    >>> ImbalancedSignedIF(slope=0.5)(torch.tensor([[1.0], [-1.5], [-0.5]])).squeeze()
+    tensor([ 1.,  0., -1.])
+    """
+
+    def __init__(self, slope: float = 0.1, **options: Any) -> None:
+        if not slope > 0.0:
+            raise ValueError(f"slope must be above 0, got {slope}")
+        super().__init__(v_reset=None, **options)
+        self.slope = slope
+        self.v_negative = self.v_negative / slope
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"slope={self.slope}, {super().extra_repr()}"
+
+
+class SignedIF(StepNeuron):
+    r"""Signed IF of Fast-SNN: a negative spike takes back a positive one that came too early.
+
+    Starts at :math:`\theta/2`. Fires 1 where :math:`h \ge \theta`, and -1 where
+    :math:`h \le -\epsilon` if more positive than negative spikes were fired so far; soft reset.
+    After T steps the sum is that of the quantised ReLU.
+    Source: Hu et al. 2023 (Fast-SNN), IEEE TPAMI 45(12), and its code for epsilon.
+
+    Args:
+        v_threshold: the membrane at which it fires.
+        epsilon: how far below 0 a spike is taken back.
+        options: ``detach_reset`` and ``surrogate`` of `Neuron`.
+
+    Raises:
+        ValueError: ``v_threshold`` or ``epsilon`` is not above 0.
+
+    >>> SignedIF()(torch.tensor([[0.5], [-0.6], [0.2]])).squeeze()
+    tensor([ 1., -1.,  0.])
+    """
+
+    largest = None
+    states = 2
+
+    def __init__(self, v_threshold: float = 1.0, *, epsilon: float = 1e-3, **options: Any) -> None:
+        super().__init__(v_threshold=v_threshold, v_reset=None, **options)
+        if not (v_threshold > 0.0 and epsilon > 0.0):
+            raise ValueError(
+                f"v_threshold and epsilon must be above 0, got {v_threshold} and {epsilon}"
+            )
+        self.epsilon = epsilon
+
+    def start(self, x: Tensor) -> State:
+        """Half the threshold, and no spike yet."""
+        return torch.zeros_like(x) + 0.5 * self.v_threshold, torch.zeros_like(x)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Charge, fire on both sides, reset, count."""
+        u, count = state
+        h = u + x
+        up = self.spike(h - self.v_threshold)
+        down = self.spike(-h - self.epsilon) * (count > 0.0)
+        s = up - down
+        return s, h, (self.reset_membrane(h, s, self.v_threshold), count + s.detach())
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"epsilon={self.epsilon:g}, {super().extra_repr()}"

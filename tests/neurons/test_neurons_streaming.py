@@ -1,0 +1,100 @@
+"""Every causal neuron fed in pieces gives what one call gives; the others refuse."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import rheobase
+from rheobase.neurons import NEURONS, SlidingPSN, neuron_factory
+
+T = 12
+# What they are made with, where that is not nothing.
+ARGUMENTS = {
+    "psn": {"T": T},
+    "masked_psn": {"T": T, "k": 3},
+    "sliding_psn": {"k": 3},
+    "glif": {"T": T, "channels": 3},
+    "im_lif": {"T": T},
+    "alif": {"beta": 0.5, "tau_adaptation": 5.0},
+    "adaptive_qif": {"a": 0.3, "b": 0.4},
+    "physical_lif": {"refractory": 0.3},
+    "dsr_if": {"v_threshold": 1.0},
+    "dsr_lif": {"v_threshold": 0.05},
+}
+# Millivolts and nanoamperes: what makes them fire within a few steps.
+SCALE = {
+    "physical_lif": 4e3, "physical_qif": 4e3, "physical_eif": 4e3, "izhikevich": 1e3,
+    "adex": 30.0, "hodgkin_huxley": 1e4,
+}  # fmt: skip
+
+
+def _made(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return neuron_factory(name, **ARGUMENTS.get(name, {}))()
+
+
+CAUSAL = [name for name in NEURONS if _made(name).causal]
+ACAUSAL = sorted(set(NEURONS) - set(CAUSAL))
+
+
+def _input(name: str, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(T, 2, 3, 4, generator=generator) + 0.7
+    return x * SCALE.get(name, 1.5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cuts=st.lists(st.integers(1, T - 1), max_size=4),
+    name=st.sampled_from(CAUSAL),
+    seed=st.integers(0, 3),
+)
+def test_any_chunking_equals_one_call(cuts: list[int], name: str, seed: int) -> None:
+    neuron, x = _made(name), _input(name, seed)
+    edges = [0, *sorted(set(cuts)), T]
+    with torch.no_grad():
+        whole = neuron(x)
+        with rheobase.streaming(neuron):
+            parts = [neuron(x[a:b]) for a, b in itertools.pairwise(edges)]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_these_inputs_make_it_fire(name: str) -> None:
+    """Silence would pass the test above."""
+    with torch.no_grad():
+        spikes = _made(name)(_input(name, 0))
+    assert 0.01 < (spikes != 0.0).double().mean() < 1.0
+
+
+def test_what_needs_the_whole_sequence_says_so() -> None:
+    assert ACAUSAL == ["glif", "im_lif", "masked_psn", "psn"]
+    for name in ACAUSAL:
+        with pytest.raises(ValueError, match="is not causal"):
+            rheobase.streaming(_made(name)).__enter__()
+
+
+@pytest.mark.parametrize("name", ACAUSAL)
+def test_another_number_of_steps_is_refused_with_both(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"made for T={T} and given T=5"):
+        _made(name)(torch.rand(5, 2, 3, 4))
+
+
+def test_a_step_of_psn_may_see_later_ones_and_sliding_may_not() -> None:
+    x = torch.rand(T, 1, 8, dtype=torch.float64, requires_grad=True)
+    for name, expected in (("psn", True), ("sliding_psn", False)):
+        _, h = _made(name).double()(x, tap="h")
+        (gradient,) = torch.autograd.grad(h[2].sum(), x)
+        assert bool(gradient[3:].any()) is expected
+
+
+def test_another_batch_in_the_stream_is_refused() -> None:
+    for neuron in (_made("clif"), SlidingPSN(k=4)):
+        with rheobase.streaming(neuron):
+            neuron(torch.rand(2, 4, 3))
+            with pytest.raises(ValueError, match=r"streams on inputs \[t, 4, 3\] but was given"):
+                neuron(torch.rand(2, 5, 3))
