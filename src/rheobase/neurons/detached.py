@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import overload
-
 import torch
 from torch import Tensor
 
 from rheobase.neurons.base import Tap
 from rheobase.neurons.integrate_and_fire import LIF
-from rheobase.ops.packed import mark
 from rheobase.ops.scan import scan
 
 __all__ = ["DetachedLIF"]
@@ -27,26 +24,22 @@ class DetachedLIF(LIF):
     True
     """
 
-    @overload
-    def forward(self, x: Tensor, tap: None = None) -> Tensor: ...
-    @overload
-    def forward(self, x: Tensor, tap: Tap) -> tuple[Tensor, Tensor]: ...
-    def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Spikes of the whole sequence, see `Neuron.forward`.
+    def run(
+        self, x: Tensor, carried: Tensor | None, tap: Tap | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """See `Neuron.run`.
 
         Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: see `Neuron.forward`; or a membrane is asked for.
+            ValueError: a membrane is asked for.
         """
         if tap is not None:
             raise ValueError("the membrane of a DetachedLIF has no gradient to give; use LIF")
-        first = self.carried
         with torch.no_grad():
-            after = super().forward(x, "v")[1]
-        if first is None:
-            first = torch.full_like(after[0], self.rest)
+            _, after, last = super().run(x, carried, "v")
+        assert after is not None
+        first = torch.full_like(after[0], self.rest) if carried is None else carried
         before = torch.cat([first.unsqueeze(0), after[:-1]])
         # Every step as a sequence of its own, from the membrane that the step before has left.
         steps = x.flatten(0, 1).unsqueeze(0)
         spikes = scan(steps, before.flatten(0, 1), self.spec, self.coefficients(steps))[0]
-        return mark(spikes.reshape(x.shape), largest=1)
+        return spikes.reshape(x.shape), None, last

@@ -42,10 +42,10 @@ class FusedNormNeuron(Neuron):
     def __init__(self, norm: Foldable, neuron: Neuron) -> None:
         if not norm.folded:
             raise ValueError(f"{type(norm).__name__} is not folded; call its fold() first")
-        if type(neuron).forward is not Neuron.forward:
+        if type(neuron).run is not Neuron.run:
             raise ValueError(f"{type(neuron).__name__} computes more than a scan; call it as it is")
         super().__init__(
-            v_threshold=neuron.v_threshold,
+            v_threshold=float(neuron.v_threshold),
             v_reset=neuron.v_reset,
             detach_reset=neuron.detach_reset,
             strict=neuron.strict,

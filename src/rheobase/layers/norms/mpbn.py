@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from rheobase.layers._checks import check_sequence
 from rheobase.layers.norms.base import affine_of, flat
 from rheobase.neurons import LIF
 from rheobase.neurons.base import Tap
-from rheobase.ops.packed import mark
 from rheobase.ops.scan import ScanSpec, scan
 from rheobase.ops.scan.layout import compute_dtype
 
@@ -87,7 +86,9 @@ class MPBN(LIF):
         self.channels = channels
         self.log_threshold: nn.Parameter | None = None
         if learn_threshold:
-            self.log_threshold = nn.Parameter(torch.full((channels,), self.v_threshold).log())
+            self.log_threshold = nn.Parameter(
+                torch.full((channels,), float(self.v_threshold)).log()
+            )
 
     @property
     def folded(self) -> bool:
@@ -143,30 +144,22 @@ class MPBN(LIF):
         values["threshold"] = _per_channel(self.fold_threshold, x)
         return {name: values[name] for name in self.spec.names}
 
-    @overload
-    def forward(self, x: Tensor, tap: None = None) -> Tensor: ...
-    @overload
-    def forward(self, x: Tensor, tap: Tap) -> tuple[Tensor, Tensor]: ...
-    def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Spikes of the whole sequence, as `Neuron` gives them.
-
-        Args:
-            x: input current ``[T, N, C, ...]``.
-            tap: also return a membrane sequence: "h" what is compared with the threshold, "v"
-                what the next step starts from.
+    def run(
+        self, x: Tensor, carried: Tensor | None, tap: Tap | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """See `Neuron.run`; of the tapped membrane, "h" is what is compared with the threshold.
 
         Raises:
             ValueError: ``x`` has another number of channels.
         """
         check_sequence(self, x, self.channels)
-        if self.folded:
-            return super().forward(x, tap)
-        spikes, tapped = self._by_step(x, tap)
-        return spikes if tap is None else (spikes, tapped)
+        return super().run(x, carried, tap) if self.folded else self._by_step(x, carried, tap)
 
-    def _by_step(self, x: Tensor, tap: Tap | None) -> tuple[Tensor, Tensor]:
+    def _by_step(
+        self, x: Tensor, carried: Tensor | None, tap: Tap | None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         inputs = x.to(compute_dtype(x))
-        u = torch.full_like(inputs[0], self.rest) if self.carried is None else self.carried
+        u = torch.full_like(inputs[0], self.rest) if carried is None else carried
         charge, given = self.spec.charge_functions, self.charge_coefficients(x).values()
         spikes, tapped = list[Tensor](), list[Tensor]()
         for x_t in inputs.unbind(0):
@@ -178,8 +171,8 @@ class MPBN(LIF):
             u = after
             spikes.append(s)
             tapped.append(normal if tap == "h" else u)
-        self.carry(u)
-        return mark(torch.stack(spikes).to(x.dtype), largest=1), torch.stack(tapped)
+        membrane = None if tap is None else torch.stack(tapped)
+        return torch.stack(spikes).to(x.dtype), membrane, u
 
     def _fire(self, normal: Tensor) -> tuple[Tensor, Tensor]:
         """Spikes of a normalised membrane, and that membrane after reset."""
@@ -193,7 +186,7 @@ class MPBN(LIF):
 
     def _threshold(self, like: Tensor) -> Tensor:
         if self.log_threshold is None:
-            return torch.full((1,), self.v_threshold, dtype=like.dtype, device=like.device)
+            return torch.full((1,), float(self.v_threshold), dtype=like.dtype, device=like.device)
         return self.log_threshold.exp()
 
     def extra_repr(self) -> str:
