@@ -147,7 +147,8 @@ def _mutant(parents: list[Path]) -> Path:
 
 
 def _crossing(parents: list[Path]) -> Path:
-    one, other = (parents[i] for i in torch.randperm(len(parents))[:2].tolist())
+    first, second = torch.randperm(len(parents))[:2]
+    one, other = parents[int(first)], parents[int(second)]
     cut = 1 + _below(PLACES - 1)
     return one[:cut] + other[cut:]
 
