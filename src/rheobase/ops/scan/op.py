@@ -288,8 +288,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
     ctx.save_for_backward(x, u, *tensors)
     ctx.constants = (rest, spec, number_names, numbers, tensor_names)
     ctx.tap = tap
-    pairs = zip(tensor_names.split(), tensors, strict=True)
-    ctx.wanted = [name for name, tensor in pairs if tensor.requires_grad]
+    by_name = dict(zip(tensor_names.split(), tensors, strict=True))
+    # In the order of the kernels' arguments, whatever the caller's.
+    names = (name for name in ScanSpec.from_key(spec).names if name in by_name)
+    ctx.wanted = [name for name in names if by_name[name].requires_grad]
     ctx.mark_non_differentiable(output[1])
 
 

@@ -1,0 +1,119 @@
+"""Batch norm and neuron in one pass give what the two give one after the other."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rheobase
+from rheobase.layers import ThresholdDependentBatchNorm2d, over_time
+from rheobase.measure import firing_rates
+from rheobase.neurons import LIF, PLIF
+from rheobase.surrogate import Sigmoid
+
+T, N, C = 4, 3, 6
+
+
+class Unit(nn.Module):
+    def __init__(self, norm: nn.Module, neuron: nn.Module) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, C, 3, padding=1)
+        self.norm, self.neuron = norm, neuron
+
+    def forward(self, x: Tensor) -> Tensor:
+        return over_time(x, self.conv, self.norm, self.neuron)
+
+
+def _watch(net: Unit) -> None:
+    """A hook on the norm: somebody wants its output, so it must be called on its own."""
+    net.norm.register_forward_hook(lambda *_: None)
+
+
+def _run(net: Unit, x: Tensor) -> list[Tensor]:
+    leaf = x.clone().requires_grad_()
+    y = net(leaf)
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    (y * weights.to(y.dtype)).sum().backward()
+    gradients = [leaf.grad, *(p.grad for p in net.parameters())]
+    return [y.detach(), *(g for g in gradients if g is not None), *net.norm.buffers()]
+
+
+NORMS: list[Callable[[], nn.Module]] = [
+    lambda: nn.BatchNorm2d(C),
+    lambda: nn.BatchNorm2d(C, momentum=None),
+    lambda: nn.BatchNorm2d(C, track_running_stats=False),
+    lambda: ThresholdDependentBatchNorm2d(C, v_threshold=0.5),
+]
+
+
+@pytest.mark.parametrize("make_norm", NORMS)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 5e-6)], ids=["f64", "f32"]
+)
+def test_one_pass_equals_two(
+    make_norm: Callable[[], nn.Module],
+    training: bool,
+    channels_last: bool,
+    dtype: torch.dtype,
+    tolerance: float,
+) -> None:
+    torch.manual_seed(0)
+    neuron = PLIF(surrogate=Sigmoid(4.0)) if training else LIF(tau=1.7, v_reset=None)
+    net = Unit(make_norm(), neuron).to(dtype).train(training)
+    with torch.no_grad():
+        for name, parameter in net.norm.named_parameters():
+            parameter.uniform_(1.0, 2.0) if name == "weight" else parameter.normal_()
+    x = (torch.randn(T, N, 2, 9, 8) + 3.0).to(dtype)
+    if channels_last:
+        folded = x.flatten(0, 1).to(memory_format=torch.channels_last)
+        x = folded.unflatten(0, (T, N))
+    apart = copy.deepcopy(net)
+    _watch(apart)
+    one, two = _run(net, x), _run(apart, x)
+    assert torch.equal(one[0], two[0])
+    assert 0 < one[0].mean() < 1
+    for a, b in zip(one[1:], two[1:], strict=True):
+        # The bias of a convolution before a batch norm has gradient 0, up to what cancels.
+        scale = max(float(b.abs().max()), float(two[1].abs().max()))
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance * scale)
+
+
+def test_the_normalised_sequence_is_not_kept() -> None:
+    saved: dict[bool, int] = {}
+    for watched in (False, True):
+        net, x = Unit(nn.BatchNorm2d(C), LIF()), torch.randn(T, N, 2, 8, 8)
+        if watched:
+            _watch(net)
+        storages: dict[int, int] = {}
+
+        def keep(t: Tensor, storages: dict[int, int] = storages) -> Tensor:
+            storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            y = net(x)
+        saved[watched] = sum(storages.values())
+        assert y.requires_grad
+    sequence = T * N * C * 64 * 4
+    assert saved[True] - saved[False] >= 0.9 * sequence
+
+
+def test_rates_and_streaming_see_the_neuron() -> None:
+    net = Unit(nn.BatchNorm2d(C), LIF())
+    net(torch.randn(T, N, 2, 8, 8))
+    net.eval()
+    x = torch.randn(T, N, 2, 8, 8)
+    assert firing_rates(net, x)["neuron"] == pytest.approx(float(net(x).mean()))
+    with rheobase.streaming(net):
+        pieces = torch.cat([net(x[:1]), net(x[1:])])
+    assert torch.equal(pieces, net(x))
+
+
+def test_a_single_value_per_channel_is_refused_as_by_pytorch() -> None:
+    net = Unit(nn.BatchNorm2d(C), LIF())
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        net(torch.randn(1, 1, 2, 1, 1))
