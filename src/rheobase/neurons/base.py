@@ -114,13 +114,7 @@ class Neuron(Stateful):
             ValueError: ``x`` has no time and batch axis, is empty, or does not fit the state
                 carried by `rheobase.streaming`.
         """
-        _check_input(self, x)
-        carried = self.carried
-        if carried is not None and carried.shape != x.shape[1:]:
-            raise ValueError(
-                f"{type(self).__name__} streams on inputs [t, {_sizes(carried.shape)}] but was "
-                f"given {list(x.shape)}; call stream.reset() to start another sequence"
-            )
+        self.check_input(x)
         spikes, last, membrane = scan(
             x, self._first(), self.spec, self.coefficients(x), tap, self._streams, norm
         )
@@ -132,6 +126,20 @@ class Neuron(Stateful):
     def _first(self) -> Tensor | float:
         """The membrane before the first step."""
         return self.rest if self.carried is None else self.carried
+
+    def check_input(self, x: Tensor) -> None:
+        """Refuse what is no sequence, or does not fit the state carried by streaming.
+
+        Raises:
+            TypeError, ValueError: see `forward`.
+        """
+        _check_input(self, x)
+        carried = self.carried
+        if carried is not None and carried.shape != x.shape[1:]:
+            raise ValueError(
+                f"{type(self).__name__} streams on inputs [t, {_sizes(carried.shape)}] but was "
+                f"given {list(x.shape)}; call stream.reset() to start another sequence"
+            )
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
