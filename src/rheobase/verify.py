@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from rheobase.models.golden import Golden, NotBuilt, neuron_options, official_neuron, read_golden
 from rheobase.models.official import load_official, official_of
 from rheobase.models.registry import families
-from rheobase.neurons import SpikeFiringApproximation
 from rheobase.surrogate import Surrogate
 
 __all__ = ["Check", "VerifyReport", "print_reports", "verify", "verify_many"]
@@ -213,18 +212,22 @@ def _same(ours: object, theirs: object) -> bool:
 
 def _compare_numbers(golden: Golden, net: nn.Module) -> list[Check]:
     x = golden.tensor("input").requires_grad_()
-    theirs = golden.tensor("output")
     with _spikes_recorded(golden, net) as spikes:
-        output = _call(net, x, theirs.dim())
-    checks = [Check("output", _relative_error(output, theirs), _output_bound(theirs))]
+        outputs = _call(golden, net, x)
+    checks = []
+    for name, ours in zip(_output_names(golden), outputs, strict=True):
+        theirs = golden.tensor(name)
+        checks.append(Check(name, _relative_error(ours, theirs), _output_bound(theirs)))
     for name, rate in golden.rates.items():
         checks.append(Check(f"spikes of {name}", _miscount(spikes.get(name), rate), 0))
     if "output_single" in golden.arrays:
         theirs = golden.tensor("output_single")
-        error = _relative_error(_call_singly(net, x, theirs.dim()), theirs)
+        error = _relative_error(_call_singly(golden, net, x), theirs)
         checks.append(Check("samples one by one", error, _output_bound(theirs)))
-    if "grad_vector" in golden.arrays:
-        torch.autograd.backward((output * golden.tensor("grad_vector")).sum())
+    if golden.group("grad"):
+        torch.autograd.backward(
+            [(ours * golden.grad_vector(i, ours)).sum() for i, ours in enumerate(outputs)]
+        )
     for key in golden.group("grad"):
         gradient = x.grad if key == "input" else _parameter_gradient(golden, net, key)
         error = _relative_error(gradient, golden.tensor(f"grad/{key}"))
@@ -242,19 +245,27 @@ def _compare_corrected(golden: Golden) -> list[Check]:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         net = _build(golden, compat=None)
-        error = _relative_error(_call(net, golden.tensor("input"), alone.dim()), alone)
+        error = _relative_error(_call(golden, net, golden.tensor("input"))[0], alone)
     return [Check("samples one by one, corrected", error, _output_bound(alone))]
 
 
-def _call(net: nn.Module, x: Tensor, dims: int) -> Tensor:
+def _output_names(golden: Golden) -> list[str]:
+    return [f"output/{i}" for i in golden.group("output")] or ["output"]
+
+
+def _call(golden: Golden, net: nn.Module, x: Tensor) -> list[Tensor]:
     """Event frames ``[B, T, C, H, W]`` become time first; outputs ``[B, K]`` are means over T."""
-    y: Tensor = net(x.transpose(0, 1) if x.dim() == 5 else x)
-    return y.mean(0) if dims == 2 else y
+    y = net(x.transpose(0, 1) if x.dim() == 5 else x)
+    if not isinstance(y, Tensor):
+        return list(y)
+    if golden.kwargs.get("output_layout", "").startswith("B,T"):
+        return [y.transpose(0, 1)]
+    return [y.mean(0) if golden.arrays["output"].ndim == 2 else y]
 
 
 @torch.no_grad()
-def _call_singly(net: nn.Module, x: Tensor, dims: int) -> Tensor:
-    return torch.cat([_call(net, sample.unsqueeze(0), dims) for sample in x], dim=-2)
+def _call_singly(golden: Golden, net: nn.Module, x: Tensor) -> Tensor:
+    return torch.cat([_call(golden, net, sample.unsqueeze(0))[0] for sample in x], dim=-2)
 
 
 def _output_bound(theirs: Tensor) -> float:
@@ -263,37 +274,38 @@ def _output_bound(theirs: Tensor) -> float:
 
 
 @contextmanager
-def _spikes_recorded(golden: Golden, net: nn.Module) -> Iterator[dict[str, tuple[float, int]]]:
-    """The (sum, number of elements) of what each neuron of ``golden.rates`` puts out."""
-    spikes: dict[str, tuple[float, int]] = {}
+def _spikes_recorded(golden: Golden, net: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+    """What each neuron of ``golden.rates`` puts out, call by call."""
+    calls: dict[str, list[Tensor]] = {}
 
-    def record(name: str, neuron: nn.Module, out: Tensor) -> None:
-        out = out.detach()
-        if isinstance(neuron, SpikeFiringApproximation):  # its rates count who fires at all
-            out = out != 0
-        total, size = spikes.get(name, (0.0, 0))  # a neuron may be called step by step
-        spikes[name] = (total + float(out.sum()), size + out.numel())
+    def record(name: str, out: Tensor | tuple[Tensor, Tensor]) -> None:
+        out = (out[0] if isinstance(out, tuple) else out).detach()
+        calls.setdefault(name, []).append(out.flatten())  # it may be called step by step
 
     handles = []
     for name in golden.rates:
         neuron = _named(golden, net, name)
         if neuron is not None:
             handles.append(
-                neuron.register_forward_hook(lambda m, _in, out, name=name: record(name, m, out))
+                neuron.register_forward_hook(lambda _m, _in, out, name=name: record(name, out))
             )
     try:
-        yield spikes
+        yield calls
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _miscount(spikes: tuple[float, int] | None, rate: float) -> float:
-    """By how many spikes a neuron differs from the recorded rate; infinite if we lack it."""
-    if spikes is None:
+def _miscount(calls: list[Tensor] | None, rate: float) -> float:
+    """By how many spikes a neuron differs from the recorded rate; infinite if we lack it.
+
+    For signed and for real outputs the files record how many are not zero, else their mean.
+    """
+    if calls is None:
         return math.inf
-    total, size = spikes
-    return abs(total - round(rate * size))
+    spikes = torch.cat(calls)
+    counts = (float(spikes.sum()), float(spikes.count_nonzero()))
+    return min(abs(count - round(rate * spikes.numel())) for count in counts)
 
 
 def _parameter_gradient(golden: Golden, net: nn.Module, key: str) -> Tensor | None:

@@ -97,11 +97,73 @@ SMALL = {
         },
     ),
     "spiking_resnet": ("spiking_resnet18", {"num_classes": 10, "image_size": 16, "T": 3}),
+    # Less-known spiking transformers.
+    "swformer": (
+        "swformer_cifar10_4_384",
+        {"depth": 1, "dim": 32, "groups": 4, "image_size": 8, "T": 3, "head_neuron": True},
+    ),
+    "swformer_events": (
+        "swformer_cifar10dvs_2_256",
+        {"depth": 1, "dim": 32, "image_size": 32, "T": 3},
+    ),
+    "ost": ("ost_cifar10_4_384", {"depth": 1, "dim": 32, "image_size": 8, "T": 3}),
+    "ost_events": (
+        "ost_dvs128_1_256",
+        {"depth": 1, "dim": 32, "image_size": 32, "num_classes": 10, "T": 3},
+    ),
+    "revs_resnet": (
+        "revs_resnet21_cifar10",
+        {"depths": (1, 1), "widths": (8, 12), "image_size": 8, "T": 3},
+    ),
+    "revs_resnet_events": (
+        "revs_resnet24_cifar10dvs",
+        {"depths": (1, 1), "widths": (8, 12), "image_size": 32, "T": 3},
+    ),
+    "spikeformer_ct": (
+        "spikeformer_ct_cifar10dvs_7_3x2x3",
+        {"depth": 2, "dim": 16, "heads": 2, "stages": 2, "image_size": 16, "T": 3},
+    ),
+    "autost": (
+        "autost_cifar10_uniform_4_384",
+        {"dim": 32, "mlp_ratios": (2, 3), "heads": (2, 4), "image_size": 16, "T": 3},
+    ),
+    "sts_transformer": (
+        "sts_transformer_dvs128_2_256",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 32, "num_classes": 10, "T": 5},
+    ),
+    "spikformer_lt": (
+        "spikformer_lt_fourier_cifar10_4_384",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3},
+    ),
+    "spikformer_lt_wavelet": (
+        "spikformer_lt_wavelet_cifar10_4_384",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3},
+    ),
+    "spiking_vit_dts": (
+        "spiking_vit_dts_cifar10_4_384",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 5, "scale": 0.5},
+    ),
+    "dista": (
+        "dista_cifar10_4_384",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 16, "T": 3, "scale": 0.5},
+    ),
+    "revsformer": (
+        "revsformer_cifar10_2_384",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3},
+    ),
 }
 
 # Where shortcuts carry membranes, every branch adds to them: less bias keeps neurons from always
 # firing.
-MEMBRANES = ("spike_driven_transformer", "spikingformer", "spiking_resformer", "max_former")
+MEMBRANES = (
+    "spike_driven_transformer",
+    "spikingformer",
+    "spiking_resformer",
+    "max_former",
+    "swformer",
+    "rev",
+    "autost",
+)
 
 
 def small(family, **options):
@@ -120,4 +182,6 @@ def small(family, **options):
             torch.nn.init.uniform_(module.bias, *bias)
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.2, 0.6)
+        if isinstance(module, torch.nn.Linear) and family == "spikeformer_ct":
+            torch.nn.init.normal_(module.weight)  # no norm before the neurons of its MLPs
     return net

@@ -10,6 +10,7 @@ from rheobase.layers.attention_multi import MultiDimensionalAttention
 from rheobase.layers.attention_stsc import STSC
 from rheobase.layers.attention_tcja import TCJA
 from rheobase.layers.attention_temporal import TemporalAttention
+from rheobase.layers.drop import DropPath
 from rheobase.layers.metaformer import MetaConvBlock, meta_downsampling
 from rheobase.layers.mlp import MembraneMlp, SpikingMlp
 from rheobase.layers.norms import (
@@ -23,8 +24,10 @@ from rheobase.layers.norms import (
     ThresholdDependentBatchNorm2d,
 )
 from rheobase.layers.residual import sew_join
+from rheobase.layers.reversible import ReversibleSequence
 from rheobase.layers.time import over_time, repeat
 from rheobase.layers.unit import ConvNormNeuron, NeuronConvNorm
+from rheobase.layers.wavelet import haar, inverse_haar
 
 __all__ = [
     "BGN",
@@ -35,6 +38,7 @@ __all__ = [
     "TCJA",
     "TEBN",
     "ConvNormNeuron",
+    "DropPath",
     "FusedNormNeuron",
     "MembraneMlp",
     "MembraneSelfAttention",
@@ -42,11 +46,14 @@ __all__ = [
     "MultiDimensionalAttention",
     "NeuNorm",
     "NeuronConvNorm",
+    "ReversibleSequence",
     "SpikingMlp",
     "SpikingSelfAttention",
     "TemporalAttention",
     "ThresholdDependentBatchNorm2d",
     "attention_product",
+    "haar",
+    "inverse_haar",
     "meta_downsampling",
     "over_time",
     "repeat",

@@ -39,7 +39,7 @@ class SyncBatchNorm(_BatchNorm):
         output, mean, variance, count = _SyncNorm.apply(  # type: ignore[no-untyped-call]
             input, self.weight, self.bias, self.eps
         )
-        if self.training and self.running_mean is not None:
+        if self.training and self.track_running_stats and self.running_mean is not None:
             self._track(mean, variance * (count / (count - 1)))
         return output  # type: ignore[no-any-return]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
 from rheobase.layers import repeat
 
-__all__ = ["as_sequence", "check_sizes"]
+__all__ = ["as_sequence", "check_choice", "check_sizes"]
 
 
 def as_sequence(
@@ -75,3 +77,14 @@ def check_sizes(
         raise ValueError(f"heads={heads} does not divide dim={dim}")
     if image_size % patch_size:
         raise ValueError(f"image_size={image_size} is not a multiple of patch_size={patch_size}")
+
+
+def check_choice(name: str, value: object, choices: Collection[object]) -> None:
+    """Refuse a value that is none of the choices.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if value not in choices:
+        known = ", ".join(map(repr, choices))
+        raise ValueError(f"{name} must be one of {known}, got {value!r}")

@@ -53,10 +53,8 @@ class Golden:
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        """The official constructor's keyword arguments, its T, and its name (``cls``)."""
-        official = self.config.get("official", {})
-        settings = {key: official[key] for key in ("T", "cls") if key in official}
-        return {**settings, **self.config.get("kwargs", {})}
+        """The official constructor's keyword arguments; some files keep them in ``official``."""
+        return {**self.config.get("official", {}), **self.config.get("kwargs", {})}
 
     @property
     def keys(self) -> set[str]:
@@ -66,6 +64,16 @@ class Golden:
     def tensor(self, name: str) -> Tensor:
         """A stored array in float64."""
         return torch.from_numpy(self.arrays[name]).double()
+
+    def grad_vector(self, index: int, like: Tensor) -> Tensor:
+        """What output ``index`` is multiplied by before its gradient is taken.
+
+        Files with several outputs do not hold it: it is standard normal, of seed 1234 + index.
+        """
+        if "grad_vector" in self.arrays:
+            return self.tensor("grad_vector")
+        generator = torch.Generator().manual_seed(1234 + index)
+        return torch.randn(like.shape, generator=generator, dtype=torch.float64)
 
     def group(self, prefix: str) -> list[str]:
         """What is stored under ``prefix/``: names without it."""

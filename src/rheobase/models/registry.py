@@ -43,6 +43,18 @@ _MODULES = (
     "rheobase.models.sglformer",
     "rheobase.models.tim",
     "rheobase.models.max_former",
+    # Less-known spiking transformers.
+    "rheobase.models.swformer",
+    "rheobase.models.ost",
+    "rheobase.models.revs_resnet",
+    "rheobase.models.revsformer",
+    "rheobase.models.spikeformer_ct",
+    "rheobase.models.autost",
+    "rheobase.models.sts_transformer",
+    "rheobase.models.sstformer",
+    "rheobase.models.spikformer_lt",
+    "rheobase.models.spiking_vit_dts",
+    "rheobase.models.dista",
 )
 
 

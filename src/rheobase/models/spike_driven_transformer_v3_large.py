@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.layers import (
+    DropPath,
     MembraneMlp,
     MembraneSelfAttention,
     NeuronConvNorm,
@@ -116,22 +117,6 @@ class RepLinear(nn.Module):
         )  # fmt: skip
         out: Tensor = self.neuron(y)
         return out
-
-
-class DropPath(nn.Module):
-    """Leaves out a branch for a sample, in training, and scales it up for the others."""
-
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        self.probability = probability
-
-    def forward(self, branch: Tensor) -> Tensor:
-        """``[T, N, ...]`` to the same shape."""
-        if not self.training or self.probability == 0.0:
-            return branch
-        kept = 1.0 - self.probability
-        mask = branch.new_empty(1, branch.shape[1], *[1] * (branch.dim() - 2)).bernoulli_(kept)
-        return branch * (mask / kept)
 
 
 class Block(nn.Module):

@@ -5,6 +5,7 @@ Those that fit no scan of one membrane run step by step (`StepNeuron`) or as one
 """
 
 from rheobase.neurons.adaptive import ALIF, CLIF, AdaptiveQIF
+from rheobase.neurons.analog import PLIAF
 from rheobase.neurons.base import Neuron
 from rheobase.neurons.biophysical import (
     AdEx,
@@ -23,13 +24,20 @@ from rheobase.neurons.firing import SpikeFiringApproximation, spike_trains
 from rheobase.neurons.gated import GLIF
 from rheobase.neurons.integer import GIF, ILIF, expand
 from rheobase.neurons.integrate_and_fire import IF, LIF, PLIF
+from rheobase.neurons.lapicque import Lapicque
 from rheobase.neurons.learnable import KLIF, LTMD, DietLIF
 from rheobase.neurons.multilevel import STBIF, MultiThreshold
 from rheobase.neurons.nonlinear import EIF, QIF
 from rheobase.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 from rheobase.neurons.record import Membrane, record_membranes
 from rheobase.neurons.resonate import RAF
-from rheobase.neurons.signed import ImbalancedSignedIF, SignedIF, TernaryIF, TernaryLIF
+from rheobase.neurons.signed import (
+    ImbalancedSignedIF,
+    MagnitudeResetTernaryIF,
+    SignedIF,
+    TernaryIF,
+    TernaryLIF,
+)
 from rheobase.neurons.stepwise import StepNeuron, spike
 
 __all__ = [
@@ -48,6 +56,7 @@ __all__ = [
     "LIF",
     "LTMD",
     "NEURONS",
+    "PLIAF",
     "PLIF",
     "PSN",
     "QIF",
@@ -61,6 +70,8 @@ __all__ = [
     "HodgkinHuxley",
     "ImbalancedSignedIF",
     "Izhikevich",
+    "Lapicque",
+    "MagnitudeResetTernaryIF",
     "MaskedPSN",
     "Membrane",
     "MultiThreshold",

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from rheobase.neurons.stepwise import State, StepNeuron
 
-__all__ = ["ImbalancedSignedIF", "SignedIF", "TernaryIF", "TernaryLIF"]
+__all__ = [
+    "ImbalancedSignedIF",
+    "MagnitudeResetTernaryIF",
+    "SignedIF",
+    "TernaryIF",
+    "TernaryLIF",
+]
 
 
 class TernaryIF(StepNeuron):
@@ -60,6 +66,48 @@ class TernaryIF(StepNeuron):
         else:
             u = self.reset_membrane(u, up + down, 0.0)
         return up - down, h, (u,)
+
+
+class MagnitudeResetTernaryIF(TernaryIF):
+    r"""`TernaryIF` with hard reset to 0 by the magnitude of the spike, :math:`u = (1 - |s|)\, h`.
+
+    Same spikes; where the reset is not detached the gradient differs, since that of :math:`|s|` is 0
+    for a neuron that has not fired. Source: Fang et al. 2024 (Spiking Wavelet Transformer),
+    arXiv 2403.11138.
+
+    Args:
+        v_threshold: the membrane at which it fires 1.
+        v_negative: it fires -1 at ``-v_negative`` and below; default ``v_threshold``.
+        options: ``detach_reset``, ``strict`` and ``surrogate`` of `Neuron`.
+
+    Raises:
+        ValueError: a threshold is not above 0.
+
+    >>> MagnitudeResetTernaryIF()(torch.tensor([[0.5], [0.5], [-0.7], [-0.7]])).squeeze()
+    tensor([ 0.,  1.,  0., -1.])
+    """
+
+    def __init__(
+        self, *, v_threshold: float = 1.0, v_negative: float | None = None, **options: Any
+    ) -> None:
+        super().__init__(v_threshold=v_threshold, v_reset=0.0, **options)
+        if v_negative is not None:
+            self.v_negative = v_negative
+        if not self.v_negative > 0.0:
+            raise ValueError(
+                f"v_negative is the size of the lower threshold and must be above 0, got "
+                f"{v_negative}; it fires -1 at -v_negative"
+            )
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Charge, fire on both sides, reset by the magnitude."""
+        h = self.charge_step(state[0], x)
+        s = self.spike(h - self.v_threshold) - self.spike(-h - self.v_negative)
+        return s, h, (self.reset_membrane(h, s.abs(), 0.0),)
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"v_negative={self.v_negative}, {super().extra_repr()}"
 
 
 class TernaryLIF(TernaryIF):

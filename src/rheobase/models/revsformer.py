@@ -1,0 +1,162 @@
+"""RevSFormer: a Spikingformer whose blocks are reversible, so that depth costs no memory.
+
+Zhang & Zhang 2024, "Memory-Efficient Reversible Spiking Neural Networks", arXiv 2312.07922;
+released code: mi804/RevSNN. Stem, attention and MLP are Spikingformer's. The tokens enter twice, as
+the two halves of `rheobase.layers.ReversibleSequence`, and the classifier sees both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rheobase.layers import ReversibleSequence
+from rheobase.models._inputs import as_sequence, check_choice
+from rheobase.models._names import depth_of
+from rheobase.models.registry import Family, MakeNeuron, Official
+from rheobase.models.spikingformer import FAMILY as SPIKINGFORMER
+from rheobase.models.spikingformer import (
+    Block,
+    SpikingformerConfig,
+    Stem,
+    spikingformer_neuron,
+)
+
+__all__ = ["FAMILY", "PRESETS", "RevSFormer", "RevSFormerConfig"]
+
+
+@dataclass(frozen=True)
+class RevSFormerConfig(SpikingformerConfig):
+    """One RevSFormer: the fields of `SpikingformerConfig`, and one more.
+
+    Args:
+        compat: "official": batch norms update their running statistics in the second run of a
+            block too, as in the released code; None: only in the first.
+
+    Raises:
+        ValueError: sizes that do not divide each other.
+    """
+
+    compat: Literal["official"] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("compat", self.compat, (None, "official"))
+
+
+class RevSFormer(nn.Module):
+    """RevSFormer.
+
+    Args:
+        config: sizes.
+        make_neuron: makes each neuron, and is called with ``v_threshold=0.5`` for the one after
+            the attention product; default the paper's.
+
+    >>> import torch
+    >>> net = RevSFormer(RevSFormerConfig(depth=1, dim=16, heads=2))
+    >>> net(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([4, 2, 10])
+    """
+
+    def __init__(self, config: RevSFormerConfig, make_neuron: MakeNeuron | None = None) -> None:
+        super().__init__()
+        make_neuron = make_neuron or spikingformer_neuron(**config.neuron_options)
+        self.config = config
+        self.T = config.T
+        self.stem = Stem(config, make_neuron)
+        blocks = [Block(config, make_neuron) for _ in range(config.depth)]
+        self.blocks = ReversibleSequence(
+            ((block.attn, block.mlp) for block in blocks),
+            update_twice=config.compat == "official",
+        )
+        self.head = nn.Linear(2 * config.dim, config.num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of every step; their mean over T is the paper's output.
+
+        Args:
+            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
+
+        Returns:
+            ``[T, N, num_classes]``.
+
+        Raises:
+            TypeError: ``x`` is not floating point.
+            ValueError: wrong rank, channels or image size, or an empty input.
+        """
+        config = self.config
+        x = as_sequence(x, steps=self.T, channels=config.channels, divisor=config.patch_size)
+        x = self.stem(x)
+        x = self.blocks(torch.cat([x, x], dim=2))
+        logits: Tensor = self.head(x.mean((-2, -1)))
+        return logits
+
+
+def _events(num_classes: int) -> RevSFormerConfig:
+    return RevSFormerConfig(
+        depth=2, dim=256, heads=16, image_size=128, channels=2, num_classes=num_classes,
+        T=16, patch_size=16, tau=1.5,
+    )  # fmt: skip
+
+
+PRESETS: dict[str, RevSFormerConfig] = {
+    **{
+        f"revsformer_cifar{n}_{depth}_384": RevSFormerConfig(depth, 384, heads, num_classes=n)
+        for n, heads in ((10, 12), (100, 8))
+        for depth in (2, 4)
+    },
+    "revsformer_cifar10dvs_2_256": _events(10),
+    "revsformer_dvs128_2_256": _events(11),
+}
+
+
+def _rename(key: str) -> str | None:
+    """Spikingformer's names, but for where the branches of a block stand."""
+    key = re.sub(r"reversible_blocks\.(\d+)\.f_block\.", r"\1.attn.", key)
+    key = re.sub(r"reversible_blocks\.(\d+)\.g_block\.", r"\1.mlp.", key)
+    name = SPIKINGFORMER.official["spikingformer"].rename(key)
+    if name is None:
+        return None
+    name = re.sub(r"^blocks\.(\d+)\.attn\.", r"blocks.f.\1.", name)
+    return re.sub(r"^blocks\.(\d+)\.mlp\.", r"blocks.g.\1.", name)
+
+
+def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> RevSFormerConfig:
+    ours = {name: value for key, value in weights.items() if (name := _rename(key)) is not None}
+    for needed in ("stem.first.conv.weight", "blocks.g.0.fc1.conv.weight", "head.weight"):
+        if needed not in ours:
+            raise ValueError(f"not a RevSFormer checkpoint: nothing in it is {needed}")
+    num_classes, dim = ours["head.weight"].shape[0], ours["head.weight"].shape[1] // 2
+    channels = ours["stem.first.conv.weight"].shape[1]
+    events = channels == 2
+    known = [p.heads for p in PRESETS.values() if (p.dim, p.num_classes) == (dim, num_classes)]
+    if "num_heads" not in kwargs and not known:
+        raise ValueError("the weights do not tell the number of heads; give kwargs num_heads=...")
+    return RevSFormerConfig(
+        depth=depth_of(ours, "blocks.f"),
+        dim=dim,
+        heads=kwargs["num_heads"] if "num_heads" in kwargs else known[0],
+        image_size=kwargs.get("img_size_h", 128 if events else 32),
+        channels=channels,
+        num_classes=num_classes,
+        T=kwargs.get("T", 16 if events else 4),
+        patch_size=kwargs.get("patch_size", 16 if events else 4),
+        mlp_ratio=ours["blocks.g.0.fc1.conv.weight"].shape[0] / dim,
+        tau=kwargs.get("tau", 1.5 if events else 2.0),
+    )
+
+
+FAMILY = Family(
+    "revsformer",
+    network=RevSFormer,
+    presets=PRESETS,
+    neuron=spikingformer_neuron,
+    official={"rev_sresnet": Official(_config, _rename, mark="head.weight")},
+)
