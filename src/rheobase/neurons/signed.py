@@ -71,8 +71,8 @@ class TernaryIF(StepNeuron):
 class MagnitudeResetTernaryIF(TernaryIF):
     r"""`TernaryIF` with hard reset to 0 by the magnitude of the spike, :math:`u = (1 - |s|)\, h`.
 
-    Same spikes; where the reset is not detached the gradient differs, since that of :math:`|s|` is 0
-    for a neuron that has not fired. Source: Fang et al. 2024 (Spiking Wavelet Transformer),
+    Same spikes; where the reset is not detached the gradient differs, since that of :math:`|s|` is
+    0 for a neuron that has not fired. Source: Fang et al. 2024 (Spiking Wavelet Transformer),
     arXiv 2403.11138.
 
     Args:
