@@ -147,9 +147,9 @@ def _mutant(parents: list[Path]) -> Path:
 
 
 def _crossing(parents: list[Path]) -> Path:
-    one, other = torch.randperm(len(parents))[:2].tolist()
+    one, other = (parents[i] for i in torch.randperm(len(parents))[:2].tolist())
     cut = 1 + _below(PLACES - 1)
-    return parents[one][:cut] + parents[other][cut:]
+    return one[:cut] + other[cut:]
 
 
 def _below(n: int) -> int:
