@@ -31,7 +31,8 @@ def norm_and_fire(x: Tensor, norm: nn.Module, neuron: nn.Module) -> Tensor | Non
         return None
     if type(norm) not in _KNOWN or _is_watched(norm) or x.dim() < 3:
         return None
-    if not isinstance(neuron, Neuron):
+    # `record_membranes` puts another forward before the neuron's own.
+    if not isinstance(neuron, Neuron) or "forward" in vars(neuron):
         return None
     # PyTorch's own norm has the words for what is wrong with such an input.
     if norm.weight is None or x.shape[2] != norm.num_features or x.numel() <= x.shape[2]:

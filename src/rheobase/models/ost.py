@@ -24,6 +24,7 @@ from rheobase.models._inputs import as_sequence, check_choice, check_sizes
 from rheobase.models._names import depth_of, split_units
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spikformer import spikformer_neuron
+from rheobase.stateful import Stateful
 
 __all__ = ["FAMILY", "OST", "PRESETS", "Block", "GatedMlp", "LinearAttention", "OSTConfig"]
 
@@ -121,7 +122,7 @@ def _halving(config: OSTConfig, width: int, make_neuron: MakeNeuron) -> nn.Modul
     return ConvNormNeuron(width, width, make_neuron(), kernel_size=3, stride=2)
 
 
-class MultiThreshold(nn.Module):
+class MultiThreshold(Stateful):
     """The sum of neurons that see the same current, each with a threshold that is learnt.
 
     The released CUDA path neither uses nor trains these thresholds, so that they are 1/2, 1, ... in

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rheobase.models._mixing import like
 from rheobase.models.registry import Family, MakeNeuron
 from rheobase.models.spikformer import Spikformer, SpikformerConfig, spikformer_neuron
+from rheobase.stateful import Stateful
 
 __all__ = ["FAMILY", "PRESETS", "GatedNeuron", "SpikingViTDTS", "SpikingViTDTSConfig"]
 
@@ -27,7 +28,7 @@ class SpikingViTDTSConfig(SpikformerConfig):
     """One Spiking ViT with dynamic time steps: the fields of `SpikformerConfig`."""
 
 
-class GatedNeuron(nn.Module):
+class GatedNeuron(Stateful):
     """A neuron layer that is silent at steps whose score is not positive.
 
     Args:
