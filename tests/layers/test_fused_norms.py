@@ -14,6 +14,9 @@ from rheobase.layers.norms import FusedNormNeuron
 from rheobase.neurons import IF, LIF, PLIF, Neuron, record_membranes
 from rheobase.ops.scan import use_backend
 
+# Compiles many kernels.
+pytestmark = pytest.mark.long
+
 T, N, C = 4, 3, 6
 NORMS = [
     lambda: ThresholdDependentBatchNorm2d(C, 0.5),

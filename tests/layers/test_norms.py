@@ -25,6 +25,9 @@ from rheobase.neurons import LIF
 from rheobase.ops.scan import use_backend
 from rheobase.surrogate import Dspike
 
+# Compiles many kernels.
+pytestmark = pytest.mark.long
+
 T, N, C = 4, 6, 8
 MAKERS = {
     "tdBN": lambda: ThresholdDependentBatchNorm2d(C, 0.5, 0.7),

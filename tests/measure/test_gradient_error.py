@@ -12,6 +12,9 @@ from rheobase.measure import gradient_approximation_error
 from rheobase.neurons import IF, LIF
 from rheobase.surrogate import Gaussian, Surrogate
 
+# Compiles many kernels.
+pytestmark = pytest.mark.long
+
 SIGMA = 0.4
 WEIGHTS = torch.tensor([1.0, -2.0, 0.5, 1.5])
 

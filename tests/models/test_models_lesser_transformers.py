@@ -21,6 +21,9 @@ from rheobase.models.sstformer_parts import (
 )
 from rheobase.neurons import LIF, PLIAF, Neuron
 
+# Compiles many kernels.
+pytestmark = pytest.mark.long
+
 # Of the official code, without what it never uses.
 PARAMETERS = {
     "swformer_6_512": 18_462_760,

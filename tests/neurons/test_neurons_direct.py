@@ -36,6 +36,9 @@ from rheobase.neurons import (
 )
 from rheobase.neurons.integrators import INTEGRATORS
 
+# Compiles many kernels.
+pytestmark = pytest.mark.long
+
 
 def _draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -20,6 +20,9 @@ from rheobase.ops.scan import ScanSpec, use_backend
 from rheobase.ops.scan.spec import FIRES
 from rheobase.surrogate import Sigmoid
 
+# Compiles many kernels.
+pytestmark = pytest.mark.long
+
 
 def _smooth(z: Any) -> Any:
     return 1.0 / (1.0 + exp(-2.0 * z))

@@ -11,6 +11,9 @@ from torch import nn
 import rheobase
 from rheobase.neurons import NEURONS, SlidingPSN, neuron_factory
 
+# Compiles many kernels.
+pytestmark = pytest.mark.long
+
 T = 12
 # What they are made with, where that is not nothing.
 ARGUMENTS = {

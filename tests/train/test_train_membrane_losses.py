@@ -29,6 +29,9 @@ from rheobase.train import (
 from rheobase.train.config import LossConfig, ModelConfig, TeacherConfig
 from rheobase.train.losses import build_objective
 
+# Compiles many kernels.
+pytestmark = pytest.mark.long
+
 
 class SpikingNet(nn.Module):
     """Convolution, norm, neuron, linear over four steps."""
