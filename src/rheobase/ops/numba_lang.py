@@ -111,7 +111,7 @@ def exp32(x):
     return p * _bits_to_float((np.int32(n) + np.int32(127)) << np.int32(23))
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def gather(into, values, base, count, inner, start, size):
     """``into[j] = values[base + ((start + j) // inner) % count]``, counting instead of dividing."""
     which = (start // inner) % count
@@ -132,7 +132,7 @@ def gather(into, values, base, count, inner, start, size):
         which = which + 1 if which + 1 < count else 0
 
 
-@njit(inline="always")
+@njit(error_model="numpy")
 def scatter(sums, values, base, count, inner, start, size):
     """Add ``values[j]`` to ``sums[base + ((start + j) // inner) % count]``: gather's transpose."""
     which = (start // inner) % count
