@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from model_toys import small
 
 import rheobase
+from rheobase.measure import firing_rates
 from rheobase.neurons import IF, LIF, PLIF, Neuron
 
 STEPS = 6
@@ -29,13 +30,7 @@ def test_repeated_image_equals_the_same_frames(net, images):
 
 
 def test_neurons_fire(net, images):
-    rates = {}
-    for name, module in net.named_modules():
-        if isinstance(module, Neuron):
-            module.register_forward_hook(
-                lambda _m, _in, out, name=name: rates.update({name: out.detach().mean().item()})
-            )
-    net.eval()(images)
+    rates = firing_rates(net, images)
     assert rates or net.T == 1
     assert all(0 < rate < 1 for rate in rates.values()), rates
 
@@ -45,7 +40,13 @@ def streamed(family):
     return small(family).eval().double()
 
 
-@pytest.mark.parametrize("family", ["spikformer", "spikformer_events", "sew_resnet"])
+STREAMED = [
+    "spikformer", "spikformer_events", "sew_resnet", "spiking_vgg", "tdbn_resnet", "ms_resnet",
+    "plif_net", "spiking_densenet", "snasnet", "autosnn",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", STREAMED)
 @settings(max_examples=4, deadline=None)
 @given(cuts=st.sets(st.integers(1, STEPS - 1)), seed=st.integers(0, 2**16))
 def test_streaming_in_any_chunks_equals_one_call(family, cuts, seed):
