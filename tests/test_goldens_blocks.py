@@ -18,7 +18,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rheobase.layers.channel_spatial import ChannelSpatialAttention
 from rheobase.measure import firing_rates
 from rheobase.models import load_official
 from rheobase.models.ms_resnet import FAMILY
@@ -81,25 +80,3 @@ def test_membrane_shortcut_blocks(path: Path) -> None:
 def same_gradient(ours: Tensor | nn.Parameter, theirs: Tensor) -> None:
     assert ours.grad is not None
     assert float((ours.grad - theirs).abs().max() / theirs.abs().max()) < 2e-5
-
-
-@pytest.mark.parametrize(
-    "path", sorted(FOLDER.glob("attn_MA_CSA*.npz")), ids=lambda path: path.stem
-)
-def test_channel_spatial_attention(path: Path) -> None:
-    golden, facts = numbers(path), json.loads(path.with_suffix(".json").read_text())
-    x = golden["x"].transpose(0, 1).clone().requires_grad_()
-    attention = ChannelSpatialAttention(x.shape[2], facts["c_ratio"]).double()
-    names = {"ca.sharedMLP.0": "channel.squeeze", "ca.sharedMLP.2": "channel.excite"}
-    names["sa.conv"] = "space"
-    for theirs, ours in names.items():
-        weight = attention.get_submodule(ours).weight
-        weight.data = golden[f"param__{theirs}.weight"].reshape(weight.shape)
-    y = attention(x).transpose(0, 1)
-    torch.testing.assert_close(y, golden["y"], rtol=1e-12, atol=1e-12)
-    (y * golden["w"]).sum().backward()
-    torch.testing.assert_close(x.grad.transpose(0, 1), golden["grad_x"], rtol=1e-10, atol=1e-12)
-    for theirs, ours in names.items():
-        gradient = attention.get_submodule(ours).weight.grad
-        expected = golden[f"grad__{theirs}.weight"].reshape(gradient.shape)
-        torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-12)

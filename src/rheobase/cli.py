@@ -147,6 +147,26 @@ def _train(options: Options) -> int:
     return 0
 
 
+def _search_arguments(parser: Parser) -> None:
+    parser.add_argument("method", metavar="METHOD", help="snasnet, autosnn or supernet")
+    parser.add_argument("--data", default="mnist_sample", help="a data set (mnist_sample)")
+    parser.add_argument("--seed", type=int, default=0, help="everything random follows from it (0)")
+    parser.add_argument("--quick", action="store_true", help="a few seconds' worth, to see it run")
+    parser.add_argument("--out", default="searched.yaml", help="the recipe to train what is found")
+
+
+def _search(options: Options) -> int:
+    from rheobase.experiments.search import search
+    from rheobase.train.config import save_config
+
+    found = search(options.method, options.data, quick=options.quick, seed=options.seed)
+    save_config(found.recipe(options.data), options.out)
+    for name, value in {"name": found.model, **found.overrides}.items():
+        print(f"{name:<12} {value}")
+    print(f"to train it: rheobase train {options.out}")
+    return 0
+
+
 def _eval_arguments(parser: Parser) -> None:
     parser.add_argument(
         "run", metavar="RUN_OR_CHECKPOINT", help="a run's folder, or one checkpoint"
@@ -276,6 +296,12 @@ COMMANDS: dict[str, Command] = {
         "rheobase train configs/spikformer_mnist_small.yaml epochs=3 seed=1",
         _train_arguments,
         _train,
+    ),
+    "search": Command(
+        "search an architecture on real images and write the recipe that trains it",
+        "rheobase search autosnn --data mnist_sample --out searched.yaml",
+        _search_arguments,
+        _search,
     ),
     "eval": Command(
         "measure a trained run on its test images",

@@ -11,6 +11,7 @@ from model_toys import small
 
 import rheobase
 from rheobase.layers import DropPath
+from rheobase.measure import firing_rates
 from rheobase.models.ost import OST
 from rheobase.models.sglformer import FullSizeConv
 from rheobase.models.spike_driven_transformer_v3 import spike_driven
@@ -38,13 +39,7 @@ def test_repeated_image_equals_the_same_frames(net, images):
 
 
 def test_neurons_fire(net, images):
-    rates = {}
-    for name, module in net.named_modules():
-        if isinstance(module, Neuron):
-            module.register_forward_hook(
-                lambda _m, _in, out, name=name: rates.update({name: out.detach().mean().item()})
-            )
-    net.eval()(images)
+    rates = firing_rates(net, images)
     assert rates or net.T == 1
     assert all(0 < rate < 1 for rate in rates.values()), rates
 
@@ -54,7 +49,13 @@ def streamed(family):
     return small(family).eval().double()
 
 
-@pytest.mark.parametrize("family", ["spikformer", "spikformer_events", "sew_resnet", "tim"])
+STREAMED = [
+    "spikformer", "spikformer_events", "sew_resnet", "spiking_vgg", "tdbn_resnet", "ms_resnet",
+    "plif_net", "spiking_densenet", "snasnet", "autosnn", "tim",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", STREAMED)
 @settings(max_examples=4, deadline=None)
 @given(cuts=st.sets(st.integers(1, STEPS - 1)), seed=st.integers(0, 2**16))
 def test_streaming_in_any_chunks_equals_one_call(family, cuts, seed):

@@ -102,8 +102,10 @@ def search(
     if method == "snasnet":
         return search_snasnet(found, candidates=4 if quick else 60, report=report)
     if method == "autosnn":
-        rounds, pool, epochs = (2, 6, 1) if quick else (6, 12, 6)
-        return search_autosnn(found, rounds=rounds, pool=pool, epochs=epochs, report=report)
+        rounds, pool, epochs = (2, 6, 1) if quick else (6, 12, 8)
+        return search_autosnn(
+            found, rounds=rounds, pool=pool, epochs=epochs, lr=5e-3, batch=32, report=report
+        )
     return search_supernet(found, epochs=1 if quick else 8, report=report)
 
 

@@ -26,6 +26,8 @@ def search_autosnn(
     exponent: float = -0.08,
     width: int = 8,
     T: int = 4,
+    lr: float = 1e-3,
+    batch: int = 96,
     report: Report = print,
 ) -> Found:
     """Find the blocks with the best accuracy for their number of spikes.
@@ -41,6 +43,8 @@ def search_autosnn(
         exponent: how much spikes cost; the paper's is -0.08.
         width: channels of the network's stem; the paper's is 16.
         T: time steps; the paper has 8.
+        lr: of the supernet's training.
+        batch: images a step of it.
         report: called with each line of progress.
 
     Source: Na et al. 2022, arXiv 2201.12738, section 4, and its repository.
@@ -52,18 +56,20 @@ def search_autosnn(
         "num_classes": int(data.labels.max()) + 1,
     }  # fmt: skip
     net = AutoSNNSupernet(AutoSNNConfig(" ".join(PLACES * ["skip"]), **sizes))
-    train_supernet(net, train, epochs, report)
+    train_supernet(net, train, epochs, lr, batch, report)
     best, score, scores = evolve(net, judge, rounds, pool, exponent, report)
     return Found("autosnn_16", {"blocks": " ".join(best), **sizes}, score, scores)
 
 
-def train_supernet(net: AutoSNNSupernet, data: Images, epochs: int, report: Report) -> None:
+def train_supernet(
+    net: AutoSNNSupernet, data: Images, epochs: int, lr: float, batch: int, report: Report = print
+) -> None:
     """Adam on one random path a batch; the error of firing rates, squared."""
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(net.parameters(), lr=lr)
     net.train()
     for epoch in range(epochs):
         losses = []
-        for images, labels in batches(data, min(96, len(data))):
+        for images, labels in batches(data, min(batch, len(data))):
             rates = net(images, " ".join(_random_path())).mean(0)
             loss = F.mse_loss(rates, F.one_hot(labels, rates.shape[1]).to(rates.dtype))
             optimizer.zero_grad()
@@ -147,10 +153,9 @@ def _mutant(parents: list[Path]) -> Path:
 
 
 def _crossing(parents: list[Path]) -> Path:
-    first, second = torch.randperm(len(parents))[:2]
-    one, other = parents[int(first)], parents[int(second)]
+    first, second = torch.randperm(len(parents))[:2].tolist()
     cut = 1 + _below(PLACES - 1)
-    return one[:cut] + other[cut:]
+    return tuple(parents[first][:cut] + parents[second][cut:])
 
 
 def _below(n: int) -> int:

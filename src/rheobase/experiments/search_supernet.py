@@ -72,4 +72,4 @@ def _step(
     net.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    return float(loss)
+    return loss.item()
