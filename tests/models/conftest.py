@@ -2,8 +2,26 @@ import pytest
 import torch
 from model_toys import SMALL, small
 
+# One network of each kind on every run; each of the others compiles kernels of its own.
+OFTEN = (
+    "spikformer",
+    "spikformer_events",
+    "spikformer_ann",
+    "sew_resnet",
+    "spiking_resnet",
+    "spike_driven_transformer",
+    "qkformer",
+    "swformer",
+    "revsformer",
+    "spiking_vgg",
+    "ms_resnet",
+    "snasnet",
+)
 
-@pytest.fixture(params=SMALL)
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=() if name in OFTEN else pytest.mark.long) for name in SMALL]
+)
 def net(request):
     return small(request.param)
 
