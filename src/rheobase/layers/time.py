@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rheobase.layers.fused_norm import norm_and_fire
+from rheobase.layers.sync_norm import SyncBatchNorm
 from rheobase.ops import winograd
 from rheobase.ops.packed import largest, mark, saving_packed
 from rheobase.stateful import Stateful
@@ -118,7 +119,10 @@ def _normalise_copies(norm: _BatchNorm, y: Tensor, steps: int) -> Tensor:
     assert norm.running_var is not None
     before = norm.running_var.clone()
     out: Tensor = norm(y)
-    n = y.numel() // y.shape[1]
+    if isinstance(norm, SyncBatchNorm):
+        n = norm.values_per_channel(y)
+    else:
+        n = y.numel() // y.shape[1]
     correction = (steps * n / (steps * n - 1)) / (n / (n - 1))
     momentum = norm.momentum
     if momentum is None:

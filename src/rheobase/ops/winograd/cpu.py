@@ -221,17 +221,24 @@ def _product(sgemm, flags, sizes, beta, a, b, c):
     )  # fmt: skip
 
 
+@njit(nogil=True, inline="always")
+def _own(scratch, chunk, room, channels, outputs):
+    """The part of ``scratch`` for who begins with this chunk: room for tiles before and after."""
+    first = chunk * 36 * room * (channels + outputs)
+    between = first + 36 * room * channels
+    return scratch[first:between], scratch[between : between + 36 * room * outputs]
+
+
 @njit(nogil=True, error_model="numpy")
 def convolve(
-    first_chunk, last_chunk, x, weight, y, sgemm, total, chunk, room, height, width, channels,
-    outputs,
+    first_chunk, last_chunk, x, weight, y, scratch, sgemm, total, chunk, room, height, width,
+    channels, outputs,
 ):  # fmt: skip
     """Convolution of chunks of tiles by ``weight`` ``[36, channels, outputs]``, ``room`` at a time.
 
     BLAS counts columns first, so its matrices are the transposed ones.
     """
-    tiles = np.zeros(36 * room * channels, np.float32)
-    products = np.empty(36 * room * outputs, np.float32)
+    tiles, products = _own(scratch, first_chunk, room, channels, outputs)
     flags = np.array([_AS_IT_IS, _AS_IT_IS], np.uint8)
     beta = np.array([0.0, 1.0], np.float32)
     for first in range(first_chunk * chunk, min(last_chunk * chunk, total), room):
@@ -252,12 +259,11 @@ def convolve(
 
 @njit(nogil=True, error_model="numpy")
 def weight_gradient(
-    first_chunk, last_chunk, x, g, sums, sgemm, total, chunk, room, height, width, channels,
-    outputs,
+    first_chunk, last_chunk, x, g, sums, scratch, sgemm, total, chunk, room, height, width,
+    channels, outputs,
 ):  # fmt: skip
     """Each chunk's sum over its tiles, ``[chunks, 36, channels, outputs]``."""
-    tiles = np.empty(36 * room * channels, np.float32)
-    gradient = np.empty(36 * room * outputs, np.float32)
+    tiles, gradient = _own(scratch, first_chunk, room, channels, outputs)
     flags = np.array([_AS_IT_IS, _TRANSPOSED], np.uint8)
     size = channels * outputs
     for which in range(first_chunk, last_chunk):

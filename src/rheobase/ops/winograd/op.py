@@ -9,6 +9,7 @@ from the direct sum by about 1e-6 of its size, where float32 itself leaves 1e-7.
 from __future__ import annotations
 
 import ctypes
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +29,8 @@ _CACHE = 1 << 21
 _CHANNELS = 32
 # In smaller images there are too few tiles to each load of the transformed weights.
 _PIXELS = 64
+# For fewer tiles the gradient at 36 points of every weight is more than what the products save.
+_TILES_BACK = 128
 
 
 def takes(x: Tensor, module: object) -> bool:
@@ -97,14 +100,19 @@ class _Conv3x3(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g):  # type: ignore[no-untyped-def]
         x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        if _chunks(x)[0] < _TILES_BACK:
+            bias = [len(weight)]
+            ones = ([1, 1], [1, 1], [1, 1])
+            gradients = torch.ops.aten.convolution_backward(
+                g, x, weight, bias, *ones, False, [0, 0], 1, wanted
+            )
+            return tuple(gradients)
         g = g.contiguous(memory_format=torch.channels_last)
-        gx = gw = None
-        if ctx.needs_input_grad[0]:
-            # The gradient of a convolution is one with the kernel turned round.
-            gx = _convolve(g, _spread(weight, turned=True))
-        if ctx.needs_input_grad[1]:
-            gw = _weight_gradient(x, g)
-        gb = g.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+        # The gradient of a convolution is one with the kernel turned round.
+        gx = _convolve(g, _spread(weight, turned=True)) if wanted[0] else None
+        gw = _weight_gradient(x, g) if wanted[1] else None
+        gb = g.sum((0, 2, 3)) if wanted[2] else None
         return gx, gw, gb
 
 
@@ -113,10 +121,11 @@ def _convolve(x: Tensor, spread: Tensor) -> Tensor:
     n, channels, height, width = x.shape
     outputs = spread.shape[2]
     y = torch.empty((n, outputs, height, width), memory_format=torch.channels_last)
-    total, chunks, chunk = _chunks(x, outputs)
+    total, chunks, chunk = _chunks(x)
+    room = _at_once(channels, outputs)
     _kernel("convolve")(
-        chunks, x.nbytes + y.nbytes, x, spread, y, _sgemm(), total, chunk,
-        _at_once(channels, outputs), height, width, channels, outputs,
+        chunks, x.nbytes + y.nbytes, x, spread, y, _scratch(chunks, room, channels + outputs),
+        _sgemm(), total, chunk, room, height, width, channels, outputs,
     )  # fmt: skip
     return y
 
@@ -124,11 +133,12 @@ def _convolve(x: Tensor, spread: Tensor) -> Tensor:
 def _weight_gradient(x: Tensor, g: Tensor) -> Tensor:
     channels, height, width = x.shape[1:]
     outputs = g.shape[1]
-    total, chunks, chunk = _chunks(x, outputs)
+    total, chunks, chunk = _chunks(x)
+    room = _at_once(channels, outputs)
     sums = torch.empty(chunks, 36, channels * outputs)
     _kernel("weight_gradient")(
-        chunks, x.nbytes + g.nbytes, x, g, sums, _sgemm(), total, chunk,
-        _at_once(channels, outputs), height, width, channels, outputs,
+        chunks, x.nbytes + g.nbytes, x, g, sums, _scratch(chunks, room, channels + outputs),
+        _sgemm(), total, chunk, room, height, width, channels, outputs,
     )  # fmt: skip
     weight = torch.empty(outputs, channels, 3, 3)
     parts = chunks
@@ -151,7 +161,7 @@ def _spread(weight: Tensor, turned: bool = False) -> Tensor:
     return points
 
 
-def _chunks(x: Tensor, outputs: int) -> tuple[int, int, int]:
+def _chunks(x: Tensor) -> tuple[int, int, int]:
     """How many tiles, and in how many chunks of how many: a chunk for each thread."""
     down, across = _tiles(*x.shape[2:])
     total = x.shape[0] * down * across
@@ -163,6 +173,23 @@ def _chunks(x: Tensor, outputs: int) -> tuple[int, int, int]:
 def _at_once(channels: int, outputs: int) -> int:
     """How many tiles a thread transforms before it multiplies: what stays in its cache."""
     return max(16, _CACHE // (36 * 4 * (channels + outputs)) // 4 * 4)
+
+
+class _Kept(threading.local):
+    """Memory that each Python thread keeps from call to call: it stays in the caches."""
+
+    scratch = torch.empty(0)
+
+
+_kept = _Kept()
+
+
+def _scratch(chunks: int, room: int, channels: int) -> Tensor:
+    """Room for the tiles of every chunk."""
+    size = chunks * 36 * room * channels
+    if _kept.scratch.numel() < size:
+        _kept.scratch = torch.empty(size)
+    return _kept.scratch
 
 
 def _tiles(height: int, width: int) -> tuple[int, int]:
@@ -182,8 +209,8 @@ def _sgemm() -> int:
 _NUMBERS = ("sgemm", "total", "chunk", "room", "height", "width", "channels", "outputs")
 # Kernel -> its module, the arrays and the numbers that it is called with.
 _KERNELS = {
-    "convolve": ("cpu", ("x", "weight", "y"), _NUMBERS),
-    "weight_gradient": ("cpu", ("x", "g", "sums"), _NUMBERS),
+    "convolve": ("cpu", ("x", "weight", "y", "scratch"), _NUMBERS),
+    "weight_gradient": ("cpu", ("x", "g", "sums", "scratch"), _NUMBERS),
     "spread_weight": (
         "cpu_weights",
         ("weight", "points"),
