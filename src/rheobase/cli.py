@@ -167,6 +167,23 @@ def _search(options: Options) -> int:
     return 0
 
 
+def _compare_arguments(parser: Parser) -> None:
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help="none: all of them")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each (3)")
+    parser.add_argument("--configs", default="configs", help="folder of the recipes (configs)")
+    parser.add_argument("--folder", default="runs/compare", help="where it writes (runs/compare)")
+
+
+def _compare(options: Options) -> int:
+    from rheobase.experiments.compare import compare, table
+
+    rows = compare(
+        options.methods, configs=options.configs, folder=options.folder, seeds=options.seeds
+    )
+    print(table(rows), end="")
+    return 0
+
+
 def _eval_arguments(parser: Parser) -> None:
     parser.add_argument(
         "run", metavar="RUN_OR_CHECKPOINT", help="a run's folder, or one checkpoint"
@@ -302,6 +319,12 @@ COMMANDS: dict[str, Command] = {
         "rheobase search autosnn --data mnist_sample --out searched.yaml",
         _search_arguments,
         _search,
+    ),
+    "compare": Command(
+        "measure methods of direct training against their baselines, over seeds",
+        "rheobase compare tet glif --seeds 3",
+        _compare_arguments,
+        _compare,
     ),
     "eval": Command(
         "measure a trained run on its test images",

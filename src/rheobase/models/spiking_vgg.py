@@ -4,7 +4,9 @@ VGG-11 to -19 are the networks of Simonyan and Zisserman 2015 with neurons in pl
 (Sengupta et al. 2019, Frontiers in Neuroscience 13:95), their parameters named and numbered as in
 torchvision. The CIFAR-10 ones are those of BNTT (Kim and Panda 2021, arXiv 2010.01729; VGG-9 and
 -11) and Diet-SNN (Rathi and Roy 2020, arXiv 2008.03658; VGG-16), VGGSNN that of TET (Deng et al.
-2022, arXiv 2202.11946), used by LocalZO too. All have TET's neuron unless another is given.
+2022, arXiv 2202.11946), used by LocalZO too, and the network of TA-SNN (Yao et al. 2021, arXiv
+2107.11711) has attention over time before its neurons. All have
+TET's neuron unless another is given.
 """
 
 from __future__ import annotations
@@ -221,6 +223,9 @@ PRESETS: dict[str, SpikingVGGConfig] = {
     "spiking_vgg16_cifar10": SpikingVGGConfig(
         "64 64 A 128 128 A 256 256 256 A 512 512 512 A 512 512 512", (4096, 4096),
         norm="none", bias=False, T=5, dropout=0.2,
+    ),
+    "ta_snn_cifar10dvs": SpikingVGGConfig(
+        "32 A 64 A 128 A 256 A 512 A A", (256,), channels=2, image_size=128, attention="TA", T=10
     ),
     **{
         name: SpikingVGGConfig(features, channels=2, image_size=48, T=10)
