@@ -53,7 +53,8 @@ class Comparison:
         """Whether the mean gain is above 0 by more than its standard error."""
         if len(self.gains) < 2:
             return False
-        return mean(self.gains) > stdev(self.gains) / len(self.gains) ** 0.5
+        error = stdev(self.gains) / len(self.gains) ** 0.5
+        return bool(mean(self.gains) > error)
 
 
 def compare(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -41,7 +42,9 @@ class Norms:
         if self.kind == "tdbn":
             alpha = math.sqrt(0.5) if summed else 1.0
             return ThresholdDependentBatchNorm2d(width, self.v_threshold, alpha)
-        return {"bntt": BNTT, "tebn": TEBN, "tab": TAB}[self.kind](width, self.steps)
+        over_time: dict[str, Callable[[int, int], nn.Module]]
+        over_time = {"bntt": BNTT, "tebn": TEBN, "tab": TAB}
+        return over_time[self.kind](width, self.steps)
 
 
 def check_norm(name: str) -> None:

@@ -27,6 +27,7 @@ from rheobase.neurons.learnable import KLIF, LTMD, DietLIF
 from rheobase.neurons.multilevel import STBIF, MultiThreshold
 from rheobase.neurons.nonlinear import EIF, QIF
 from rheobase.neurons.parallel import PSN, MaskedPSN, SlidingPSN
+from rheobase.neurons.refractory import RefractoryLIF
 from rheobase.neurons.resonate import RAF
 from rheobase.neurons.signed import ImbalancedSignedIF, SignedIF, TernaryIF, TernaryLIF
 from rheobase.surrogate import Surrogate, im_loss_schedule, surrogate_class
@@ -37,6 +38,7 @@ NEURONS: dict[str, Callable[..., nn.Module]] = {
     "if": IF,
     "lif": LIF,
     "plif": PLIF,
+    "refractory_lif": RefractoryLIF,
     "diet_lif": DietLIF,
     "ltmd": LTMD,
     "klif": KLIF,
