@@ -36,8 +36,8 @@ class SevenBNetConfig:
         connect: how a block joins its branch and its input: "ADD", "AND" or "IAND".
         pool: "max" or "average".
         first_pooled: number of the first block that a pooling follows, from 0 on.
-        neuron: the paper's neuron: "plif" (SEW-ResNet), or "glif", with parameters of its own for
-            every channel and step.
+        gated: the paper's neuron is GLIF, with parameters for every channel and step, instead of
+            PLIF; each neuron is then told the ``channels`` of its layer.
         num_classes: outputs.
         channels: input channels.
         image_size: side of the images.
@@ -51,7 +51,7 @@ class SevenBNetConfig:
     connect: str = "ADD"
     pool: Literal["max", "average"] = "max"
     first_pooled: int = 0
-    neuron: Literal["plif", "glif"] = "plif"
+    gated: bool = False
     num_classes: int = 10
     channels: int = 2
     image_size: int = 128
@@ -63,7 +63,6 @@ class SevenBNetConfig:
         if not self.widths or min(*self.widths, self.num_classes, self.channels, self.T) < 1:
             raise ValueError(f"sizes must be positive, got {self}")
         check_choice("pool", self.pool, ("max", "average"))
-        check_choice("neuron", self.neuron, ("plif", "glif"))
         if not 0 <= self.first_pooled <= len(self.widths):
             raise ValueError(
                 f"first_pooled={self.first_pooled}: there are blocks 0 to {len(self.widths) - 1}"
@@ -81,7 +80,7 @@ class SevenBNetConfig:
     @property
     def neuron_options(self) -> dict[str, Any]:
         """What this config asks of the paper's neuron."""
-        return {"T": self.T} if self.neuron == "glif" else {}
+        return {"T": self.T} if self.gated else {}
 
 
 def seven_b_neuron(T: int | None = None, **kwargs: Any) -> MakeNeuron:
@@ -118,8 +117,7 @@ class SevenBNet(nn.Module):
 
     Args:
         config: sizes.
-        make_neuron: makes each neuron; default the paper's. With ``neuron="glif"`` in the config it
-            is told the ``channels`` of its layer.
+        make_neuron: makes each neuron; default the paper's.
 
     >>> import torch
     >>> net = SevenBNet(SevenBNetConfig((8, 16), image_size=8))
@@ -130,8 +128,8 @@ class SevenBNet(nn.Module):
     def __init__(self, config: SevenBNetConfig, make_neuron: MakeNeuron | None = None) -> None:
         super().__init__()
         make_neuron = make_neuron or seven_b_neuron(**config.neuron_options)
-        neuron = neuron_of_channels(make_neuron, config.neuron == "glif")
-        pool = nn.MaxPool2d(2) if config.pool == "max" else nn.AvgPool2d(2)
+        neuron = neuron_of_channels(make_neuron, config.gated)
+        pool = nn.MaxPool2d if config.pool == "max" else nn.AvgPool2d
         self.config = config
         self.T = config.T
         self.conv = TimeSequential()
@@ -141,7 +139,7 @@ class SevenBNet(nn.Module):
                 self.conv.append(ConvNormNeuron(channels, width, neuron(width)))
             self.conv.append(SEWBlock(width, config.connect, neuron))
             if i >= config.first_pooled:
-                self.conv.append(pool)
+                self.conv.append(pool(2))
             channels = width
         side = config.image_size // 2**config.poolings
         self.out = nn.Linear(channels * side**2, config.num_classes)
@@ -170,7 +168,7 @@ PRESETS: dict[str, SevenBNetConfig] = {
     "seven_b_net_dvs128gesture": SevenBNetConfig((32,) * 7, num_classes=11),
     "wide_7b_net_cifar10dvs": SevenBNetConfig(_WIDE),
     "glif_wide_7b_net_cifar10dvs": SevenBNetConfig(
-        _WIDE, neuron="glif", pool="average", first_pooled=3, image_size=48
+        _WIDE, gated=True, pool="average", first_pooled=3, image_size=48
     ),
 }
 
