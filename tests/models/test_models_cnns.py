@@ -120,7 +120,13 @@ def test_tdbn_scales_to_the_threshold_of_the_neuron():
     assert net.layer1[0].downsample[1].scale == pytest.approx(0.8 / 2**0.5)
 
 
-@pytest.mark.parametrize("name", ["glif_resnet19_cifar10", "glif_wide_7b_net_cifar10dvs"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("glif_resnet19_cifar10", marks=pytest.mark.long),
+        "glif_wide_7b_net_cifar10dvs",
+    ],
+)
 def test_neurons_with_parameters_of_every_channel_and_step_learn(name):
     sizes = {"depths": (1, 1), "widths": (4, 8)} if "resnet" in name else {"widths": (4, 4, 4, 8)}
     net = create_model(name, **sizes, T=3, image_size=8)
