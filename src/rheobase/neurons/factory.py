@@ -106,7 +106,9 @@ def _surrogate(given: Any) -> Surrogate | None:
     if given is None or isinstance(given, Surrogate):
         return given
     parameters = {"name": given} if isinstance(given, str) else dict(given)
-    cls = surrogate_class(parameters.pop("name", "none named"))
+    if "name" not in parameters:
+        raise ValueError(f"a surrogate given as {parameters} lacks its name, as in {{name: ATan}}")
+    cls = surrogate_class(parameters.pop("name"))
     for key, value in parameters.items():
         if key not in cls.defaults:
             raise ValueError(unknown_name(f"parameter of {cls.__name__}", key, cls.defaults))
