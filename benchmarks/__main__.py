@@ -20,6 +20,7 @@ _PAGE = _ROOT / "docs" / "benchmarks.md"
 _SUITES = {
     "lif_training": ("benchmarks.lif:training", 31, 3),
     "lif_inference": ("benchmarks.lif:inference", 51, 3),
+    "neurons": ("benchmarks.neurons:training", 15, 2),
     "spikformer_training": ("benchmarks.spikformer:training", 15, 2),
     "spikformer_inference": ("benchmarks.spikformer:inference", 21, 2),
     "memory": ("benchmarks.memory:peak", 7, 1),

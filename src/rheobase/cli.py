@@ -167,6 +167,23 @@ def _search(options: Options) -> int:
     return 0
 
 
+def _compare_arguments(parser: Parser) -> None:
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help="none: all of them")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each (3)")
+    parser.add_argument("--configs", default="configs", help="folder of the recipes (configs)")
+    parser.add_argument("--folder", default="runs/compare", help="where it writes (runs/compare)")
+
+
+def _compare(options: Options) -> int:
+    from rheobase.experiments.compare import compare, table
+
+    rows = compare(
+        options.methods, configs=options.configs, folder=options.folder, seeds=options.seeds
+    )
+    print(table(rows), end="")
+    return 0
+
+
 def _eval_arguments(parser: Parser) -> None:
     parser.add_argument(
         "run", metavar="RUN_OR_CHECKPOINT", help="a run's folder, or one checkpoint"
@@ -268,20 +285,30 @@ def _doctor(options: Options) -> int:
 
 
 def _selftest_arguments(parser: Parser) -> None:
-    parser.add_argument("--full", action="store_true", help="every neuron and dtype; minutes")
+    parser.add_argument("--full", action="store_true", help="every neuron and dtype; hours")
+    parser.add_argument("--part", default="1/1", metavar="I/N", help="the I-th of N shares of it")
 
 
 def _selftest(options: Options) -> int:
     from rheobase.ops.conformance import run
 
+    part, parts = _part(options.part)
     checked = failed = 0
-    for row in run(full=options.full):
+    for row in run("full" if options.full else "fast", part, parts):
         checked, failed = checked + 1, failed + (not row.ok)
         mark = "ok" if row.ok else "NO"
         found = f"{row.spikes_differ} spikes differ, gradient within {row.worst_gradient:.1e}"
         print(f"{mark}  {row.backend} {row.dtype} {row.spec} {row.layout}: {found}", flush=True)
     print(f"{checked} kernels held to the reference, {failed} differ from it")
     return 1 if failed else 0
+
+
+def _part(text: str) -> tuple[int, int]:
+    """``2/8`` as which share, from 0 on, of how many."""
+    which, slash, parts = text.partition("/")
+    if not (slash and which.isdecimal() and parts.isdecimal() and 1 <= int(which) <= int(parts)):
+        raise ValueError(f"--part {text}: expected I/N, such as 2/8 for the second of 8 shares")
+    return int(which) - 1, int(parts)
 
 
 COMMANDS: dict[str, Command] = {
@@ -302,6 +329,12 @@ COMMANDS: dict[str, Command] = {
         "rheobase search autosnn --data mnist_sample --out searched.yaml",
         _search_arguments,
         _search,
+    ),
+    "compare": Command(
+        "measure methods of direct training against their baselines, over seeds",
+        "rheobase compare tet glif --seeds 3",
+        _compare_arguments,
+        _compare,
     ),
     "eval": Command(
         "measure a trained run on its test images",
@@ -341,7 +374,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "selftest": Command(
         "hold every kernel of this machine to the reference",
-        "rheobase selftest --full",
+        "rheobase selftest --full --part 1/8",
         _selftest_arguments,
         _selftest,
     ),

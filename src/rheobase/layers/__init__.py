@@ -25,6 +25,7 @@ from rheobase.layers.norms import (
 )
 from rheobase.layers.residual import sew_join
 from rheobase.layers.reversible import ReversibleSequence
+from rheobase.layers.stem import MembraneStem
 from rheobase.layers.time import over_time, repeat
 from rheobase.layers.unit import ConvNormNeuron, NeuronConvNorm
 from rheobase.layers.wavelet import haar, inverse_haar
@@ -42,6 +43,7 @@ __all__ = [
     "FusedNormNeuron",
     "MembraneMlp",
     "MembraneSelfAttention",
+    "MembraneStem",
     "MetaConvBlock",
     "MultiDimensionalAttention",
     "NeuNorm",

@@ -26,6 +26,8 @@ _MODULES = (
     "rheobase.models.seven_b_net",
     "rheobase.models.sew_resnet",
     "rheobase.models.autosnn",
+    "rheobase.models.glif_resnet",
+    "rheobase.models.mpbn_resnet",
     "rheobase.models.ms_resnet",
     "rheobase.models.snasnet",
     "rheobase.models.snn_supernet",
