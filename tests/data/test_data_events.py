@@ -8,41 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_toys import recording, write_aedat2, write_aedat3
 from PIL import Image
 
 from rheobase.data import Events, download, event_frames, get_dataset, read_aedat2, read_aedat3
 from rheobase.data.cifar10 import CIFAR10
 
 pytestmark = pytest.mark.usefixtures("cache")
-
-
-def recording(n: int = 40, seed: int = 0) -> Events:
-    rng = np.random.default_rng(seed)
-    t = np.sort(rng.integers(0, 1000, n))
-    x, y = rng.integers(0, 128, (2, n))
-    return Events(t, x, y, rng.integers(0, 2, n))
-
-
-def write_aedat2(path: Path, events: Events, start: int = 500) -> None:
-    address = events.y << 8 | events.x << 1 | (1 - events.p)
-    words = np.stack([address, events.t + start], 1).astype(">u4")
-    path.write_bytes(b"#!AER-DAT2.0\r\n# a comment\r\n" + words.tobytes())
-
-
-def write_aedat3(path: Path, events: Events, overflow: int = 0) -> None:
-    """Packets of seven events, each behind a packet of another type, with one invalid event."""
-    packets = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#!END-HEADER\r\n"
-    for start in range(0, len(events), 7):
-        piece = slice(start, start + 7)
-        address = events.x[piece] << 17 | events.y[piece] << 2 | events.p[piece] << 1 | 1
-        words = np.stack([address, events.t[piece]], 1).astype("<u4")
-        words = np.concatenate([words, np.array([[0, 12345]], "<u4")])
-        other = np.array([0, 0, 8, 4, overflow, 1, 1, 1])
-        head = np.array([1, 0, 8, 4, overflow, len(words), len(words), len(words) - 1])
-        for numbers, body in ((other, bytes(8)), (head, words.tobytes())):
-            packets += numbers[:2].astype("<i2").tobytes() + numbers[2:].astype("<i4").tobytes()
-            packets += body
-    path.write_bytes(packets)
 
 
 def same(a: Events, b: Events) -> bool:
