@@ -11,6 +11,7 @@ from rheobase.layers.attention_stsc import STSC
 from rheobase.layers.attention_tcja import TCJA
 from rheobase.layers.attention_temporal import TemporalAttention
 from rheobase.layers.drop import DropPath
+from rheobase.layers.membrane import MembraneBlock, MembraneStem
 from rheobase.layers.metaformer import MetaConvBlock, meta_downsampling
 from rheobase.layers.mlp import MembraneMlp, SpikingMlp
 from rheobase.layers.norms import (
@@ -40,8 +41,10 @@ __all__ = [
     "ConvNormNeuron",
     "DropPath",
     "FusedNormNeuron",
+    "MembraneBlock",
     "MembraneMlp",
     "MembraneSelfAttention",
+    "MembraneStem",
     "MetaConvBlock",
     "MultiDimensionalAttention",
     "NeuNorm",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rheobase.layers import MultiDimensionalAttention
 from rheobase.models._mixing import like
 from rheobase.models.registry import Family, MakeNeuron
-from rheobase.models.spikformer import Spikformer, SpikformerConfig, spikformer_neuron
+from rheobase.models.spikformer import Spikformer, SpikformerConfig, Stem, spikformer_neuron
 from rheobase.stateful import Stateful
 
 __all__ = ["FAMILY", "MAST", "PRESETS", "AttendingNeuron", "MASTConfig"]
@@ -80,6 +80,7 @@ class MAST(Spikformer):
 
     def __init__(self, config: MASTConfig, make_neuron: MakeNeuron | None = None) -> None:
         super().__init__(config, make_neuron or spikformer_neuron())
+        assert isinstance(self.stem, Stem)
         for stage in self.stem.stages:
             stage.neuron = AttendingNeuron(
                 MultiDimensionalAttention(

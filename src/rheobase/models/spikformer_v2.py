@@ -21,10 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rheobase.layers import ConvNormNeuron, sew_join
-from rheobase.models._inputs import as_sequence
 from rheobase.models._mixing import like
 from rheobase.models.registry import Family, MakeNeuron
-from rheobase.models.spikformer import Block, SpikformerConfig, initialise, spikformer_neuron
+from rheobase.models.spikformer import Block, Spikformer, SpikformerConfig, spikformer_neuron
 
 __all__ = [
     "FAMILY",
@@ -104,7 +103,7 @@ class Stem(nn.Module):
         return x
 
 
-class SpikformerV2(nn.Module):
+class SpikformerV2(Spikformer):
     """Spikformer V2, a reconstruction.
 
     Args:
@@ -118,53 +117,24 @@ class SpikformerV2(nn.Module):
     """
 
     def __init__(self, config: SpikformerV2Config, make_neuron: MakeNeuron | None = None) -> None:
-        super().__init__()
         make_neuron = make_neuron or spikformer_neuron()
-        self.config = config
-        self.T = config.T
+        super().__init__(config, make_neuron)
         self.stem = Stem(config, make_neuron)
-        self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
-        self.head = nn.Linear(config.dim, config.num_classes)
-        initialise(self, config)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of every step; their mean over T is the output.
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[T, N, num_classes]``.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or image size, or an empty input.
-        """
-        x = self.stem(self.sequence(x))
-        for block in self.blocks:
-            x = block(x)
-        logits: Tensor = self.head(x.mean((-2, -1)))
-        return logits
 
     def visible_tokens(self, x: Tensor, visible: Tensor) -> Tensor:
         """The encoder's tokens of the visible patches only, ``[T, N, dim, tokens, 1]``.
 
         Args:
-            x: as in `forward`.
+            x: images or a sequence, as `forward` takes them.
             visible: ``[N, 1, h, w]`` of 0 and 1, as many 1 in each sample (see `random_mask`).
         """
-        tokens = self.stem(_hide(self.sequence(x), visible), visible).flatten(3)
+        tokens = self.stem(_hide(self._sequence(x), visible), visible).flatten(3)
         seen = visible.flatten(1).bool().expand(tokens.shape[0], -1, -1)
         tokens = tokens.transpose(2, 3)[seen].view(*tokens.shape[:2], -1, tokens.shape[2])
         tokens = tokens.transpose(2, 3).unsqueeze(-1)
         for block in self.blocks:
             tokens = block(tokens)
         return tokens
-
-    def sequence(self, x: Tensor) -> Tensor:
-        """The input, checked, as a sequence ``[T, N, C, H, W]``."""
-        config = self.config
-        return as_sequence(x, steps=self.T, channels=config.channels, divisor=config.patch_size)
 
 
 def random_mask(
