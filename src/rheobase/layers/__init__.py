@@ -11,6 +11,7 @@ from rheobase.layers.attention_stsc import STSC
 from rheobase.layers.attention_tcja import TCJA
 from rheobase.layers.attention_temporal import TemporalAttention
 from rheobase.layers.drop import DropPath
+from rheobase.layers.membrane import MembraneBlock, MembraneStem
 from rheobase.layers.metaformer import MetaConvBlock, meta_downsampling
 from rheobase.layers.mlp import MembraneMlp, SpikingMlp
 from rheobase.layers.norms import (
@@ -25,7 +26,6 @@ from rheobase.layers.norms import (
 )
 from rheobase.layers.residual import sew_join
 from rheobase.layers.reversible import ReversibleSequence
-from rheobase.layers.stem import MembraneStem
 from rheobase.layers.time import over_time, repeat
 from rheobase.layers.unit import ConvNormNeuron, NeuronConvNorm
 from rheobase.layers.wavelet import haar, inverse_haar
@@ -41,6 +41,7 @@ __all__ = [
     "ConvNormNeuron",
     "DropPath",
     "FusedNormNeuron",
+    "MembraneBlock",
     "MembraneMlp",
     "MembraneSelfAttention",
     "MembraneStem",

@@ -22,6 +22,7 @@ MakeNeuron = Callable[..., nn.Module]
 _MODULES = (
     "rheobase.models.spikformer",
     "rheobase.models.spikformer_ann",
+    "rheobase.models.spikformer_v2",
     "rheobase.models.plif_net",
     "rheobase.models.seven_b_net",
     "rheobase.models.sew_resnet",
@@ -57,6 +58,8 @@ _MODULES = (
     "rheobase.models.spikformer_lt",
     "rheobase.models.spiking_vit_dts",
     "rheobase.models.dista",
+    "rheobase.models.mast",
+    "rheobase.models.te_spikformer",
 )
 
 

@@ -281,6 +281,9 @@ PRESETS: dict[str, SGLFormerConfig] = {
     "sglformer_8_512": SGLFormerConfig(512, 8, 6),
     "sglformer_8_512_early": SGLFormerConfig(512, 8, 6, "imagenet_early"),
     "sglformer_8_768": SGLFormerConfig(768, 12, 6, "imagenet_early"),
+    # In the released code, without published results.
+    "sglformer_8_384_early": SGLFormerConfig(384, 6, 6, "imagenet_early"),
+    "sglformer_8_768_late": SGLFormerConfig(768, 12, 6),
     "sglformer_cifar10_4_384": _cifar(10),
     "sglformer_cifar100_4_384": _cifar(100),
     **{

@@ -178,7 +178,9 @@ class SpikeDrivenTransformer(nn.Module):
         make_neuron = make_neuron or spike_driven_neuron(**config.neuron_options)
         self.config = config
         self.T = config.T
-        self.stem = MembraneStem(config.channels, config.dim, config.patch_size, make_neuron)
+        self.stem = MembraneStem(
+            config.channels, config.dim, config.patch_size, make_neuron, position=make_neuron()
+        )
         self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
         self.neuron = make_neuron()
         self.head = nn.Linear(config.dim, config.num_classes)

@@ -156,7 +156,7 @@ class Spikformer(nn.Module):
         make_neuron = make_neuron or spikformer_neuron()
         self.config = config
         self.T = config.T
-        self.stem = Stem(config, make_neuron)
+        self.stem: nn.Module = Stem(config, make_neuron)
         self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
         self.head = nn.Linear(config.dim, config.num_classes)
         initialise(self, config)

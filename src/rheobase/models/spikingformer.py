@@ -23,8 +23,7 @@ from torch import Tensor, nn
 
 from rheobase.layers import (
     ConvNormNeuron,
-    MembraneMlp,
-    MembraneSelfAttention,
+    MembraneBlock,
     NeuronConvNorm,
     over_time,
 )
@@ -126,30 +125,6 @@ class Stem(nn.Module):
         return spikes
 
 
-class Block(nn.Module):
-    """Attention, then MLP, each added to the membranes."""
-
-    def __init__(self, config: SpikingformerConfig, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        dim = config.dim
-        self.attn = MembraneSelfAttention(
-            config.heads,
-            input=make_neuron(),
-            q=ConvNormNeuron(dim, dim, make_neuron()),
-            k=ConvNormNeuron(dim, dim, make_neuron()),
-            v=ConvNormNeuron(dim, dim, make_neuron()),
-            neuron=make_neuron(v_threshold=0.5),
-            proj=ConvNormNeuron(dim, dim, nn.Identity(), bias=True),
-        )
-        self.mlp = MembraneMlp(dim, int(dim * config.mlp_ratio), make_neuron)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, C, H, W]`` to the same shape."""
-        x = x + self.attn(x)
-        x = x + self.mlp(x)
-        return x
-
-
 class Spikingformer(nn.Module):
     """Spikingformer.
 
@@ -170,7 +145,11 @@ class Spikingformer(nn.Module):
         self.config = config
         self.T = config.T
         self.stem = Stem(config, make_neuron)
-        self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
+        hidden = int(config.dim * config.mlp_ratio)
+        self.blocks = nn.ModuleList(
+            MembraneBlock(config.dim, config.heads, hidden, make_neuron)
+            for _ in range(config.depth)
+        )
         self.head = nn.Linear(config.dim, config.num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)

@@ -187,7 +187,9 @@ class SWformer(nn.Module):
         make_neuron = make_neuron or spikformer_neuron()
         self.config = config
         self.T = config.T
-        self.stem = MembraneStem(config.channels, config.dim, config.patch_size, make_neuron)
+        self.stem = MembraneStem(
+            config.channels, config.dim, config.patch_size, make_neuron, position=make_neuron()
+        )
         self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
         self.head_neuron = make_neuron() if config.head_neuron else nn.Identity()
         self.head = nn.Linear(config.dim, config.num_classes)

@@ -57,6 +57,7 @@ class DataConfig:
         workers: Loader processes per training process; 0 loads in the training process.
         mean: Per-channel mean subtracted from every image; empty for none.
         std: Per-channel deviation every image is divided by; empty for none.
+        options: The data set's own, handed to `get_dataset`, such as `frames` of recordings.
     """
 
     name: str = "mnist_sample"
@@ -65,6 +66,7 @@ class DataConfig:
     workers: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def evaluate_run(path: str | Path, device: str = "auto", best: bool = False) -> 
 
     model, cfg = load_run(path, best)
     target = start_world(device).device
-    test_set = get_dataset(cfg.data.name, train=False, root=cfg.data.root)
+    test_set = get_dataset(cfg.data.name, train=False, root=cfg.data.root, **cfg.data.options)
     found = evaluate(
         model.to(target), test_set, data=cfg.data, device=target, precision=cfg.precision
     )
