@@ -1,8 +1,9 @@
 """Spikformer at CIFAR size, against SpikingJelly's own, with the same weights and outputs.
 
 SpikingJelly's Spikformer differs from the released one in two places, and ours follows it here: it
-pools before firing, not after, and its layers on tokens have no biases (ours are built without
-those of Q, K and V, ``token_layers="conv"``, and compute the others with zeros). Both are then the
+pools before firing, not after (``cml``), and its layers on tokens have no biases (ours are built
+without those of Q, K and V, ``token_layers="conv"``, and compute the others with zeros). Both are
+then the
 same function, which is checked in float64, where rounding flips no spike: outputs in training and
 evaluation, and gradients.
 """
@@ -12,16 +13,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.harness import Record, claim, interleave, spread
-from rheobase.layers import over_time
 from rheobase.models import create_model
-from rheobase.models.spikformer import Stem, spikformer_neuron
 
 __all__ = ["SYSTEMS", "build", "data", "forward", "inference", "training", "training_step"]
 
@@ -93,26 +91,12 @@ def data(batch: int) -> tuple[Tensor, Tensor]:
     return torch.randn(batch, 3, 32, 32), torch.randint(_CLASSES, (batch,))
 
 
-class PoolingFirstStem(Stem):
-    """The stem in SpikingJelly's order: convolution, norm, pool, neuron."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        stage: Any
-        for i, stage in enumerate(self.stages):
-            pool = [self.pool] if i >= self.first_pooled else []
-            x = stage.neuron(over_time(x, stage.conv, stage.norm, *pool))
-        position: Tensor = self.position(x)
-        return x + position
-
-
 def build(system: str) -> nn.Module:
     """The network of one system, with PyTorch's drawing of the weights."""
     if system == "rheobase":
-        ours: Any = create_model(
-            "spikformer_cifar10_4_256", depth=_DEPTH, heads=_HEADS, T=_T, token_layers="conv"
+        return create_model(
+            "cml_spikformer_cifar10_4_256", depth=_DEPTH, heads=_HEADS, T=_T, token_layers="conv"
         )
-        ours.stem = PoolingFirstStem(ours.config, spikformer_neuron())
-        return cast(nn.Module, ours)
     from spikingjelly.activation_based.model.spikformer import Spikformer
 
     net: nn.Module = Spikformer(
