@@ -241,9 +241,11 @@ def _verify(options: Options) -> int:
 
 def _import_arguments(parser: Parser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="official weights: .pth, ...")
-    parser.add_argument("kwargs", nargs="*", metavar="key=value", help="what weights do not tell")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="a .safetensors file")
     parser.add_argument("--system", metavar="ID", help="whose they are, where weights do not tell")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="key=value", help="what weights do not tell"
+    )
     parser.add_argument("--official", action="store_true", help="compute as released, bugs and all")
     parser.add_argument("--averaged", action="store_true", help="take the moving average (EMA)")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
@@ -256,7 +258,7 @@ def _import(options: Options) -> int:
         options.checkpoint,
         options.output,
         options.system,
-        dict(map(_keyword, options.kwargs)),
+        dict(map(_keyword, options.set)),
         compat="official" if options.official else None,
         averaged=options.averaged,
         overwrite=options.overwrite,

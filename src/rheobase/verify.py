@@ -257,7 +257,7 @@ def _call(golden: Golden, net: nn.Module, x: Tensor) -> list[Tensor]:
     y = net(x.transpose(0, 1) if x.dim() == 5 else x)
     if not isinstance(y, Tensor):
         return list(y)
-    if golden.kwargs.get("output_layout", "").startswith("B,T"):
+    if golden.config.get("official", {}).get("output_layout", "").startswith("B,T"):
         return [y.transpose(0, 1)]
     return [y.mean(0) if golden.arrays["output"].ndim == 2 else y]
 

@@ -8,12 +8,13 @@ from torch import nn
 
 import rheobase.compat.spikingjelly as sj
 from rheobase.compat.spikingjelly import base
+from rheobase.ops.scan import use_backend
 
 
 @pytest.fixture
 def old():
-    """The modules, under their own names."""
-    with sj.installed():
+    """The modules, under their own names; most tests need no kernel to be compiled."""
+    with sj.installed(), use_backend("reference"):
         from spikingjelly import activation_based, clock_driven
 
         yield clock_driven, activation_based

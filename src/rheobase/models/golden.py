@@ -34,9 +34,9 @@ FORMAT = "rheobase-model-golden/1"
 # What ``official`` tells of the file itself, and of neurons (see `official_neuron`).
 _RECORD = (
     "name", "seed", "note", "notes", "repo", "file", "source", "function", "input", "params",
-    "input_layout", "neuron", "neuron_kwargs", "min_nonzero_margin_fp64", "n_threshold_evals",
-    "exact_threshold_ties", "max_abs_diff_fp32_vs_fp64", "rates_outside_2_60pct",
-    "negative_spike_rates",
+    "input_layout", "output_layout", "neuron", "neuron_kwargs", "min_nonzero_margin_fp64",
+    "n_threshold_evals", "exact_threshold_ties", "max_abs_diff_fp32_vs_fp64",
+    "rates_outside_2_60pct", "negative_spike_rates",
 )  # fmt: skip
 
 

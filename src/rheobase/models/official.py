@@ -86,19 +86,19 @@ def load_official(
         if compat is not None and hasattr(config, "compat"):
             config = dataclasses.replace(config, compat=compat)
         config = _as_published(family, config, read)
-        wanted = config
+        wanted, fresh = config, set[str]()
         if num_classes is not None:
             wanted = dataclasses.replace(config, num_classes=num_classes)
-        fresh = new_head(family, config, wanted, fresh=True)
+            fresh = new_head(family, config, wanted, fresh=True)
         net = family.build(wanted, neuron, neuron_kwargs)
         unused = load_weights(net, weights, official.rename, fresh)
     except Untold:
         raise
     except ValueError as misfit:
-        others = [other.system for other in recognise(weights) if other.system != system]
-        if not others:
+        theirs = [found.system for found in recognise(weights)]
+        if not theirs or system in theirs:
             raise
-        raise ValueError(f"{misfit}; they are the weights of {' or '.join(others)}") from misfit
+        raise ValueError(f"{misfit}; they are the weights of {' or '.join(theirs)}") from misfit
     if unused or counters:
         warnings.warn(
             f"{len(unused + counters)} tensors that the official code never uses were left out: "
@@ -108,7 +108,7 @@ def load_official(
     if without_effect := read.without_effect(config):
         warnings.warn(
             f"keyword arguments that change nothing here: {_listed(without_effect)}; read were: "
-            + (_listed(sorted(read.names)) or "none"),
+            + _listed(sorted(read.names)),
             stacklevel=2,
         )
     return net
@@ -200,23 +200,23 @@ def _refuse_other_classes(config: Any, given: Mapping[str, Any]) -> None:
         )
 
 
-# Official keyword -> the field of our configs that weights tell. What is None never has an effect.
+# Official keyword -> the fields of our configs that may tell it.
 _FIELDS = {
-    "embed_dims": "dim",
-    "embed_dim": "dim",
-    "depths": "depth",
-    "mlp_ratios": "mlp_ratio",
-    "in_channels": "channels",
-    "n_input_channels": "channels",
-    "img_size_h": "image_size",
-    "img_size_w": "image_size",
-    "img_size": "image_size",
-    "num_heads": "heads",
-    "num_frames": "T",
-    "planes": "widths",
-    "FL_blocks": "groups",
-    "attn_hidden_dim": "attention_dim",
-    "multi_threshold_times": "thresholds",
+    "embed_dims": ("dim", "widths"),
+    "embed_dim": ("dim", "widths"),
+    "depths": ("depth",),
+    "mlp_ratios": ("mlp_ratio", "mlp_ratios"),
+    "in_channels": ("channels",),
+    "n_input_channels": ("channels",),
+    "img_size_h": ("image_size",),
+    "img_size_w": ("image_size",),
+    "img_size": ("image_size",),
+    "num_heads": ("heads",),
+    "num_frames": ("T",),
+    "planes": ("widths",),
+    "FL_blocks": ("groups",),
+    "attn_hidden_dim": ("attention_dim",),
+    "multi_threshold_times": ("thresholds",),
 }
 _NO_EFFECT = (
     "qkv_bias", "qk_scale", "drop_rate", "attn_drop_rate", "drop_path_rate", "norm_layer",
@@ -248,7 +248,8 @@ class _Read(Mapping[str, Any]):
             for name, value in self.given.items()
             if name not in self.names
             and name not in _NO_EFFECT
-            and _plain(getattr(config, _FIELDS.get(name, name), None)) != _plain(value)
+            and _plain(value)
+            not in (_plain(getattr(config, f, None)) for f in _FIELDS.get(name, (name,)))
         ]
 
 

@@ -62,12 +62,12 @@ def recognise(weights: Mapping[str, Tensor]) -> list[Recognised]:
 
 def presets_of(family: Family, config: Any) -> tuple[str, ...]:
     """The published models of a configuration, T and image size aside: weights seldom tell them."""
-    fields = {f.name for f in dataclasses.fields(config)} & set(_SELDOM_TOLD)
-    here = {field: getattr(config, field) for field in fields}
+    fields = {f.name for f in dataclasses.fields(config)} - set(_SELDOM_TOLD)
     return tuple(
         name
         for name, preset in family.presets.items()
-        if type(preset) is type(config) and dataclasses.replace(preset, **here) == config
+        if type(preset) is type(config)
+        and all(getattr(preset, field) == getattr(config, field) for field in fields)
     )
 
 

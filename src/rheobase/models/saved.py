@@ -37,8 +37,13 @@ def save_model(net: nn.Module, path: str | Path, family: str, **notes: str) -> N
         path: where to; a file there is replaced.
         family: its name.
         notes: further metadata, such as where the weights are from.
+
+    Raises:
+        ValueError: the network has no ``config``.
     """
-    config: Any = net.config
+    config: Any = getattr(net, "config", None)
+    if config is None:
+        raise ValueError(f"a {type(net).__name__} has no config, from which to build it again")
     metadata = notes | {
         "format": _FORMAT,
         "family": family,
@@ -89,7 +94,12 @@ def load_model(
     config = dataclasses.replace(saved, **overrides)
     fresh = new_head(family, saved, config, fresh_head)
     net = family.build(config, neuron, neuron_kwargs)
-    net.load_state_dict({k: v for k, v in tensors.items() if k not in fresh}, strict=not fresh)
+    kept = {key: value for key, value in tensors.items() if key not in fresh}
+    wanted = net.state_dict().keys() - fresh
+    if kept.keys() != wanted:
+        differ = ", ".join(sorted(kept.keys() ^ wanted)[:6])
+        raise ValueError(f"{path} does not fit the network (has the neuron parameters?): {differ}")
+    net.load_state_dict(kept, strict=False)
     return net
 
 
