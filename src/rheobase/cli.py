@@ -186,14 +186,17 @@ def _compare(options: Options) -> int:
 
 def _eval_arguments(parser: Parser) -> None:
     parser.add_argument(
-        "run", metavar="RUN_OR_CHECKPOINT", help="a run's folder, or one checkpoint"
+        "run", metavar="RUN_OR_CHECKPOINT", help="a run's folder, one checkpoint, or a model's file"
+    )
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="of a model's file: data.name=cifar10, ..."
     )
 
 
 def _eval(options: Options) -> int:
     from rheobase.train import evaluate_run
 
-    for name, value in evaluate_run(options.run).items():
+    for name, value in evaluate_run(options.run, settings=options.settings).items():
         print(f"{name:<12} {value:.6g}")
     return 0
 
@@ -251,6 +254,50 @@ def _verify(options: Options) -> int:
     reports = verify_many(options.files)
     print_reports(reports)
     return 0 if all(report.holds for report in reports) else 1
+
+
+def _import_arguments(parser: Parser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="official weights: .pth, ...")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="a .safetensors file")
+    parser.add_argument("--system", metavar="ID", help="whose they are, where weights do not tell")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="key=value", help="what weights do not tell"
+    )
+    parser.add_argument("--official", action="store_true", help="compute as released, bugs and all")
+    parser.add_argument("--averaged", action="store_true", help="take the moving average (EMA)")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+
+
+def _import(options: Options) -> int:
+    from rheobase.importing import import_checkpoint
+
+    done = import_checkpoint(
+        options.checkpoint,
+        options.output,
+        options.system,
+        dict(map(_keyword, options.set)),
+        compat="official" if options.official else None,
+        averaged=options.averaged,
+        overwrite=options.overwrite,
+    )
+    print(f"system       {done.system}\nfamily       {done.family}")
+    print(f"model        {' or '.join(done.presets) or 'of no published size'}")
+    print(f"T            {done.T}\nparameters   {done.parameters:,}")
+    for note in done.notes:
+        print(f"note         {note}")
+    print(f"written      {done.path}")
+    return 0
+
+
+def _keyword(text: str) -> tuple[str, object]:
+    """A Python-like ``key=value``; what is no JSON is text, as 0011 is."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r}: expected key=value, for instance num_heads=8")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
 
 
 def _data_arguments(parser: Parser) -> None:
@@ -359,6 +406,12 @@ COMMANDS: dict[str, Command] = {
         "rheobase verify goldens/models/spikformer*.npz",
         _verify_arguments,
         _verify,
+    ),
+    "import": Command(
+        "turn released weights into a file that rheobase loads",
+        "rheobase import spikformer_8_512.pth -o spikformer_8_512.safetensors",
+        _import_arguments,
+        _import,
     ),
     "data": Command(
         "list the data sets, or get one",

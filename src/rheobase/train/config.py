@@ -305,15 +305,15 @@ class TrainConfig:
             raise ValueError("data.mean and data.std: give both, one number per channel each")
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a YAML file and apply `section.key=value` overrides.
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a YAML file (None: the defaults) and apply `section.key=value` overrides.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: Unknown key or choice (the nearest is named), or an override without `=`.
         TypeError: A value of the wrong type.
     """
-    data = yaml.load(Path(path).read_text(), Loader=_Loader) or {}
+    data = (yaml.load(Path(path).read_text(), Loader=_Loader) if path else None) or {}
     for override in overrides:
         _apply(data, override)
     _check(TrainConfig, data, "")
