@@ -12,27 +12,6 @@ from rheobase.ops.events import event_conv2d, event_linear, matrices_by_place, r
 __all__ = ["EventConv2d", "EventLinear"]
 
 
-class _Kept:
-    """A weight laid out otherwise, kept as long as the weight stays the same.
-
-    A batch of one would take longer over laying it out than over the product.
-    """
-
-    def __init__(self, lay_out: Callable[[Tensor], Tensor]) -> None:
-        self._lay_out = lay_out
-        self._of: tuple[int, int, torch.dtype] | None = None
-        self._laid: Tensor | None = None
-
-    def __call__(self, weight: Tensor) -> Tensor | None:
-        """None where the weight may change unseen, or is being trained."""
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or weight.is_inference():
-            return None
-        now = (weight.data_ptr(), weight._version, weight.dtype)
-        if self._of != now:
-            self._of, self._laid = now, self._lay_out(weight)
-        return self._laid
-
-
 class EventLinear(nn.Linear):
     """`nn.Linear` that reads only the weights of inputs that are not 0, forward and backward.
 
@@ -49,7 +28,7 @@ class EventLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in_features]`` to ``[..., out_features]``."""
-        return event_linear(x, self.weight, self.bias, _kept(self, rows_by_input)(self.weight))
+        return event_linear(x, self.weight, self.bias, _laid_out(self, rows_by_input))
 
 
 class EventConv2d(nn.Conv2d):
@@ -79,7 +58,7 @@ class EventConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to ``[N, O, H', W']``."""
-        matrices = _kept(self, matrices_by_place)(self.weight)
+        matrices = _laid_out(self, matrices_by_place)
         down, right = self.stride
         high, wide = self.padding
         return event_conv2d(
@@ -97,9 +76,18 @@ def can_be_event_driven(conv: nn.Conv2d) -> bool:
     )
 
 
-def _kept(layer: nn.Module, lay_out: Callable[[Tensor], Tensor]) -> _Kept:
-    """The layer's own; no part of its state."""
-    own: _Kept | None = layer.__dict__.get("_kept")
-    if own is None:
-        own = layer.__dict__["_kept"] = _Kept(lay_out)
-    return own
+def _laid_out(layer: nn.Linear | nn.Conv2d, lay_out: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """The layer's weight as the kernels read it, kept as long as the weight stays the same.
+
+    A batch of one would take longer over laying it out than over the product. None where the
+    weight is being trained, or may change unseen.
+    """
+    weight = layer.weight
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or weight.is_inference():
+        return None
+    now = (weight.data_ptr(), weight._version, weight.dtype)
+    kept: tuple[object, Tensor] | None = layer.__dict__.get("_laid_out")
+    if kept is None or kept[0] != now:
+        # No buffer: it is no part of the weights.
+        kept = layer.__dict__["_laid_out"] = (now, lay_out(weight))
+    return kept[1]
