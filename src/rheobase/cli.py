@@ -147,6 +147,28 @@ def _train(options: Options) -> int:
     return 0
 
 
+def _plan_arguments(parser: Parser) -> None:
+    _train_arguments(parser)
+    parser.add_argument("--processes", type=int, default=1, help="that share a batch (1)")
+    parser.add_argument("--memory", type=float, help="GiB: how many images fit into it")
+
+
+def _plan(options: Options) -> int:
+    from rheobase.train.config import load_config
+    from rheobase.train.plan import plan
+
+    found = plan(load_config(options.config, options.overrides), options.processes)
+    print(f"{found.parameters:,} parameters; {found.images} images in one forward pass")
+    print(f"peak memory of a process: {found.peak_bytes / 2**30:.2f} GiB", end="")
+    print(f" ({found.image_bytes / 2**20:.1f} MiB an image)")
+    print(f"optimiser step: {found.step_seconds:.2f} s, data loading not included")
+    print(f"measured: steps of {found.probed[0]} and {found.probed[1]} images")
+    if options.memory is not None:
+        fit = found.fits(options.memory * 2**30)
+        print(f"{options.memory:g} GiB hold {fit} images in one forward pass")
+    return 0
+
+
 def _search_arguments(parser: Parser) -> None:
     parser.add_argument("method", metavar="METHOD", help="snasnet, autosnn or supernet")
     parser.add_argument("--data", default="mnist_sample", help="a data set (mnist_sample)")
@@ -370,6 +392,12 @@ COMMANDS: dict[str, Command] = {
         "rheobase train configs/spikformer_mnist_small.yaml epochs=3 seed=1",
         _train_arguments,
         _train,
+    ),
+    "plan": Command(
+        "predict a run's peak memory and step time from a probe of seconds",
+        "rheobase plan configs/spikformer_cifar10_4_384.yaml --memory 8",
+        _plan_arguments,
+        _plan,
     ),
     "search": Command(
         "search an architecture on real images and write the recipe that trains it",
