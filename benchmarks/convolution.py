@@ -33,7 +33,7 @@ def _training(n: int, channels: int, outputs: int, side: int, rounds: int) -> Re
         "rheobase": partial(conv3x3, x, weight, None),
         "PyTorch": partial(F.conv2d, x, weight, None, padding=1),
     }
-    ours, theirs = (layer() for layer in layers.values())
+    ours, theirs = (layer().detach() for layer in layers.values())
     error = float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())
 
     def step(layer: Callable[[], Tensor]) -> None:
