@@ -39,7 +39,7 @@ def fold_norms(net: nn.Module, example: Tensor) -> str:
     Returns:
         what was done, in words.
     """
-    norms = sum(isinstance(m, _BatchNorm | SequenceNorm) for m in net.modules())
+    norms = len(_norms(net))
     with torch.no_grad():
         pairs = _pairs(net, example)
         if not _keeps_function(net, pairs, example):
@@ -75,14 +75,25 @@ def _pairs(net: nn.Module, example: Tensor) -> list[Pair]:
     for name, module in net.named_modules():
         if type(module) in _LAYERS:
             handles.append(module.register_forward_hook(of_layer(name)))
-        elif isinstance(module, _BatchNorm | SequenceNorm) and _can_fold(module):
-            handles.append(module.register_forward_pre_hook(of_norm(name)))
+    for name, norm in _norms(net).items():
+        if _can_fold(norm):
+            handles.append(norm.register_forward_pre_hook(of_norm(name)))
     try:
         net(example)
     finally:
         for handle in handles:
             handle.remove()
     return [pair for pair, n in followed.items() if n == calls[pair[0]] == calls[pair[1]]]
+
+
+def _norms(net: nn.Module) -> dict[str, nn.Module]:
+    """The norms by name, without those that another is made of."""
+    found: dict[str, nn.Module] = {}
+    for name, module in net.named_modules():
+        inner = any(name.startswith(f"{outer}.") for outer in found)
+        if isinstance(module, _BatchNorm | SequenceNorm) and not inner:
+            found[name] = module
+    return found
 
 
 def _can_fold(norm: nn.Module) -> bool:
