@@ -166,7 +166,14 @@ SMALL = {
     ),
     "spiking_vgg": (
         "spiking_vgg9_cifar10",
-        {"features": "8 8 A 16", "hidden": (32,), "image_size": 8, "T": 3, "bias": True},
+        {
+            "features": "8 8 A 16",
+            "hidden": (32,),
+            "image_size": 8,
+            "T": 3,
+            "bias": True,
+            "norm": "batch",
+        },
     ),
     "vggsnn": ("vggsnn", {"features": "8 16 A 16/2", "image_size": 8, "T": 3}),
     "tdbn_resnet": (

@@ -11,6 +11,7 @@ from rheobase.layers.attention_stsc import STSC
 from rheobase.layers.attention_tcja import TCJA
 from rheobase.layers.attention_temporal import TemporalAttention
 from rheobase.layers.drop import DropPath
+from rheobase.layers.events import EventConv2d, EventLinear
 from rheobase.layers.membrane import MembraneBlock, MembraneStem
 from rheobase.layers.metaformer import MetaConvBlock, meta_downsampling
 from rheobase.layers.mlp import MembraneMlp, SpikingMlp
@@ -24,6 +25,7 @@ from rheobase.layers.norms import (
     NeuNorm,
     ThresholdDependentBatchNorm2d,
 )
+from rheobase.layers.recurrent import Recurrent
 from rheobase.layers.residual import sew_join
 from rheobase.layers.reversible import ReversibleSequence
 from rheobase.layers.time import over_time, repeat
@@ -40,6 +42,8 @@ __all__ = [
     "TEBN",
     "ConvNormNeuron",
     "DropPath",
+    "EventConv2d",
+    "EventLinear",
     "FusedNormNeuron",
     "MembraneBlock",
     "MembraneMlp",
@@ -49,6 +53,7 @@ __all__ = [
     "MultiDimensionalAttention",
     "NeuNorm",
     "NeuronConvNorm",
+    "Recurrent",
     "ReversibleSequence",
     "SpikingMlp",
     "SpikingSelfAttention",

@@ -27,7 +27,12 @@ class MembraneStem(nn.Module):
         make_neuron: makes each neuron.
         position: the neuron before the convolution that embeds the position.
 
-    Source: Yao et al. 2023 (Spike-driven Transformer), arXiv 2307.01694.
+    Source: Yao et al. 2023 (Spike-driven Transformer), arXiv 2307.01694; SWformer has it too.
+
+    >>> import torch
+    >>> from rheobase.neurons import LIF
+    >>> MembraneStem(3, 16, 4, LIF, LIF())(torch.rand(2, 1, 3, 8, 8)).shape
+    torch.Size([2, 1, 16, 2, 2])
     """
 
     def __init__(

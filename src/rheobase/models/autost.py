@@ -20,7 +20,7 @@ from rheobase.layers import MembraneBlock, MembraneStem
 from rheobase.models._initialise import initialise_linear
 from rheobase.models._inputs import as_sequence, check_choice, check_sizes
 from rheobase.models._names import depth_of, split_units
-from rheobase.models.registry import Family, MakeNeuron, Official
+from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import PLIF, neuron_factory
 from rheobase.surrogate import Sigmoid
 
@@ -159,8 +159,9 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> AutoSTC
             raise ValueError(f"not an AutoST checkpoint: nothing in it is {needed}")
     num_classes, dim = ours["head.weight"].shape
     if "num_heads" not in kwargs:
-        raise ValueError(
-            "the weights do not tell the number of heads of each block; give kwargs num_heads=[...]"
+        raise Untold(
+            "the weights do not tell the heads of each block; give kwargs num_heads=[...]",
+            num_heads=[1] * depth_of(ours, "blocks"),
         )
     hidden = [
         ours[f"blocks.{i}.mlp.fc1.conv.weight"].shape[0] for i in range(depth_of(ours, "blocks"))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rheobase.layers import MembraneBlock, ReversibleSequence
 from rheobase.models._inputs import as_sequence, check_choice
 from rheobase.models._names import depth_of
-from rheobase.models.registry import Family, MakeNeuron, Official
+from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.models.spikingformer import FAMILY as SPIKINGFORMER
 from rheobase.models.spikingformer import (
     SpikingformerConfig,
@@ -141,7 +141,9 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> RevSFor
     events = channels == 2
     known = [p.heads for p in PRESETS.values() if (p.dim, p.num_classes) == (dim, num_classes)]
     if "num_heads" not in kwargs and not known:
-        raise ValueError("the weights do not tell the number of heads; give kwargs num_heads=...")
+        raise Untold(
+            "the weights do not tell the number of heads; give kwargs num_heads=...", num_heads=1
+        )
     return RevSFormerConfig(
         depth=depth_of(ours, "blocks.f"),
         dim=dim,

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from rheobase.layers import ConvNormNeuron, MembraneMlp, MembraneStem, over_time, sew_join
 from rheobase.models._inputs import as_sequence, check_sizes
 from rheobase.models._names import depth_of, split_units
-from rheobase.models.registry import Family, MakeNeuron, Official
+from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import LIF, PLIF, neuron_factory
 from rheobase.surrogate import Sigmoid
 
@@ -271,10 +271,11 @@ def _config(
     shape = (depth, dim, channels, num_classes)
     known = [p for p in PRESETS.values() if (p.depth, p.dim, p.channels, p.num_classes) == shape]
     if "pooling_stat" not in kwargs and not known:
-        raise ValueError(
-            "the weights do not tell where the stem halves the image; give kwargs pooling_stat=..."
+        raise Untold(
+            "the weights do not tell where the stem halves the image; give kwargs pooling_stat=...",
+            pooling_stat="1111",
         )
-    stages: str = kwargs.get("pooling_stat", "")
+    stages = str(kwargs.get("pooling_stat", ""))
     if "10" in stages:
         raise ValueError(f"pooling_stat must pool in the last stages, as 0011, got {stages!r}")
     heads = [key for key in weights if key.endswith("talking_heads.weight")]

@@ -29,7 +29,7 @@ from rheobase.layers import (
 )
 from rheobase.models._inputs import as_sequence, check_sizes
 from rheobase.models._names import depth_of, split_units
-from rheobase.models.registry import Family, MakeNeuron, Official
+from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
 
@@ -232,9 +232,11 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spiking
     shape = (depth_of(ours, "blocks"), dim, ours["stem.first.conv.weight"].shape[1], num_classes)
     known = [p for p in PRESETS.values() if (p.depth, p.dim, p.channels, p.num_classes) == shape]
     if not known and not {"num_heads", "patch_size"} <= kwargs.keys():
-        raise ValueError(
+        raise Untold(
             "the weights are of no published size and do not tell the number of heads nor the "
-            "size of a patch; give kwargs num_heads=..., patch_size=..."
+            "size of a patch; give kwargs num_heads=..., patch_size=...",
+            num_heads=1,
+            patch_size=16,
         )
     like = known[0] if known else SpikingformerConfig(1, 8, 1, image_size=224, patch_size=16)
     return SpikingformerConfig(
@@ -263,6 +265,11 @@ FAMILY = Family(
     neuron=spikingformer_neuron,
     official={
         "spikingformer": Official(_config, _rename),
-        "spikingformer_cml": Official(_cml_config, _rename, mark="block.0.mlp.mlp1_conv.weight"),
+        "spikingformer_cml": Official(
+            _cml_config,
+            _rename,
+            mark="block.0.mlp.mlp1_conv.weight",
+            sign="patch_embed.proj_conv.weight",
+        ),
     },
 )

@@ -283,6 +283,10 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SWforme
     # Of the three released files, only that for ImageNet calls its mixer attn.
     imagenet = "block.0.attn.haar_weight" in weights
     events = channels == 2 and not imagenet
+    pooled = str(kwargs.get("pooling_stat", ""))
+    if "10" in pooled:
+        raise ValueError(f"pooling_stat must pool in the last stages, as 0011, got {pooled!r}")
+    patch_size = kwargs.get("patch_size", 16 if imagenet or events else 4)
     return SWformerConfig(
         depth=depth_of(ours, "blocks"),
         dim=dim,
@@ -291,7 +295,7 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SWforme
         channels=channels,
         num_classes=num_classes,
         T=kwargs.get("T", 16 if events else 4),
-        patch_size=kwargs.get("patch_size", 16 if imagenet or events else 4),
+        patch_size=2 ** pooled.count("1") if pooled else patch_size,
         mlp_ratio=ours["blocks.0.mlp.fc1.conv.weight"].shape[0] / dim,
         graph="event" if events else "image",
         head_neuron=imagenet,

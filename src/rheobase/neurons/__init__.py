@@ -30,6 +30,7 @@ from rheobase.neurons.multilevel import STBIF, MultiThreshold
 from rheobase.neurons.nonlinear import EIF, QIF
 from rheobase.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 from rheobase.neurons.record import Membrane, record_membranes
+from rheobase.neurons.refractory import RefractoryLIF
 from rheobase.neurons.resonate import RAF
 from rheobase.neurons.signed import (
     ImbalancedSignedIF,
@@ -79,6 +80,7 @@ __all__ = [
     "PhysicalEIF",
     "PhysicalLIF",
     "PhysicalQIF",
+    "RefractoryLIF",
     "SignedIF",
     "SlidingPSN",
     "SpikeFiringApproximation",
