@@ -5,12 +5,17 @@ import copy
 import pytest
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import rheobase
+from rheobase.models.spiking_resformer import DualSpikeSelfAttention
+from rheobase.train import TrainConfig
+from rheobase.train.config import ParallelConfig
+from rheobase.train.parallel import World, wrap
+
+# Compiles kernels and graphs of its own for each network.
+pytestmark = pytest.mark.long
 
 LABELS = torch.tensor([1, 7])
 
@@ -41,13 +46,24 @@ def one_process(tmp_path_factory):
     dist.destroy_process_group()
 
 
-def test_in_parallel_as_alone(net, images, one_process):
-    """DDP refuses parameters that got no gradient; FSDP2 shards what the network computes with."""
-    ddp = DistributedDataParallel(copy.deepcopy(net))
+FSDP = TrainConfig(parallel=ParallelConfig("fsdp", sync_batchnorm=False))
+
+
+def test_replicated(net, images, one_process):
+    """DDP refuses parameters that got no gradient, in the step after."""
+    ddp = DistributedDataParallel(net)
     for _ in range(2):
         ddp.zero_grad()
         loss_of(ddp, images).backward()
-    sharded = fully_shard(copy.deepcopy(net), mesh=init_device_mesh("cpu", (1,)))
+
+
+def test_sharded_as_alone(net, images, one_process):
+    world = World(0, 1, torch.device("cpu"))
+    if any(p.dim() == 0 for p in net.parameters()):
+        with pytest.raises(ValueError, match=r"single numbers, such as .*strategy=ddp"):
+            wrap(net, world, FSDP)
+        return
+    sharded = wrap(copy.deepcopy(net), world, FSDP)
     torch.manual_seed(0)
     loss = loss_of(sharded, images)
     loss.backward()
@@ -94,6 +110,14 @@ def test_streams_or_says_that_it_is_not_causal(net, images):
 
 
 def test_recomputing_activations_gives_the_same_gradients(net, images):
+    """With the running statistics held: RepConv and DSSA compute with them in training, too, and
+    would see in the second run what the first has made of them."""
+    net(images)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.0
+        if isinstance(module, DualSpikeSelfAttention):
+            module.momentum = 1.0
     twin = copy.deepcopy(net)
     torch.manual_seed(0)
     loss_of(net, images).backward()

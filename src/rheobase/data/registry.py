@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def get_dataset(
         FileNotFoundError: the data set is not there, and cannot be fetched.
     """
     _require_known(name)
-    dataset = _ALL[name]
+    dataset: Callable[..., LabelledImages] = _ALL[name]
     known = inspect.signature(dataset).parameters
     for option in options:
         if option not in known:

@@ -24,8 +24,8 @@ from rheobase.data import get_dataset
 from rheobase.experiments.zoo_cost import training_cost
 from rheobase.measure import count_operations, energy, firing_rates
 from rheobase.models import create_model
-from rheobase.models.spike_driven_transformer_v3 import spike_driven
-from rheobase.neurons import Neuron, SpikeFiringApproximation
+from rheobase.models.spike_driven_transformer_v3 import ESpikeFormer, spike_driven
+from rheobase.neurons import Neuron
 from rheobase.train import Result, TrainConfig, load_config, train
 from rheobase.train.augment import normalize
 from rheobase.train.config import ModelConfig
@@ -120,7 +120,7 @@ def measure(cfg: TrainConfig, trained: Result, ordinary: bool = False) -> dict[s
 
 def _binary(net: nn.Module) -> contextlib.AbstractContextManager[Any]:
     """Integers of E-SpikeFormer as trains of binary spikes, which are what is counted."""
-    if any(isinstance(module, SpikeFiringApproximation) for module in net.modules()):
+    if isinstance(net, ESpikeFormer):
         return spike_driven(net)
     return contextlib.nullcontext()
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -47,8 +47,9 @@ def _measure(cfg: TrainConfig) -> dict[str, float]:
     torch.manual_seed(cfg.seed)
     net = create_model(cfg.model.name, **cfg.model.overrides)
     optimizer = torch.optim.AdamW(net.parameters())
-    shape = (net.config.channels, net.config.image_size, net.config.image_size)
-    images = torch.randn(cfg.data.batch_size, *shape)  # type: ignore[arg-type]
+    config: Any = net.config
+    shape = (cfg.data.batch_size, config.channels, config.image_size, config.image_size)
+    images = torch.randn(shape)
     labels = torch.zeros(cfg.data.batch_size, dtype=torch.long)
     _step(net, optimizer, images[:2], labels[:2])
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
@@ -68,7 +69,7 @@ def _step(
 ) -> None:
     loss = F.cross_entropy(net(images).mean(0), labels)
     optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
 
 

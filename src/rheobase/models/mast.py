@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from rheobase.layers import MultiDimensionalAttention
+from rheobase.layers import ConvNormNeuron, MultiDimensionalAttention
 from rheobase.models._mixing import like
 from rheobase.models.registry import Family, MakeNeuron
 from rheobase.models.spikformer import Spikformer, SpikformerConfig, Stem, spikformer_neuron
@@ -82,6 +82,7 @@ class MAST(Spikformer):
         super().__init__(config, make_neuron or spikformer_neuron())
         assert isinstance(self.stem, Stem)
         for stage in self.stem.stages:
+            assert isinstance(stage, ConvNormNeuron)
             stage.neuron = AttendingNeuron(
                 MultiDimensionalAttention(
                     config.attention,

@@ -91,38 +91,44 @@ def spikingformer_neuron(**kwargs: Any) -> MakeNeuron:
     return neuron_factory(LIF, **(defaults | kwargs))
 
 
+class Stage(NeuronConvNorm):
+    """Neuron, convolution, norm; with a pool behind the neuron, or before it (CML)."""
+
+    def __init__(
+        self, channels: int, width: int, neuron: nn.Module, *, pooled: bool, cml: bool
+    ) -> None:
+        super().__init__(channels, width, neuron, kernel_size=3)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1) if pooled else None
+        self.cml = cml
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Membranes ``[T, N, channels, H, W]`` to membranes, halved by the pool."""
+        if self.pool is None:
+            return super().forward(x)
+        if self.cml:
+            return super().forward(over_time(x, self.pool))
+        return over_time(over_time(self.neuron(x), self.pool), self.conv, self.norm)
+
+
 class Stem(nn.Module):
     """Five convolutions to tokens, each but the first with its neuron before it."""
 
     def __init__(self, config: SpikingformerConfig, make_neuron: MakeNeuron) -> None:
         super().__init__()
         dim = config.dim
+        first_pooled = 4 - int(math.log2(config.patch_size))
         self.first = ConvNormNeuron(config.channels, dim // 8, nn.Identity(), kernel_size=3)
         self.stages = nn.ModuleList(
-            NeuronConvNorm(a, b, make_neuron(), kernel_size=3)
-            for a, b in pairwise([dim // 8, dim // 4, dim // 2, dim, dim])
+            Stage(a, b, make_neuron(), pooled=i >= first_pooled, cml=config.cml)
+            for i, (a, b) in enumerate(pairwise([dim // 8, dim // 4, dim // 2, dim, dim]))
         )
-        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.first_pooled = 4 - int(math.log2(config.patch_size))
-        self.cml = config.cml
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, channels, H, W]`` to membranes ``[T, N, dim, H / patch, W / patch]``."""
         x = self.first(x)
-        for i, stage in enumerate(self.stages):
-            assert isinstance(stage, NeuronConvNorm)
-            x = self._spikes(x, stage.neuron, pooled=i >= self.first_pooled)
-            x = over_time(x, stage.conv, stage.norm)
+        for stage in self.stages:
+            x = stage(x)
         return x
-
-    def _spikes(self, x: Tensor, neuron: nn.Module, pooled: bool) -> Tensor:
-        if not pooled:
-            spikes: Tensor = neuron(x)
-        elif self.cml:
-            spikes = neuron(over_time(x, self.pool))
-        else:
-            spikes = over_time(neuron(x), self.pool)
-        return spikes
 
 
 class Spikingformer(nn.Module):

@@ -66,7 +66,8 @@ def wrap(model: nn.Module, world: World, cfg: TrainConfig) -> nn.Module:
     """Return `model` made ready for `world.size` processes; its parameters stay reachable.
 
     Raises:
-        ValueError: A combination that FSDP2 cannot serve.
+        ValueError: A combination that FSDP2 cannot serve, or a model with parameters that are
+            single numbers (a PLIF's time constant), which it cannot shard.
     """
     if cfg.parallel.strategy == "fsdp":
         _check_fsdp(cfg)
@@ -186,7 +187,16 @@ def _shard(model: nn.Module, world: World, precision: str) -> nn.Module:
 
     In mixed precision each batch norm is a group of its own in float32: its buffers are float32,
     and PyTorch's batch norm takes no mixture.
+
+    Raises:
+        ValueError: a parameter is a single number, which FSDP2 cannot shard.
     """
+    numbers = [name for name, parameter in model.named_parameters() if parameter.dim() == 0]
+    if numbers:
+        raise ValueError(
+            f"parallel.strategy=fsdp cannot shard parameters that are single numbers, such as "
+            f"{numbers[0]} ({len(numbers)} in all); use parallel.strategy=ddp"
+        )
     for tensor in model.state_dict().values():  # DDP does this by itself
         dist.broadcast(tensor, src=0)
     mesh = init_device_mesh(world.device.type, (world.size,))
