@@ -83,6 +83,7 @@ def in_pieces(node, x):
 
 
 def by_steps(node, x):
+    node.step_mode = "s"
     spikes, membranes = [], []
     for step in x:
         spikes.append(node(step))

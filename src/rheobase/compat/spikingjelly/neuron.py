@@ -173,7 +173,7 @@ class BaseNode(MemoryModule):
             # The last membrane alone is without gradient.
             watched = torch.is_grad_enabled() or self.store_v_seq
             spikes, v_seq, last = neuron.run(x_seq, neuron.carried, "v" if watched else None)
-        self.v = last if v_seq is None else v_seq[-1]
+        self.v = last if v_seq is None else v_seq[-1].clone()
         return spikes, v_seq
 
 
