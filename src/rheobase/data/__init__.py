@@ -7,6 +7,7 @@ from rheobase.data.images import DatasetInfo, ImageDataset
 from rheobase.data.mnist import MNIST, FashionMNIST
 from rheobase.data.registry import download, get_dataset, list_datasets
 from rheobase.data.sample import MNISTSample
+from rheobase.data.wordpiece import WordPiece
 
 __all__ = [
     "CIFAR10",
@@ -17,6 +18,7 @@ __all__ = [
     "ImageDataset",
     "MNISTSample",
     "Source",
+    "WordPiece",
     "direct",
     "download",
     "fetch",

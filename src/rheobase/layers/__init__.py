@@ -1,5 +1,6 @@
 """Layers shared by several model families."""
 
+from rheobase.layers.accumulated import Accumulated, FirstStepBias
 from rheobase.layers.attention import (
     MembraneSelfAttention,
     SpikingSelfAttention,
@@ -11,6 +12,7 @@ from rheobase.layers.attention_stsc import STSC
 from rheobase.layers.attention_tcja import TCJA
 from rheobase.layers.attention_temporal import TemporalAttention
 from rheobase.layers.drop import DropPath
+from rheobase.layers.lsq import Quantise
 from rheobase.layers.metaformer import MetaConvBlock, meta_downsampling
 from rheobase.layers.mlp import MembraneMlp, SpikingMlp
 from rheobase.layers.norms import (
@@ -37,8 +39,10 @@ __all__ = [
     "TAB",
     "TCJA",
     "TEBN",
+    "Accumulated",
     "ConvNormNeuron",
     "DropPath",
+    "FirstStepBias",
     "FusedNormNeuron",
     "MembraneMlp",
     "MembraneSelfAttention",
@@ -46,6 +50,7 @@ __all__ = [
     "MultiDimensionalAttention",
     "NeuNorm",
     "NeuronConvNorm",
+    "Quantise",
     "ReversibleSequence",
     "SpikingMlp",
     "SpikingSelfAttention",

@@ -16,6 +16,7 @@ from rheobase.neurons.biophysical import (
     PhysicalLIF,
     PhysicalQIF,
 )
+from rheobase.neurons.burst import BurstIF
 from rheobase.neurons.current import CUBALIF, IMLIF, SynapticCurrent
 from rheobase.neurons.detached import DetachedLIF
 from rheobase.neurons.dsr import DSRIF, DSRLIF
@@ -38,6 +39,7 @@ from rheobase.neurons.signed import (
     TernaryIF,
     TernaryLIF,
 )
+from rheobase.neurons.spike_codes import BinaryCode, IntegerCode
 from rheobase.neurons.stepwise import StepNeuron, spike
 
 __all__ = [
@@ -64,11 +66,14 @@ __all__ = [
     "STBIF",
     "AdEx",
     "AdaptiveQIF",
+    "BinaryCode",
     "Biophysical",
+    "BurstIF",
     "DetachedLIF",
     "DietLIF",
     "HodgkinHuxley",
     "ImbalancedSignedIF",
+    "IntegerCode",
     "Izhikevich",
     "Lapicque",
     "MagnitudeResetTernaryIF",
