@@ -67,32 +67,32 @@ class Accumulated(Stateful):
 
     def forward(self, *sequences: Tensor) -> Tensor:
         """Operands ``[T, N, ...]`` each to what is emitted at every step, ``[T, ...]``."""
+        return self.apply_to(self.function, *sequences)
+
+    def apply_to(self, function: Callable[..., Tensor], *sequences: Tensor) -> Tensor:
+        """`forward` with a function given here, where what it closes over changes between calls."""
         _check_sequences(self, sequences)
         before, sums = self._unpacked(sequences)
         totals = [x.cumsum(0) for x in sequences]
         if before:
             totals = [total + start for total, start in zip(totals, sums, strict=True)]
-        values = self._values(totals, before)
+        values = self._values(function, totals, before)
         earlier = torch.zeros_like(values[:1])
         if before:
-            earlier = self._values([start.unsqueeze(0) for start in sums], before - 1)
+            earlier = self._values(function, [start.unsqueeze(0) for start in sums], before - 1)
         self._keep(before + len(totals[0]), totals)
         return values - torch.cat([earlier, values[:-1]])
 
-    def _values(self, totals: list[Tensor], before: int) -> Tensor:
+    def _values(
+        self, function: Callable[..., Tensor], totals: list[Tensor], before: int
+    ) -> Tensor:
         """What has to have been emitted at every step, of the sums until then."""
         steps = len(totals[0])
         if self.convention == "sum":
-            return self._called(totals)
+            return _called(function, totals)
         counts = torch.arange(before + 1, before + steps + 1, device=totals[0].device)
-        means = [total / _column(counts, total) for total in totals]
-        values = self._called(means)
+        values = _called(function, [total / _column(counts, total) for total in totals])
         return values * _column(counts, values)
-
-    def _called(self, operands: list[Tensor]) -> Tensor:
-        steps = len(operands[0])
-        folded = self.function(*(x.flatten(0, 1) for x in operands))
-        return folded.unflatten(0, (steps, -1))  # type: ignore[no-untyped-call, no-any-return]
 
     def _keep(self, steps: int, totals: list[Tensor]) -> None:
         """State as one tensor: the number of steps, then the sums, flat."""
@@ -164,6 +164,13 @@ class FirstStepBias(Stateful):
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
         return f"steps={self.steps}"
+
+
+def _called(function: Callable[..., Tensor], operands: list[Tensor]) -> Tensor:
+    """The function on every step, all folded into the batch."""
+    steps = len(operands[0])
+    folded = function(*(x.flatten(0, 1) for x in operands))
+    return folded.unflatten(0, (steps, -1))  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _column(numbers: Tensor, like: Tensor) -> Tensor:

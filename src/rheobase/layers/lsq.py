@@ -31,6 +31,8 @@ class Quantise(nn.Module):
     tensor([0.0000, 0.5000, 1.5000])
     """
 
+    conversion_kind = "quantise"
+
     def __init__(self, levels: int, *, symmetric: bool = False, scale: float = 1.0) -> None:
         super().__init__()
         if levels < 2 or (symmetric and (levels < 4 or levels % 2)):
@@ -43,6 +45,11 @@ class Quantise(nn.Module):
         self.levels = levels
         self.symmetric = symmetric
         self.scale = nn.Parameter(torch.tensor(scale))
+
+    @property
+    def threshold(self) -> Tensor:
+        """Of the neuron that it converts to: s."""
+        return self.scale
 
     @property
     def lowest(self) -> int:

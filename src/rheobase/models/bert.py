@@ -96,8 +96,7 @@ class SelfAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """``[N, L, dim]`` to ``[N, heads, L, dim / heads]``."""
-        n, length, dim = x.shape
-        return x.reshape(n, length, self.heads, dim // self.heads).transpose(1, 2)
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 class Output(nn.Module):
@@ -198,11 +197,12 @@ class Embeddings(nn.Module):
 
 
 class Bert(nn.Module):
-    """BERT without a head. Source: Devlin et al. 2019, arXiv 1810.04805.
+    """BERT without a head; padding has the number 0, and no word attends to it.
+
+    Source: Devlin et al. 2019, arXiv 1810.04805.
 
     >>> net = Bert(BertConfig(vocabulary=50, dim=8, depth=1, heads=2, hidden=16))
-    >>> ids = torch.tensor([[2, 7, 3], [2, 3, 0]])
-    >>> net(ids, (ids > 0).long()).shape
+    >>> net(torch.tensor([[2, 7, 3], [2, 3, 0]])).shape
     torch.Size([2, 3, 8])
     """
 
@@ -212,20 +212,20 @@ class Bert(nn.Module):
         self.embeddings = Embeddings(config)
         self.encoder = BertEncoder(config)
 
-    def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The last layer's states: ids and mask (1 for words) ``[N, L]`` to ``[N, L, dim]``."""
+    def forward(self, ids: Tensor) -> Tensor:
+        """The last layer's states: ``[N, L]`` to ``[N, L, dim]``."""
         x = self.embeddings(ids)
-        mask = (1.0 - attention_mask[:, None, None, :].to(x.dtype)) * -1e9
-        y: Tensor = self.encoder(x, mask)
+        padding = ids.eq(0)[:, None, None, :].to(x.dtype)
+        y: Tensor = self.encoder(x, padding * -1e9)
         return y
 
 
-def sentence_embedding(states: Tensor, attention_mask: Tensor) -> Tensor:
+def sentence_embedding(states: Tensor, mask: Tensor) -> Tensor:
     """The mean over words, of length 1: states ``[N, L, dim]`` and mask ``[N, L]`` to ``[N, dim]``.
 
     Source: sentence-transformers' all-MiniLM-L6-v2.
     """
-    weights = attention_mask.unsqueeze(-1).to(states.dtype)
+    weights = mask.unsqueeze(-1).to(states.dtype)
     mean = (states * weights).sum(1) / weights.sum(1)
     return mean / mean.norm(dim=-1, keepdim=True)
 

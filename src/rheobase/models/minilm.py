@@ -32,7 +32,7 @@ def load_minilm() -> tuple[Bert, WordPiece]:
     >>> from rheobase.models.bert import sentence_embedding
     >>> net, words = load_minilm()  # doctest: +SKIP
     >>> ids, mask = words(["A man is eating food."])  # doctest: +SKIP
-    >>> sentence_embedding(net(ids, mask), mask).shape  # doctest: +SKIP
+    >>> sentence_embedding(net(ids), mask).shape  # doctest: +SKIP
     torch.Size([1, 384])
 
     Raises:

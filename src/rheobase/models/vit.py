@@ -84,7 +84,7 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Softmax attention; queries are scaled after their quantiser, as in SpikeZIP-TF."""
+    """Softmax attention."""
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
@@ -102,14 +102,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, tokens, dim]`` to the same shape."""
-        n, tokens, dim = x.shape
-        qkv = self.qkv(x).reshape(n, tokens, 3, self.heads, dim // self.heads)
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         q, k, v = self.quantise_q(q), self.quantise_k(k), self.quantise_v(v)
-        scores = torch.matmul(q * self.scale, k.transpose(-2, -1))
+        scores = torch.matmul(q, k.transpose(-2, -1)) * self.scale
         attention = self.quantise_attention(self.softmax(scores))
         context = self.quantise_context(torch.matmul(attention, v))
-        y: Tensor = self.quantise_proj(self.proj(context.transpose(1, 2).reshape(n, tokens, dim)))
+        y: Tensor = self.quantise_proj(self.proj(context.transpose(1, 2).flatten(2)))
         return y
 
 

@@ -1,0 +1,92 @@
+"""Neurons of converted transformers, as the pipeline puts them in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rheobase.convert.activations import Site
+from rheobase.convert.recipe import Recipe
+from rheobase.convert.spiking import Replacement, Spiking, folded, unfolded
+from rheobase.layers import Quantise
+from rheobase.neurons import STBIF, BurstIF, IntegerCode, MultiThreshold
+
+__all__ = ["TRANSFORMER_NEURONS", "Coded", "SizedSpiking"]
+
+
+class SizedSpiking(Spiking):
+    """A neuron whose spikes have the size of what they carry."""
+
+    def forward(self, x: Tensor, *, steps: int, constant: bool = False) -> Tensor:
+        """``[T * N, ...]`` to ``[T * N, ...]``; a constant ``[N, ...]`` is repeated."""
+        current = x.expand(steps, *x.shape) if constant else unfolded(x, steps)
+        spikes: Tensor = self.neuron(current)
+        return folded(spikes)
+
+
+class Coded(Replacement):
+    """A code of a few spikes in an activation's place: each step's value, coded by itself.
+
+    Args:
+        code: value to value, with ``spike_count``.
+        site: what it replaces.
+    """
+
+    conventions = ("mean", "sum")
+
+    def __init__(self, code: nn.Module, site: Site) -> None:
+        super().__init__()
+        self.code = code
+        self.site = site
+
+    def forward(self, x: Tensor, *, steps: int) -> Tensor:
+        """``[T * N, ...]`` to what is coded, same shape."""
+        y: Tensor = self.code(x)
+        return y
+
+
+def multi_threshold(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement:
+    """The neuron of ECMT; the threshold holds the smallest positive and negative one."""
+    positive, negative = threshold.flatten().tolist()
+    neuron = MultiThreshold(positive, v_negative=negative, levels=recipe.neuron.levels)
+    return SizedSpiking(neuron, site)
+
+
+def st_bif(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement:
+    """The neuron of SpikeZIP-TF: the exact conversion of a quantiser."""
+    quantiser = site.activation
+    if not isinstance(quantiser, Quantise):
+        quantiser = Quantise(recipe.neuron.levels, symmetric=getattr(quantiser, "signed", False))
+    neuron = STBIF(threshold.item(), lowest=quantiser.lowest, highest=quantiser.highest)
+    return Spiking(neuron, site)
+
+
+def burst(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement:
+    """The neurons of STA: a pair, one for each sign, where the value may be negative."""
+    size = recipe.neuron.levels
+    if not getattr(site.activation, "signed", False):
+        return SizedSpiking(BurstIF(threshold, burst=size, signed=True), site)
+    return Pair(BurstIF(threshold, burst=size, signed=True), site)
+
+
+class Pair(SizedSpiking):
+    """Two neurons for a value of either sign: one takes the current, the other its negative."""
+
+    def forward(self, x: Tensor, *, steps: int, constant: bool = False) -> Tensor:
+        """``[T * N, ...]`` to ``[T * N, ...]``, what the two send, one minus the other."""
+        current = x.expand(steps, *x.shape) if constant else unfolded(x, steps)
+        up, down = self.neuron(torch.stack([current, -current], -1)).unbind(-1)
+        return folded(up - down)
+
+
+def integer_code(site: Site, _: Tensor, recipe: Recipe, __: int) -> Replacement:
+    """Integers in units of the mean magnitude, ``levels`` of them up to it."""
+    return Coded(IntegerCode(recipe.neuron.levels), site)
+
+
+TRANSFORMER_NEURONS = {
+    "multi_threshold": multi_threshold,
+    "st_bif": st_bif,
+    "burst": burst,
+    "integer_code": integer_code,
+}

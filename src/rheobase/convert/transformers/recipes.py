@@ -1,0 +1,57 @@
+"""The recipes for transformers."""
+
+from __future__ import annotations
+
+from rheobase.convert.recipe import (
+    Encoding,
+    NeuronRule,
+    Preparation,
+    Recipe,
+    Statistic,
+)
+
+__all__ = ["TRANSFORMER_RECIPES"]
+
+_ENCODED = Preparation(
+    passes=("write_out_attention", "encode_operands"), operators=("accumulated",)
+)
+
+TRANSFORMER_RECIPES: tuple[Recipe, ...] = (
+    Recipe(
+        "ecmt",
+        "Huang et al. 2024, ACM Multimedia, arXiv 2502.21193",
+        source=("encode",),
+        prepare=_ENCODED,
+        # As the paper's text has it, the percentile is the largest of the eight thresholds.
+        statistic=Statistic("signed_percentile", percentile=99.0, scale=2.0**-7),
+        neuron=NeuronRule("multi_threshold", levels=8),
+    ),
+    Recipe(
+        "ecmt_released",
+        "Huang et al. 2024, ACM Multimedia: the released code",
+        source=("encode",),
+        prepare=Preparation(
+            passes=("write_out_attention", "encode_hidden_operands"), operators=("accumulated",)
+        ),
+        # There the percentile is the smallest threshold.
+        statistic=Statistic("released_ecmt", percentile=99.0),
+        neuron=NeuronRule("multi_threshold", levels=8),
+    ),
+    Recipe(
+        "spikezip_tf",
+        "You et al. 2024, ICML, arXiv 2406.03470",
+        source=("quantise", "encode"),
+        prepare=_ENCODED,
+        statistic=Statistic("quantiser_step"),
+        neuron=NeuronRule("st_bif", start=0.5, levels=16),
+        encoding=Encoding("impulse", bias="once"),
+    ),
+    Recipe(
+        "few_spikes",
+        "SpikingBrain 2025, arXiv 2509.05276 (integer spike code)",
+        source=("encode",),
+        prepare=_ENCODED,
+        statistic=Statistic("none"),
+        neuron=NeuronRule("integer_code", levels=3),
+    ),
+)

@@ -1,0 +1,117 @@
+"""Statistics for values of both signs: thresholds of converted transformers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rheobase.convert.statistics import Meter
+from rheobase.convert.transformers.operands import Encode
+from rheobase.layers import Quantise
+
+__all__ = ["TRANSFORMER_STATISTICS"]
+
+
+class SignedPercentile(Meter):
+    """A percentile of the values and one of their negatives, averaged over batches: two thresholds.
+
+    Where no value is negative both are the positive one. Source: ECMT, which takes for the p-th
+    percentile of n values the int(p n)-th smallest.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self.batches: list[Tensor] = []
+
+    def see(self, a: Tensor) -> None:
+        """One batch."""
+        values = a.flatten()
+        share = self.recipe.statistic.percentile / 100.0
+        largest = values.kthvalue(max(1, int(share * values.numel()))).values
+        smallest = values.kthvalue(max(1, int((1.0 - share) * values.numel()))).values
+        self.batches.append(torch.stack([largest, -smallest]))
+
+    def threshold(self) -> Tensor:
+        """The positive and the negative threshold, scaled as the recipe says."""
+        positive, negative = torch.stack(self.batches).mean(0)
+        negative = torch.where(negative > 0.0, negative, positive)
+        return torch.stack([positive, negative]) * self.recipe.statistic.scale
+
+
+class ReleasedECMT(SignedPercentile):
+    """`SignedPercentile`, but the constants of the released code behind softmax and GELU.
+
+    It has them for vision transformers: 0.0125 behind softmax, 0.25 and 0.08 behind the activation
+    of the hidden layer.
+    """
+
+    _FIXED = {"softmax": (0.0125, 0.0125), "gelu": (0.25, 0.08)}
+
+    def threshold(self) -> Tensor:
+        """The positive and the negative threshold."""
+        activation = self.site.activation
+        fixed = self._FIXED.get(activation.source) if isinstance(activation, Encode) else None
+        return super().threshold() if fixed is None else torch.tensor(fixed, dtype=torch.float64)
+
+
+class QuantiserStep(Meter):
+    """The step of a quantiser: as trained, or the one of least squared error on the data.
+
+    A value that is negative somewhere gets a symmetric quantiser. The search goes through
+    ``candidates`` steps from the largest magnitude down.
+    """
+
+    candidates = 80
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self.seen: list[Tensor] = []
+
+    def see(self, a: Tensor) -> None:
+        """One batch; at most a hundred thousand of its values."""
+        activation = self.site.activation
+        if isinstance(activation, Quantise):
+            return
+        activation.signed = bool(activation.signed) or bool((a < 0.0).any())  # type: ignore[assignment]
+        values = a.flatten()
+        self.seen.append(values[:: 1 + values.numel() // 100_000])
+
+    def threshold(self) -> Tensor:
+        """The step."""
+        activation = self.site.activation
+        if isinstance(activation, Quantise):
+            return activation.scale.detach().clone()
+        assert isinstance(activation, Encode)
+        values = torch.cat(self.seen)
+        quantiser = Quantise(self.recipe.neuron.levels, symmetric=activation.signed)
+        best = values.abs().amax() / quantiser.highest
+        return _least_error(values, best, quantiser, self.candidates)
+
+
+def _least_error(values: Tensor, largest: Tensor, quantiser: Quantise, candidates: int) -> Tensor:
+    low, high = quantiser.lowest, quantiser.highest
+    errors = []
+    steps = largest * torch.linspace(1.0, 1.0 / candidates, candidates)
+    for step in steps:
+        rounded = (values / step + 0.5).floor().clamp(low, high) * step
+        errors.append((rounded - values).square().mean())
+    return steps[torch.stack(errors).argmin()]
+
+
+class Nothing(Meter):
+    """No threshold: the neuron finds its own."""
+
+    def see(self, a: Tensor) -> None:
+        """Nothing."""
+
+    def threshold(self) -> Tensor:
+        """One."""
+        return torch.ones(())
+
+
+TRANSFORMER_STATISTICS = {
+    "signed_percentile": SignedPercentile,
+    "released_ecmt": ReleasedECMT,
+    "quantiser_step": QuantiserStep,
+    "none": Nothing,
+}
