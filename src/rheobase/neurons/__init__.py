@@ -16,6 +16,7 @@ from rheobase.neurons.biophysical import (
     PhysicalLIF,
     PhysicalQIF,
 )
+from rheobase.neurons.converted import RateIF
 from rheobase.neurons.current import CUBALIF, IMLIF, SynapticCurrent
 from rheobase.neurons.detached import DetachedLIF
 from rheobase.neurons.dsr import DSRIF, DSRLIF
@@ -79,6 +80,7 @@ __all__ = [
     "PhysicalEIF",
     "PhysicalLIF",
     "PhysicalQIF",
+    "RateIF",
     "SignedIF",
     "SlidingPSN",
     "SpikeFiringApproximation",
