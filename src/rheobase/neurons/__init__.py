@@ -17,6 +17,7 @@ from rheobase.neurons.biophysical import (
     PhysicalQIF,
 )
 from rheobase.neurons.burst import BurstIF
+from rheobase.neurons.converted import RateIF
 from rheobase.neurons.current import CUBALIF, IMLIF, SynapticCurrent
 from rheobase.neurons.detached import DetachedLIF
 from rheobase.neurons.dsr import DSRIF, DSRLIF
@@ -84,6 +85,7 @@ __all__ = [
     "PhysicalEIF",
     "PhysicalLIF",
     "PhysicalQIF",
+    "RateIF",
     "SignedIF",
     "SlidingPSN",
     "SpikeFiringApproximation",

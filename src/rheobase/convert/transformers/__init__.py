@@ -19,6 +19,7 @@ from rheobase.convert.transformers.operators import (
     Instantaneous,
 )
 from rheobase.convert.transformers.recipes import TRANSFORMER_RECIPES
+from rheobase.convert.transformers.register import add_transformers
 from rheobase.convert.transformers.statistics import TRANSFORMER_STATISTICS
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Encode",
     "Instantaneous",
     "SizedSpiking",
+    "add_transformers",
     "encode_hidden_operands",
     "encode_linear_inputs",
     "encode_operands",

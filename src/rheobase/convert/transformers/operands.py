@@ -13,8 +13,10 @@ from torch import Tensor, fx, nn
 from rheobase.convert.kinds import kind_of
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.trace import Traced, add_module
+from rheobase.layers import Quantise
 
 __all__ = [
+    "SIZES",
     "Encode",
     "encode_hidden_operands",
     "encode_linear_inputs",
@@ -47,11 +49,12 @@ class Encode(nn.Module):
         return f"of {self.source}" if self.source else ""
 
 
-_SIZES = (getattr, "size", "dim", "numel")
+SIZES = (getattr, "size", "dim", "numel")
+"""What takes a tensor and gives something of its shape."""
 
 
 def encode_operands(traced: Traced, _: Recipe | None = None) -> None:
-    """Encode what enters weights, and both operands of a product.
+    """Encode what enters weights, and both operands of a product; nothing in a quantised network.
 
     The first layer with weights, which takes the network's input itself, keeps it as it is.
     """
@@ -73,12 +76,14 @@ def input_dependent(traced: Traced) -> set[fx.Node]:
     found: set[fx.Node] = set()
     for node in traced.graph.nodes:
         takes = not found.isdisjoint(node.all_input_nodes)
-        if node.op == "placeholder" or (takes and node.target not in _SIZES):
+        if node.op == "placeholder" or (takes and node.target not in SIZES):
             found.add(node)
     return found
 
 
 def _encode(traced: Traced, kinds: tuple[str, ...], head: bool = True) -> None:
+    if _drop_relus_of_quantisers(traced):
+        return
     dependent = input_dependent(traced)
     raw = _raw(traced)
     output = next(node for node in traced.graph.nodes if node.op == "output")
@@ -95,10 +100,28 @@ def _encode(traced: Traced, kinds: tuple[str, ...], head: bool = True) -> None:
             operands = operands[:1]
         for operand in operands:
             origin = _origin(traced, operand)
-            if operand not in raw and kind_of(traced, origin) not in ("encode", "quantise"):
+            if operand not in raw and kind_of(traced, origin) != "encode":
                 node.replace_input_with(operand, _encoder(traced, operand, origin, encoders))
     traced.graph.lint()
     traced.module.recompile()
+
+
+def _drop_relus_of_quantisers(traced: Traced) -> bool:
+    """Whether the network has quantisers, which then say where its spikes are.
+
+    A ReLU behind an unsigned quantiser does nothing, and is taken out.
+    """
+    found = False
+    for node in list(traced.graph.nodes):
+        module = traced.owner(node)
+        if isinstance(module, Quantise):
+            found = True
+            for user in list(node.users):
+                if not module.symmetric and kind_of(traced, user) == "relu":
+                    user.replace_all_uses_with(node)
+                    traced.graph.erase_node(user)
+    traced.module.recompile()
+    return found
 
 
 def _encoder(

@@ -12,10 +12,17 @@ from rheobase.convert.kinds import kind_of
 from rheobase.convert.recipe import Convention, Recipe
 from rheobase.convert.spiking import Replacement, folded, unfolded
 from rheobase.convert.trace import Traced
-from rheobase.convert.transformers.operands import input_dependent
+from rheobase.convert.transformers.operands import SIZES, input_dependent
 from rheobase.layers import Accumulated
 
-__all__ = ["ACCUMULATED", "INSTANTANEOUS", "AccumulatedOperator", "Instantaneous"]
+__all__ = [
+    "ACCUMULATED",
+    "INSTANTANEOUS",
+    "AccumulatedOperator",
+    "Instantaneous",
+    "operation_of",
+    "sequences",
+]
 
 
 class AccumulatedOperator(Replacement):
@@ -66,18 +73,36 @@ class Instantaneous(Replacement):
 
 
 def accumulated(traced: Traced, node: fx.Node, recipe: Recipe, _: int) -> Replacement | None:
-    """The operator of a node; None where only one factor of a product carries values."""
-    operands = operands_of(traced, node)
+    """The operator of a node; None where no spikes come, or only one factor depends on the input.
+
+    What comes before the first spikes is constant, and computed once.
+    """
     kind = kind_of(traced, node)
+    operands = operands_of(traced, node)
     linear = kind in _PRODUCTS and len(operands) == 1 and not (kind == "divide" and 1 in operands)
-    if linear or not operands:
+    if linear or node not in sequences(traced, recipe):
         return None
     return AccumulatedOperator(operation_of(traced, node), operands, recipe.encoding.convention)
 
 
-def instantaneous(traced: Traced, node: fx.Node, _: Recipe, __: int) -> Replacement | None:
+def instantaneous(traced: Traced, node: fx.Node, recipe: Recipe, _: int) -> Replacement | None:
     """The node's own operation, at every step."""
-    return Instantaneous(operation_of(traced, node)) if operands_of(traced, node) else None
+    if node not in sequences(traced, recipe):
+        return None
+    return Instantaneous(operation_of(traced, node))
+
+
+def sequences(traced: Traced, recipe: Recipe) -> set[fx.Node]:
+    """Nodes that spikes come to, or that give them; all, where biases are spread over time."""
+    found: set[fx.Node] = set()
+    spread = recipe.encoding.bias == "spread"
+    for node in traced.graph.nodes:
+        starts = kind_of(traced, node) in recipe.source or (spread and node.op == "placeholder")
+        starts = starts or isinstance(traced.owner(node), Replacement)
+        reached = not found.isdisjoint(node.all_input_nodes) and node.target not in SIZES
+        if starts or reached:
+            found.add(node)
+    return found
 
 
 def operands_of(traced: Traced, node: fx.Node) -> tuple[int, ...]:

@@ -41,7 +41,9 @@ TRANSFORMER_RECIPES: tuple[Recipe, ...] = (
         "spikezip_tf",
         "You et al. 2024, ICML, arXiv 2406.03470",
         source=("quantise", "encode"),
-        prepare=_ENCODED,
+        prepare=Preparation(
+            passes=("write_out_attention", "encode_operands"), operators=("once", "accumulated")
+        ),
         statistic=Statistic("quantiser_step"),
         neuron=NeuronRule("st_bif", start=0.5, levels=16),
         encoding=Encoding("impulse", bias="once"),

@@ -99,6 +99,14 @@ def _integrate_partials(u: Scalar, x: Scalar) -> Scalar:
     return 1.0, 1.0
 
 
+def _integrate_driven(u: Scalar, x: Scalar, drive: Scalar) -> Scalar:
+    return u + (x + drive)
+
+
+def _integrate_driven_partials(u: Scalar, x: Scalar, drive: Scalar) -> Scalar:
+    return 1.0, 1.0, 1.0
+
+
 def _rectified(
     u: Scalar, x: Scalar, k: Scalar, decay: Scalar, gain: Scalar, bias: Scalar
 ) -> Scalar:
@@ -159,6 +167,8 @@ CHARGES: dict[str, Charge] = {
     # u decays, x is added whole: decay_input=False.
     "leak": Charge(_leak_then_add, _leak_then_add_partials),
     "integrate": Charge(_integrate, _integrate_partials),
+    # With a constant current besides the input (converted networks).
+    "integrate_driven": Charge(_integrate_driven, _integrate_driven_partials),
     # The general form h = a u + b_t x + c of which nearly every published neuron is a case.
     "affine": Charge(_affine, _affine_partials),
     # The affine form, scaled and rectified (KLIF).

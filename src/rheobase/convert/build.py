@@ -1,0 +1,273 @@
+"""From a graph with replacements to a network: the part that changes over time, and the rest."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx
+
+from rheobase.convert.encode import ENCODERS, Impulse
+from rheobase.convert.kinds import kind_of, passes_spikes
+from rheobase.convert.recipe import Convention, Recipe
+from rheobase.convert.spiking import Replacement, folded
+from rheobase.convert.trace import Traced, add_module, line_of
+
+__all__ = ["split"]
+
+Time = Literal["free", "constant", "changing"]
+"""Of a value: independent of the input, the same at every step, or not."""
+
+
+def split(traced: Traced, recipe: Recipe, example: Tensor) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """The graph as two: a stem computed once, and a body computed at every step.
+
+    Args:
+        traced: its activations and operators are `Replacement` modules by now.
+        recipe: how the input is encoded.
+        example: an input ``[N, ...]``.
+
+    Raises:
+        ValueError: an operation that spikes can't pass is left, or nothing changes over time.
+    """
+    if recipe.encoding.kind == "poisson" or recipe.encoding.bias == "spread":
+        _encode(traced, recipe)
+    sizes = _follow_batch(traced, example)
+    times = _times(traced)
+    _check(traced, times, recipe, sizes)
+    return _Splitter(traced, times, sizes, recipe.encoding.convention).split()
+
+
+def repeated(x: Tensor, steps: int) -> Tensor:
+    """What does not change over time, at every step: ``[N, ...] -> [T * N, ...]``."""
+    return folded(x.expand(steps, *x.shape))
+
+
+def sizes_at_every_step(size: Any, axes: tuple[bool, ...], steps: int) -> Any:
+    """A shape in which every size that grows with the batch holds ``steps`` batches."""
+    return tuple(n * steps if grows else n for n, grows in zip(size, axes, strict=True))
+
+
+def _encode(traced: Traced, recipe: Recipe) -> None:
+    """Put an encoder behind the input."""
+    placeholder = next(n for n in traced.graph.nodes if n.op == "placeholder")
+    name = add_module(traced, "encoder", ENCODERS[recipe.encoding.kind]())
+    with traced.graph.inserting_after(placeholder):
+        encoder = traced.graph.call_module(name, (placeholder,))
+    placeholder.replace_all_uses_with(encoder, lambda user: user is not encoder)
+    traced.module.recompile()
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Which sizes of a node's value grow with the batch.
+
+    Attributes:
+        what: a tensor, a tuple of sizes, a number, or anything else.
+        axes: one flag for each axis or size; one alone for a number.
+    """
+
+    what: Literal["tensor", "sizes", "number", "other"]
+    axes: tuple[bool, ...] = ()
+
+
+def _follow_batch(traced: Traced, example: Tensor) -> dict[fx.Node, Growth]:
+    """Every node's value with a batch of two beside that with a batch of three."""
+    found: list[dict[fx.Node, Any]] = []
+    for count in (2, 3):
+        values: dict[fx.Node, Any] = {}
+        batch = example[:1].expand(count, *example.shape[1:])
+
+        def visit(node: fx.Node, value: Any, values: dict[fx.Node, Any] = values) -> None:
+            values[node] = value
+
+        _run_once(traced, batch, visit)
+        found.append(values)
+    return {node: _growth(found[0][node], found[1][node]) for node in found[0]}
+
+
+def _growth(two: Any, three: Any) -> Growth:
+    what: Literal["tensor", "sizes"] = "sizes"
+    if isinstance(two, Tensor):
+        what, two, three = "tensor", tuple(two.shape), tuple(three.shape)
+    if isinstance(two, int) and not isinstance(two, bool):
+        return Growth("number", (two * 3 == three * 2,))
+    if isinstance(two, tuple) and all(isinstance(n, int) for n in two):
+        axes = tuple(a * 3 == b * 2 for a, b in zip(two, three, strict=True))
+        return Growth(what, axes)
+    return Growth("other")
+
+
+def _run_once(traced: Traced, batch: Tensor, visit: Any) -> None:
+    """One step of the graph as it stands."""
+
+    class _Once(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            if isinstance(traced.owner(n), Replacement):
+                args, kwargs = self.fetch_args_kwargs_from_env(n)
+                value: Any = self.fetch_attr(str(n.target))(*args, **kwargs, steps=1)
+            else:
+                value = super().run_node(n)
+            visit(n, value)
+            return value
+
+    with torch.no_grad():
+        _Once(traced.module).run(batch)
+
+
+def _times(traced: Traced) -> dict[fx.Node, Time]:
+    times: dict[fx.Node, Time] = {}
+    for node in traced.graph.nodes:
+        inputs = {times[n] for n in node.all_input_nodes}
+        if isinstance(traced.owner(node), Replacement) or "changing" in inputs:
+            times[node] = "changing"
+        elif node.op == "placeholder" or "constant" in inputs:
+            times[node] = "constant"
+        else:
+            times[node] = "free"
+    return times
+
+
+def _check(
+    traced: Traced, times: dict[fx.Node, Time], recipe: Recipe, sizes: dict[fx.Node, Growth]
+) -> None:
+    convention = recipe.encoding.convention
+    for node in traced.graph.nodes:
+        if node.op == "output" or times[node] != "changing":
+            continue
+        module = traced.owner(node)
+        if isinstance(module, Replacement):
+            if convention not in module.conventions:
+                raise ValueError(
+                    f"{node.name!r} ({line_of(node)}) became a {type(module).__name__}, which "
+                    f"codes values as the {' or '.join(module.conventions)} over T, but recipe "
+                    f"{recipe.name!r} codes them as the {convention}; mixing both would be wrong: "
+                    "take operators of one convention"
+                )
+            continue
+        kind = kind_of(traced, node)
+        operands = [n for n in node.all_input_nodes if sizes[n].what != "number"]
+        changing = sum(times[n] == "changing" for n in operands)
+        if kind is None or not passes_spikes(kind, changing):
+            raise ValueError(_cannot(traced, node, kind, recipe))
+    output = next(n for n in traced.graph.nodes if n.op == "output")
+    if times[output] != "changing":
+        raise ValueError(
+            "this network has no activation to convert: its output does not depend on any that "
+            f"recipe {recipe.name!r} takes ({', '.join(recipe.source)})"
+        )
+
+
+def _cannot(traced: Traced, node: fx.Node, kind: str | None, recipe: Recipe) -> str:
+    module = traced.owner(node)
+    target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "?")
+    what = type(module).__name__ if module is not None else f"{target}"
+    start = f"node {node.name!r} ({what}, {line_of(node)}) "
+    if kind is None:
+        return start + (
+            "is of no kind that conversion knows; if it is linear in its input, say so with "
+            "rheobase.convert.KINDS[...] = 'weighted', else register an operator for it "
+            "(see rheobase.convert)"
+        )
+    return start + (
+        f"is of kind {kind!r}: spikes can't pass it, and recipe {recipe.name!r} has no operator "
+        f"for it (its operators: {', '.join(recipe.prepare.operators) or 'none'}); take a recipe "
+        "that has one, or write the network without it"
+    )
+
+
+class _Splitter:
+    """Copies nodes into the two graphs."""
+
+    def __init__(
+        self,
+        traced: Traced,
+        times: dict[fx.Node, Time],
+        sizes: dict[fx.Node, Growth],
+        convention: Convention,
+    ) -> None:
+        self.traced = traced
+        self.convention = convention
+        self.times = times
+        self.sizes = sizes
+        self.stem = fx.Graph()
+        self.body = fx.Graph()
+        self.in_stem: dict[fx.Node, fx.Node] = {}
+        self.in_body: dict[fx.Node, fx.Node] = {}
+        self.every_step: dict[fx.Node, fx.Node] = {}
+
+    def split(self) -> tuple[fx.GraphModule, fx.GraphModule]:
+        """Both graphs as modules."""
+        nodes = list(self.traced.graph.nodes)
+        for node in nodes:
+            if self.times[node] != "changing" and node.op != "output":
+                self.in_stem[node] = self.stem.node_copy(node, self.in_stem.__getitem__)
+        boundary = [n for n in nodes if self.times[n] == "constant" and self._leaves(n)]
+        for node in boundary:
+            self.in_body[node] = self.body.placeholder(node.name)
+        self.steps = self.body.placeholder("steps", default_value=1)
+        self.stem.output(tuple(self.in_stem[n] for n in boundary))
+        for node in nodes:
+            if self.times[node] == "free" and node.op != "output":
+                self.in_body[node] = self.body.node_copy(node, self.in_body.__getitem__)
+            elif self.times[node] == "changing":
+                self._copy_changing(node)
+        root = self.traced.module
+        body = fx.GraphModule(root, self.body, "Body")
+        body.graph.eliminate_dead_code()
+        body.recompile()
+        return fx.GraphModule(root, self.stem, "Stem"), body
+
+    def _leaves(self, node: fx.Node) -> bool:
+        return any(self.times[user] == "changing" for user in node.users)
+
+    def _copy_changing(self, node: fx.Node) -> None:
+        module = self.traced.owner(node)
+        if not isinstance(module, Replacement):
+            self.in_body[node] = self.body.node_copy(node, self._at_every_step)
+            return
+        first = node.args[0] if node.args else None
+        once = (
+            module.takes_constant
+            and (self.convention == "mean" or isinstance(module, Impulse))
+            and isinstance(first, fx.Node)
+            and self.times[first] == "constant"
+        )
+        with_steps = {"steps": self.steps} | ({"constant": True} if once else {})
+        args = fx.map_arg(
+            node.args, lambda n: self.in_body[n] if once and n is first else self._at_every_step(n)
+        )
+        kwargs = fx.map_arg(node.kwargs, self._at_every_step)
+        copy = self.body.call_module(str(node.target), args, {**kwargs, **with_steps})
+        copy.meta = dict(node.meta)
+        self.in_body[node] = copy
+
+    def _at_every_step(self, node: fx.Node) -> fx.Node:
+        """The node's value as what changes over time meets it."""
+        inside = self.in_body[node]
+        if self.times[node] != "constant":
+            return inside
+        if node not in self.every_step:
+            self.every_step[node] = self._repeat(node, inside)
+        return self.every_step[node]
+
+    def _repeat(self, node: fx.Node, inside: fx.Node) -> fx.Node:
+        growth = self.sizes[node]
+        if not any(growth.axes):
+            return inside
+        if growth.what == "number":
+            return self.body.call_function(operator.mul, (inside, self.steps))
+        if growth.what == "sizes":
+            return self.body.call_function(sizes_at_every_step, (inside, growth.axes, self.steps))
+        if not growth.axes[0]:
+            raise ValueError(
+                f"node {node.name!r} ({line_of(node)}) has its batch on axis "
+                f"{growth.axes.index(True)}; conversion needs it on axis 0"
+            )
+        if self.convention == "sum":
+            # What is coded by a sum comes whole at the first step.
+            name = add_module(self.traced, f"{node.name}_impulse", Impulse())
+            return self.body.call_module(name, (inside,), {"steps": self.steps})
+        return self.body.call_function(repeated, (inside, self.steps))

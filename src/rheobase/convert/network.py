@@ -1,0 +1,81 @@
+"""The converted network: what does not depend on time computed once, the rest at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, fx, nn
+
+from rheobase.convert.recipe import Recipe
+from rheobase.convert.spiking import unfolded
+from rheobase.stateful import Stateful
+
+__all__ = ["ConvertedNetwork"]
+
+
+class ConvertedNetwork(nn.Module):
+    """A spiking network made from an ANN: ``[N, ...]`` to ``[T, N, classes]``.
+
+    Every step's output is the last layer's current; its mean over T (`mean_output`) is what stands
+    for the ANN's output (the sum, if the recipe codes values as sums). It is an ordinary network of
+    rheobase: it streams, exports, trains further and is measured.
+
+    Attributes:
+        recipe: how it was made.
+        T: default number of steps, which T-dependent statistics were made for.
+        stepwise: go through the graph step by step instead of with time folded into the batch. The
+            results are equal but for the rounding of convolutions; see `fastest`.
+    """
+
+    def __init__(self, stem: fx.GraphModule, body: fx.GraphModule, recipe: Recipe, T: int) -> None:
+        super().__init__()
+        self.stem = stem
+        self.body = body
+        self.recipe = recipe
+        self.T = T
+        self.stepwise = False
+
+    def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
+        """Run ``steps`` time steps (default: ``T``) on ``[N, ...]``, as the ANN takes it.
+
+        Returns:
+            ``[steps, N, classes]``: the output of every step.
+        """
+        count = self.T if steps is None else steps
+        if count < 1:
+            raise ValueError(f"a converted network runs at least one step, got steps={count}")
+        constant = self.stem(x)
+        if self.stepwise and count > 1:
+            with _one_by_one(self.body):
+                return torch.stack([self.body(*constant, steps=1) for _ in range(count)])
+        out: Tensor = self.body(*constant, steps=count)
+        return unfolded(out, count)
+
+    def mean_output(self, x: Tensor, steps: int | None = None) -> Tensor:
+        """What stands for the ANN's output: the mean over the steps, or the sum; ``[N, ...]``."""
+        out: Tensor = self(x, steps)[self.recipe.readout.delay :]
+        return out.sum(0) if self.recipe.encoding.convention == "sum" else out.mean(0)
+
+
+@contextmanager
+def _one_by_one(net: nn.Module) -> Iterator[None]:
+    """Keep state from step to step within a call, and outside as it was."""
+    modules = [m for m in net.modules() if isinstance(m, Stateful)]
+    for module in modules:
+        if not module.causal:
+            raise ValueError(
+                f"{type(module).__name__} needs the whole sequence: this network can't run step by "
+                "step; set its stepwise to False"
+            )
+    streams = [m._streams for m in modules]
+    for module, streaming in zip(modules, streams, strict=True):
+        if not streaming:
+            module._streams, module._state = True, None
+    try:
+        yield
+    finally:
+        for module, streaming in zip(modules, streams, strict=True):
+            if not streaming:
+                module._streams, module._state = False, None
