@@ -83,9 +83,7 @@ class Accumulated(Stateful):
         self._keep(before + len(totals[0]), totals)
         return values - torch.cat([earlier, values[:-1]])
 
-    def _values(
-        self, function: Callable[..., Tensor], totals: list[Tensor], before: int
-    ) -> Tensor:
+    def _values(self, function: Callable[..., Tensor], totals: list[Tensor], before: int) -> Tensor:
         """What has to have been emitted at every step, of the sums until then."""
         steps = len(totals[0])
         if self.convention == "sum":

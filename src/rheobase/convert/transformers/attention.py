@@ -259,4 +259,3 @@ def _scaled_dot_product(
     scores = w.function(attention_scores, query, key, scale)
     attention = w.function(masked_softmax, scores, attn_mask, is_causal)
     return w.function(torch.matmul, attention, value)
-

@@ -154,4 +154,3 @@ def _raw(traced: Traced) -> set[fx.Node]:
         for node in traced.graph.nodes
         if _origin(traced, node).op == "placeholder" and node.op != "output"
     }
-

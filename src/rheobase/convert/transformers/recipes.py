@@ -15,6 +15,9 @@ __all__ = ["TRANSFORMER_RECIPES"]
 _ENCODED = Preparation(
     passes=("write_out_attention", "encode_operands"), operators=("accumulated",)
 )
+_ONCE = Preparation(
+    passes=("write_out_attention", "encode_operands"), operators=("once", "accumulated")
+)
 
 TRANSFORMER_RECIPES: tuple[Recipe, ...] = (
     Recipe(
@@ -41,12 +44,20 @@ TRANSFORMER_RECIPES: tuple[Recipe, ...] = (
         "spikezip_tf",
         "You et al. 2024, ICML, arXiv 2406.03470",
         source=("quantise", "encode"),
-        prepare=Preparation(
-            passes=("write_out_attention", "encode_operands"), operators=("once", "accumulated")
-        ),
+        prepare=_ONCE,
         statistic=Statistic("quantiser_step"),
         neuron=NeuronRule("st_bif", start=0.5, levels=16),
         encoding=Encoding("impulse", bias="once"),
+    ),
+    Recipe(
+        "spikezip_tf_language",
+        "You et al. 2024, ICML: the released code for language",
+        source=("quantise", "encode"),
+        prepare=_ONCE,
+        statistic=Statistic("quantiser_step"),
+        neuron=NeuronRule("st_bif", start=0.5, levels=16),
+        # There biases are spread over as many first steps as there are levels.
+        encoding=Encoding("impulse", bias="spread"),
     ),
     Recipe(
         "few_spikes",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -45,7 +47,7 @@ class ReleasedECMT(SignedPercentile):
     of the hidden layer.
     """
 
-    _FIXED = {"softmax": (0.0125, 0.0125), "gelu": (0.25, 0.08)}
+    _FIXED: ClassVar = {"softmax": (0.0125, 0.0125), "gelu": (0.25, 0.08)}
 
     def threshold(self) -> Tensor:
         """The positive and the negative threshold."""
