@@ -50,11 +50,10 @@ def check_calibration(calibration: Tensor | None, recipe: Recipe) -> Tensor:
         raise ValueError(
             f"recipe {recipe.name!r} needs {what} as [N, ...]: convert(ann, inputs, ...)"
         )
-    if not isinstance(calibration, Tensor) or not calibration.is_floating_point():
+    # Numbers of words are inputs too: an embedding takes them.
+    if not isinstance(calibration, Tensor) or calibration.dtype is torch.bool:
         given = getattr(calibration, "dtype", type(calibration).__name__)
-        raise TypeError(
-            f"calibration inputs must be one floating point tensor [N, ...], got {given}"
-        )
+        raise TypeError(f"calibration inputs must be one tensor [N, ...] of numbers, got {given}")
     if calibration.dim() < 2 or 0 in calibration.shape:
         raise ValueError(
             f"calibration inputs are [N, ...] with at least one sample, got shape "

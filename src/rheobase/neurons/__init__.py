@@ -40,7 +40,7 @@ from rheobase.neurons.signed import (
     TernaryIF,
     TernaryLIF,
 )
-from rheobase.neurons.spike_codes import BinaryCode, IntegerCode
+from rheobase.neurons.spike_codes import BinaryCode, GreedyCode, IntegerCode
 from rheobase.neurons.stepwise import StepNeuron, spike
 
 __all__ = [
@@ -72,6 +72,7 @@ __all__ = [
     "BurstIF",
     "DetachedLIF",
     "DietLIF",
+    "GreedyCode",
     "HodgkinHuxley",
     "ImbalancedSignedIF",
     "IntegerCode",

@@ -5,6 +5,7 @@ what spikes can't pass on what has come in so far; the recipes are in `recipes`.
 """
 
 from rheobase.convert.transformers.attention import write_out_attention
+from rheobase.convert.transformers.count import SpikeCount, count_spikes
 from rheobase.convert.transformers.neurons import TRANSFORMER_NEURONS, Coded, SizedSpiking
 from rheobase.convert.transformers.operands import (
     Encode,
@@ -33,7 +34,9 @@ __all__ = [
     "Encode",
     "Instantaneous",
     "SizedSpiking",
+    "SpikeCount",
     "add_transformers",
+    "count_spikes",
     "encode_hidden_operands",
     "encode_linear_inputs",
     "encode_operands",

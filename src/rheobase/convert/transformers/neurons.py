@@ -9,7 +9,7 @@ from rheobase.convert.activations import Site
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.spiking import Replacement, Spiking, folded, unfolded
 from rheobase.layers import Quantise
-from rheobase.neurons import STBIF, BurstIF, IntegerCode, MultiThreshold
+from rheobase.neurons import STBIF, BurstIF, GreedyCode, IntegerCode, MultiThreshold
 
 __all__ = ["TRANSFORMER_NEURONS", "Coded", "SizedSpiking"]
 
@@ -80,8 +80,18 @@ class Pair(SizedSpiking):
 
 
 def integer_code(site: Site, _: Tensor, recipe: Recipe, __: int) -> Replacement:
-    """Integers in units of the mean magnitude, ``levels`` of them up to it."""
+    """Integers in units of the mean magnitude, ``levels`` of them up to it, as bits."""
     return Coded(IntegerCode(recipe.neuron.levels), site)
+
+
+def signed_digits(site: Site, _: Tensor, recipe: Recipe, __: int) -> Replacement:
+    """The same integers, in the fewest spikes of either sign."""
+    return Coded(IntegerCode(recipe.neuron.levels, form="signed_digits"), site)
+
+
+def greedy_code(site: Site, _: Tensor, recipe: Recipe, __: int) -> Replacement:
+    """Signed powers of two with a dead zone: less error for as many spikes."""
+    return Coded(GreedyCode(recipe.neuron.levels, dead_zone=0.7), site)
 
 
 TRANSFORMER_NEURONS = {
@@ -89,4 +99,6 @@ TRANSFORMER_NEURONS = {
     "st_bif": st_bif,
     "burst": burst,
     "integer_code": integer_code,
+    "signed_digits": signed_digits,
+    "greedy_code": greedy_code,
 }

@@ -18,10 +18,12 @@ from rheobase.layers import Quantise
 __all__ = [
     "SIZES",
     "Encode",
+    "encode_for_sta",
     "encode_hidden_operands",
     "encode_linear_inputs",
     "encode_operands",
     "input_dependent",
+    "note_weights",
 ]
 
 
@@ -49,6 +51,17 @@ class Encode(nn.Module):
         return f"of {self.source}" if self.source else ""
 
 
+def note_weights(traced: Traced, _: Recipe | None = None) -> None:
+    """Note in every ReLU the largest weight or bias of the layer before it, for its threshold."""
+    for node in traced.graph.nodes:
+        relu = traced.owner(node)
+        if not isinstance(relu, nn.ReLU):
+            continue
+        layer = traced.owner(_origin(traced, node.args[0]))
+        if layer is not None:
+            relu.largest_weight = max(float(p.max()) for p in layer.parameters())  # type: ignore[assignment]
+
+
 SIZES = (getattr, "size", "dim", "numel")
 """What takes a tensor and gives something of its shape."""
 
@@ -71,6 +84,15 @@ def encode_linear_inputs(traced: Traced, _: Recipe | None = None) -> None:
     _encode(traced, ("weighted",))
 
 
+def encode_for_sta(traced: Traced, _: Recipe | None = None) -> None:
+    """Encode norms and contexts that enter weights, and attention itself.
+
+    Queries, keys and values stay currents; behind an activation the hidden spikes of its
+    approximator go on into the next weights.
+    """
+    _encode(traced, ("weighted", "matmul"), sources=("layer_norm", "matmul", "softmax"))
+
+
 def input_dependent(traced: Traced) -> set[fx.Node]:
     """Nodes whose value depends on that of the input, not on its sizes alone."""
     found: set[fx.Node] = set()
@@ -81,7 +103,13 @@ def input_dependent(traced: Traced) -> set[fx.Node]:
     return found
 
 
-def _encode(traced: Traced, kinds: tuple[str, ...], head: bool = True) -> None:
+def _encode(
+    traced: Traced,
+    kinds: tuple[str, ...],
+    head: bool = True,
+    sources: tuple[str, ...] | None = None,
+) -> None:
+    """Encode operands of nodes of these kinds, if they come from one of ``sources``."""
     if _drop_relus_of_quantisers(traced):
         return
     dependent = input_dependent(traced)
@@ -100,7 +128,8 @@ def _encode(traced: Traced, kinds: tuple[str, ...], head: bool = True) -> None:
             operands = operands[:1]
         for operand in operands:
             origin = _origin(traced, operand)
-            if operand not in raw and kind_of(traced, origin) != "encode":
+            wanted = sources is None or kind_of(traced, origin) in sources
+            if operand not in raw and wanted and kind_of(traced, origin) != "encode":
                 node.replace_input_with(operand, _encoder(traced, operand, origin, encoders))
     traced.graph.lint()
     traced.module.recompile()

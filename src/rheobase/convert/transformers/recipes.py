@@ -60,6 +60,37 @@ TRANSFORMER_RECIPES: tuple[Recipe, ...] = (
         encoding=Encoding("impulse", bias="spread"),
     ),
     Recipe(
+        "spiking_transformer_2021",
+        "Mueller et al. 2021, ICSAI (Spiking Transformer Networks)",
+        # Only the layers in front of a ReLU spike; attention is done at every step on that step.
+        source=("relu",),
+        prepare=Preparation(
+            passes=("write_out_attention", "note_weights"), operators=("instantaneous",)
+        ),
+        statistic=Statistic("robust_with_weights", percentile=99.0),
+        neuron=NeuronRule(strict=True),
+    ),
+    Recipe(
+        "mst",
+        "Wang et al. 2023, ICCV, arXiv 2210.01208",
+        source=("qcfs",),
+        prepare=Preparation(operators=("instantaneous",)),
+        statistic=Statistic("learned"),
+        neuron=NeuronRule(start=0.5),
+        needs=("training",),
+    ),
+    Recipe(
+        "sta",
+        "Jiang et al. 2024, ICLR (Spatio-Temporal Approximation)",
+        source=("encode",),
+        prepare=Preparation(
+            passes=("write_out_attention", "encode_for_sta"),
+            operators=("approximated", "accumulated"),
+        ),
+        statistic=Statistic("burst_threshold"),
+        neuron=NeuronRule("burst", levels=2),
+    ),
+    Recipe(
         "few_spikes",
         "SpikingBrain 2025, arXiv 2509.05276 (integer spike code)",
         source=("encode",),

@@ -100,6 +100,61 @@ def _least_error(values: Tensor, largest: Tensor, quantiser: Quantise, candidate
     return steps[torch.stack(errors).argmin()]
 
 
+class BurstThreshold(Meter):
+    """The threshold of least squared error at T steps, as STA searches it, over the burst's size.
+
+    95 candidates in steps of a hundredth from the largest magnitude down, values being cut off at
+    the threshold and rounded down to a T-th of it. A step of a burst carries more than one spike,
+    so the threshold may be that much smaller.
+    """
+
+    candidates = 95
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self.seen: list[Tensor] = []
+
+    def see(self, a: Tensor) -> None:
+        """One batch; at most a hundred thousand of its values."""
+        activation = self.site.activation
+        activation.signed = bool(activation.signed) or bool((a < 0.0).any())  # type: ignore[assignment]
+        values = a.abs().flatten()
+        self.seen.append(values[:: 1 + values.numel() // 100_000])
+
+    def threshold(self) -> Tensor:
+        """One for the layer."""
+        values = torch.cat(self.seen)
+        thresholds = values.amax() * (1.0 - 0.01 * torch.arange(self.candidates))
+        errors = []
+        for threshold in thresholds:
+            counts = (values / threshold * self.steps).clamp(0.0, self.steps).floor()
+            errors.append((counts * threshold / self.steps - values).square().mean())
+        best = thresholds[torch.stack(errors).argmin()]
+        return best / (1.0 + 0.5 * self.recipe.neuron.levels)
+
+
+class RobustWithWeights(Meter):
+    """A percentile of the units' maxima, but no less than the largest weight or bias before them.
+
+    Sources: Rueckauer et al. 2017 (robust normalisation); Mueller et al. 2021 for the weights.
+    """
+
+    largest: Tensor | None = None
+
+    def see(self, a: Tensor) -> None:
+        """One batch ``[N, ..., units]``."""
+        maxima = a.flatten(0, -2).amax(0)
+        self.largest = maxima if self.largest is None else torch.maximum(self.largest, maxima)
+
+    def threshold(self) -> Tensor:
+        """One for the layer."""
+        assert self.largest is not None
+        share = self.recipe.statistic.percentile / 100.0
+        place = int(share * (len(self.largest) - 1))
+        least = getattr(self.site.activation, "largest_weight", 0.0)
+        return self.largest.sort().values[place].clamp_min(least)
+
+
 class Nothing(Meter):
     """No threshold: the neuron finds its own."""
 
@@ -115,5 +170,7 @@ TRANSFORMER_STATISTICS = {
     "signed_percentile": SignedPercentile,
     "released_ecmt": ReleasedECMT,
     "quantiser_step": QuantiserStep,
+    "burst_threshold": BurstThreshold,
+    "robust_with_weights": RobustWithWeights,
     "none": Nothing,
 }
