@@ -143,6 +143,8 @@ class _WithMask(nn.Module):
 @each("spikezip_roberta")
 def test_spikezip_roberta(path: Path, case: str) -> None:
     arrays, config = load(path)
+    if f"{case}/T" not in arrays:
+        pytest.skip(f"{path.name} has no case {case}")
     state = state_dict(arrays, f"{case}/sd/")
     encoder = encoder_from_spikezip(state, heads=config["heads"], levels=config["level"])
     net, x, steps = _WithMask(encoder).eval(), arrays["x"], int(arrays[f"{case}/T"])

@@ -20,8 +20,21 @@ class SizedSpiking(Spiking):
     def forward(self, x: Tensor, *, steps: int, constant: bool = False) -> Tensor:
         """``[T * N, ...]`` to ``[T * N, ...]``; a constant ``[N, ...]`` is repeated."""
         current = x.expand(steps, *x.shape) if constant else unfolded(x, steps)
+        return folded(self.send(current))
+
+    def send(self, current: Tensor) -> Tensor:
+        """``[T, N, ...]`` to what is sent, same shape."""
         spikes: Tensor = self.neuron(current)
-        return folded(spikes)
+        return spikes
+
+
+class SizedPair(SizedSpiking):
+    """Two neurons for a value of either sign: one takes the current, the other its negative."""
+
+    def send(self, current: Tensor) -> Tensor:
+        """``[T, N, ...]`` to what the two send, one minus the other."""
+        up, down = self.neuron(torch.stack([current, -current], -1)).unbind(-1)
+        return up - down  # type: ignore[no-any-return]
 
 
 class Coded(Replacement):
@@ -62,21 +75,10 @@ def st_bif(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement
 
 
 def burst(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement:
-    """The neurons of STA: a pair, one for each sign, where the value may be negative."""
-    size = recipe.neuron.levels
-    if not getattr(site.activation, "signed", False):
-        return SizedSpiking(BurstIF(threshold, burst=size, signed=True), site)
-    return Pair(BurstIF(threshold, burst=size, signed=True), site)
-
-
-class Pair(SizedSpiking):
-    """Two neurons for a value of either sign: one takes the current, the other its negative."""
-
-    def forward(self, x: Tensor, *, steps: int, constant: bool = False) -> Tensor:
-        """``[T * N, ...]`` to ``[T * N, ...]``, what the two send, one minus the other."""
-        current = x.expand(steps, *x.shape) if constant else unfolded(x, steps)
-        up, down = self.neuron(torch.stack([current, -current], -1)).unbind(-1)
-        return folded(up - down)
+    """The neuron of STA; a pair of them where the value may be negative."""
+    neuron = BurstIF(threshold, burst=recipe.neuron.levels, signed=True)
+    both = getattr(site.activation, "signed", False)
+    return SizedPair(neuron, site) if both else SizedSpiking(neuron, site)
 
 
 def integer_code(site: Site, _: Tensor, recipe: Recipe, __: int) -> Replacement:
