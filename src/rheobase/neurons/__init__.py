@@ -31,6 +31,7 @@ from rheobase.neurons.multilevel import STBIF, MultiThreshold
 from rheobase.neurons.nonlinear import EIF, QIF
 from rheobase.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 from rheobase.neurons.record import Membrane, record_membranes
+from rheobase.neurons.residual import MaskedRateIF, OffsetRateIF
 from rheobase.neurons.resonate import RAF
 from rheobase.neurons.signed import (
     ImbalancedSignedIF,
@@ -57,6 +58,7 @@ __all__ = [
     "LIF",
     "LTMD",
     "NEURONS",
+    "OffsetRateIF",
     "PLIAF",
     "PLIF",
     "PSN",
@@ -74,6 +76,7 @@ __all__ = [
     "Lapicque",
     "MagnitudeResetTernaryIF",
     "MaskedPSN",
+    "MaskedRateIF",
     "Membrane",
     "MultiThreshold",
     "Neuron",
