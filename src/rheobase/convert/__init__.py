@@ -3,7 +3,7 @@
 >>> import torch
 >>> from torch import nn
 >>> ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
->>> snn = convert(ann, torch.rand(16, 4), recipe="rueckauer_max", T=8)
+>>> snn = convert(ann, torch.rand(16, 4), recipe="threshold_max", T=8)
 >>> snn(torch.rand(3, 4)).shape
 torch.Size([8, 3, 2])
 

@@ -6,38 +6,36 @@ import operator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, fx
 
 from rheobase.convert.encode import ENCODERS, Impulse
 from rheobase.convert.kinds import kind_of, passes_spikes
 from rheobase.convert.recipe import Convention, Recipe
 from rheobase.convert.spiking import Replacement, folded
-from rheobase.convert.trace import Traced, add_module, line_of
+from rheobase.convert.trace import Traced, add_module, line_of, record
 
-__all__ = ["split"]
+__all__ = ["follow_batch", "split"]
 
 Time = Literal["free", "constant", "changing"]
 """Of a value: independent of the input, the same at every step, or not."""
 
 
-def split(traced: Traced, recipe: Recipe, example: Tensor) -> tuple[fx.GraphModule, fx.GraphModule]:
+def split(traced: Traced, recipe: Recipe) -> tuple[fx.GraphModule, fx.GraphModule]:
     """The graph as two: a stem computed once, and a body computed at every step.
 
     Args:
-        traced: its activations and operators are `Replacement` modules by now.
+        traced: its activations and operators are `Replacement` modules by now, and `follow_batch`
+            has seen it before.
         recipe: how the input is encoded.
-        example: an input ``[N, ...]``.
 
     Raises:
         ValueError: an operation that spikes can't pass is left, or nothing changes over time.
     """
     if recipe.encoding.kind == "poisson" or recipe.encoding.bias == "spread":
         _encode(traced, recipe)
-    sizes = _follow_batch(traced, example)
     times = _times(traced)
-    _check(traced, times, recipe, sizes)
-    return _Splitter(traced, times, sizes, recipe.encoding.convention).split()
+    _check(traced, times, recipe)
+    return _Splitter(traced, times, recipe.encoding.convention).split()
 
 
 def repeated(x: Tensor, steps: int) -> Tensor:
@@ -56,6 +54,7 @@ def _encode(traced: Traced, recipe: Recipe) -> None:
     name = add_module(traced, "encoder", ENCODERS[recipe.encoding.kind]())
     with traced.graph.inserting_after(placeholder):
         encoder = traced.graph.call_module(name, (placeholder,))
+    encoder.meta = dict(placeholder.meta)
     placeholder.replace_all_uses_with(encoder, lambda user: user is not encoder)
     traced.module.recompile()
 
@@ -73,19 +72,22 @@ class Growth:
     axes: tuple[bool, ...] = ()
 
 
-def _follow_batch(traced: Traced, example: Tensor) -> dict[fx.Node, Growth]:
-    """Every node's value with a batch of two beside that with a batch of three."""
+def follow_batch(traced: Traced, example: Tensor) -> None:
+    """Note in every node's meta (``growth``) how its value with two samples differs from that with
+    three.
+
+    Args:
+        traced: the graph of the ANN, before anything is replaced.
+        example: an input ``[N, ...]``.
+    """
     found: list[dict[fx.Node, Any]] = []
     for count in (2, 3):
         values: dict[fx.Node, Any] = {}
         batch = example[:1].expand(count, *example.shape[1:])
-
-        def visit(node: fx.Node, value: Any, values: dict[fx.Node, Any] = values) -> None:
-            values[node] = value
-
-        _run_once(traced, batch, visit)
+        record(traced, batch, values.__setitem__)
         found.append(values)
-    return {node: _growth(found[0][node], found[1][node]) for node in found[0]}
+    for node, two in found[0].items():
+        node.meta["growth"] = _growth(two, found[1][node])
 
 
 def _growth(two: Any, three: Any) -> Growth:
@@ -130,9 +132,7 @@ def _times(traced: Traced) -> dict[fx.Node, Time]:
     return times
 
 
-def _check(
-    traced: Traced, times: dict[fx.Node, Time], recipe: Recipe, sizes: dict[fx.Node, Growth]
-) -> None:
+def _check(traced: Traced, times: dict[fx.Node, Time], recipe: Recipe) -> None:
     convention = recipe.encoding.convention
     for node in traced.graph.nodes:
         if node.op == "output" or times[node] != "changing":
@@ -148,7 +148,7 @@ def _check(
                 )
             continue
         kind = kind_of(traced, node)
-        operands = [n for n in node.all_input_nodes if sizes[n].what != "number"]
+        operands = [n for n in node.all_input_nodes if n.meta["growth"].what != "number"]
         changing = sum(times[n] == "changing" for n in operands)
         if kind is None or not passes_spikes(kind, changing):
             raise ValueError(_cannot(traced, node, kind, recipe))
@@ -181,17 +181,10 @@ def _cannot(traced: Traced, node: fx.Node, kind: str | None, recipe: Recipe) -> 
 class _Splitter:
     """Copies nodes into the two graphs."""
 
-    def __init__(
-        self,
-        traced: Traced,
-        times: dict[fx.Node, Time],
-        sizes: dict[fx.Node, Growth],
-        convention: Convention,
-    ) -> None:
+    def __init__(self, traced: Traced, times: dict[fx.Node, Time], convention: Convention) -> None:
         self.traced = traced
         self.convention = convention
         self.times = times
-        self.sizes = sizes
         self.stem = fx.Graph()
         self.body = fx.Graph()
         self.in_stem: dict[fx.Node, fx.Node] = {}
@@ -254,7 +247,7 @@ class _Splitter:
         return self.every_step[node]
 
     def _repeat(self, node: fx.Node, inside: fx.Node) -> fx.Node:
-        growth = self.sizes[node]
+        growth = node.meta["growth"]
         if not any(growth.axes):
             return inside
         if growth.what == "number":

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rheobase._errors import unknown_name
 from rheobase.convert.activations import Site
+from rheobase.convert.bounds import BY_GRAPH
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.statistics import STATISTICS, Meter
 from rheobase.convert.trace import Traced
@@ -79,11 +80,14 @@ def calibrated_thresholds(
     try:
         for _ in range(recipe.statistic.iterations):
             for batch in torch.split(inputs, batch_size):
+                for meter in meters.values():
+                    meter.announce(len(inputs), len(batch))
                 _run(traced, batch)
     finally:
         for site in sites:
             traced.module.set_submodule(site.name, site.activation)
-    return {site.name: _checked(meters[site.name], site, recipe) for site in sites}
+    found = {site.name: _checked(meters[site.name], site) for site in sites}
+    return BY_GRAPH[kind](traced, sites, recipe, found) if kind in BY_GRAPH else found
 
 
 def _run(traced: Traced, batch: Tensor) -> None:
@@ -96,7 +100,7 @@ def _run(traced: Traced, batch: Tensor) -> None:
         ) from error
 
 
-def _checked(meter: Meter, site: Site, recipe: Recipe) -> Tensor:
+def _checked(meter: Meter, site: Site) -> Tensor:
     """The meter's threshold; dead units get that of the layer, so that they stay silent."""
     threshold = meter.threshold()
     dead = ~(threshold > 0.0)

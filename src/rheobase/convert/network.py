@@ -38,12 +38,16 @@ class ConvertedNetwork(nn.Module):
         self.stepwise = False
 
     def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
-        """Run ``steps`` time steps (default: ``T``) on ``[N, ...]``, as the ANN takes it.
+        """Run ``steps`` time steps on ``[N, ...]``, as the ANN takes it.
+
+        Args:
+            x: the input.
+            steps: default ``T`` and the readout's delay.
 
         Returns:
             ``[steps, N, classes]``: the output of every step.
         """
-        count = self.T if steps is None else steps
+        count = self.T + self.recipe.readout.delay if steps is None else steps
         if count < 1:
             raise ValueError(f"a converted network runs at least one step, got steps={count}")
         constant = self.stem(x)

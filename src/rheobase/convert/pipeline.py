@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,10 +11,12 @@ from torch import Tensor, fx, nn
 
 from rheobase._errors import unknown_name
 from rheobase.convert.activations import Site
-from rheobase.convert.build import split
+from rheobase.convert.build import follow_batch, split
 from rheobase.convert.calibrate import calibrated_thresholds, check_calibration
 from rheobase.convert.kinds import ACTIVATIONS, kind_of
 from rheobase.convert.network import ConvertedNetwork
+from rheobase.convert.pool import make_gate
+from rheobase.convert.post import calibrate_after
 from rheobase.convert.prepare import (
     PASSES,
     fold_batch_norms,
@@ -30,7 +33,7 @@ __all__ = ["OPERATORS", "convert"]
 
 Operator = Callable[[Traced, fx.Node, Recipe, int], Replacement | None]
 
-OPERATORS: dict[str, dict[str, Operator]] = {}
+OPERATORS: dict[str, dict[str, Operator]] = {"gate": {"max_pool": make_gate}}
 """Name of a set of operators -> kind of node -> ``(traced, node, recipe, T) -> module``, or None
 where the node may stay (a product with a constant, say)."""
 
@@ -53,12 +56,16 @@ def convert(
     inputs = check_calibration(calibration, rule)
     traced = trace(ann, leaves)
     _prepare(traced, rule)
+    follow_batch(traced, inputs)
     sites = _find_sites(traced, rule)
     thresholds = calibrated_thresholds(traced, sites, rule, T, inputs, batch_size)
+    prepared = Traced(copy.deepcopy(traced.module), traced.leaves)
     _put_operators(traced, rule, T)
     _put_neurons(traced, sites, thresholds, rule, T)
-    stem, body = split(traced, rule, inputs)
-    return ConvertedNetwork(stem, body, rule, T).eval()
+    stem, body = split(traced, rule)
+    net = ConvertedNetwork(stem, body, rule, T).eval()
+    calibrate_after(net, prepared, inputs)
+    return net
 
 
 def resolved(recipe: str | Recipe, choices: dict[str, Any]) -> Recipe:

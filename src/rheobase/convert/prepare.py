@@ -98,14 +98,16 @@ def folded_layer(layer: nn.Module, norm: _BatchNorm) -> nn.Module:
     layer = copy.deepcopy(layer)
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, nn.Parameter) and (bias is None or isinstance(bias, Tensor))
+    # In the order of operations of the released code of several methods: spikes are decided by the
+    # last bits.
     deviation = torch.sqrt(norm.running_var + norm.eps)
-    gain = 1.0 / deviation if norm.weight is None else norm.weight / deviation
-    offset = -norm.running_mean * gain
+    scale = torch.ones_like(deviation) if norm.weight is None else norm.weight
+    offset = -scale * norm.running_mean / deviation
     if norm.bias is not None:
-        offset = offset + norm.bias
+        offset = norm.bias + offset
     with torch.no_grad():
-        weight.copy_(weight * _along_outputs(layer, gain))
-        new = offset if bias is None else gain * bias + offset
+        weight.copy_(weight * _along_outputs(layer, scale / deviation))
+        new = offset if bias is None else scale * bias / deviation + offset
         layer.bias = nn.Parameter(new.detach().clone())
     return layer
 

@@ -39,7 +39,7 @@ class Preparation:
     fold_batch_norm: bool = True
     max_pool: Literal["before_spikes", "gate"] = "before_spikes"
     passes: tuple[str, ...] = ()
-    operators: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ("gate",)
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,25 @@ class Statistic:
         kind: a name of `rheobase.convert.STATISTICS`.
         percentile: of "percentile", in percent.
         nonzero: leave zeros out of the percentile.
-        momentum: weight of a new batch in a moving average of batches; None takes all as one.
+        nearest: take the nearest value instead of interpolating between two.
+        batches: how batches are joined: all values as one, the largest result, or a moving average
+            of results in which each new batch weighs ``momentum``.
+        momentum: see ``batches``.
         scale: the result is multiplied by it.
-        iterations: of the methods that go through the data more than once.
+        iterations: how often to go through the data.
+        as_released: as the authors' code has it where that differs from the paper ("diehl_data"
+            divides by the factor applied before, not by the scale: from the third layer on wrong).
     """
 
     kind: str = "max"
     percentile: float = 99.9
     nonzero: bool = False
-    momentum: float | None = None
+    nearest: bool = False
+    batches: Literal["pooled", "largest", "average"] = "pooled"
+    momentum: float = 0.1
     scale: float = 1.0
     iterations: int = 1
+    as_released: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,16 @@ class NeuronRule:
         strict: fire above the threshold only, not at it.
         start: first membrane, in thresholds.
         shift: add threshold / (2 T) to every step's current.
-        levels: largest number of spikes (or thresholds) in a step.
+        levels: largest number of spikes in a step; of "few_spikes", nothing.
+        members: neurons of a group, which share the threshold: a spike is threshold / members.
+        lowest: the membrane is held at or above it, in thresholds; None holds nothing.
+        negative: a negative spike takes back a positive one where the membrane is at or below minus
+            this, in thresholds.
+        tolerance: instead of ``negative``, in the unit of the membrane.
+        scaled: measure the current in thresholds first (released code of SRP and COS): the same
+            but for rounding.
+        probe: steps of the run that comes first (the residual mask of SRP, the offset of COS).
+        delayed: fire by the membrane of the step before (one step later a layer).
     """
 
     kind: str = "integrate"
@@ -81,18 +98,33 @@ class NeuronRule:
     strict: bool = False
     start: float = 0.0
     shift: bool = False
-    levels: int = 1
+    levels: float = 1
+    members: int = 1
+    lowest: float | None = None
+    negative: float = 1.0
+    tolerance: float | None = None
+    scaled: Literal["no", "divided", "multiplied"] = "no"
+    probe: int = 0
+    delayed: bool = False
 
 
 @dataclass(frozen=True)
 class PostCalibration:
-    """What is mended after the neurons are in (axis C): a name of `rheobase.convert.POST`."""
+    """What is mended after the neurons are in (axis C).
+
+    Attributes:
+        kind: a name of `rheobase.convert.POST`.
+        samples: how many calibration inputs it uses; None uses all.
+        iterations: optimiser steps of a layer.
+        learning_rate: of the optimiser.
+        batch_size: of the optimiser.
+    """
 
     kind: str
+    samples: int | None = None
     iterations: int = 0
     learning_rate: float = 0.0
     batch_size: int = 32
-    steps: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["Traced", "add_module", "line_of", "trace"]
+__all__ = ["Traced", "add_module", "line_of", "record", "trace"]
 
 _HERE = ("/torch/", "torch/fx", __file__)
 
@@ -42,7 +42,8 @@ class Traced:
 
 
 class _Tracer(fx.Tracer):
-    """Looks into every module but PyTorch's own and the given ``leaves``; remembers lines."""
+    """Looks into every module but PyTorch's own, the given ``leaves`` and those that say their
+    ``conversion_kind``; remembers lines."""
 
     def __init__(self, leaves: tuple[type[nn.Module], ...]) -> None:
         super().__init__()
@@ -50,8 +51,8 @@ class _Tracer(fx.Tracer):
         self.record_stack_traces = True
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        known = isinstance(m, self.leaves) or hasattr(m, "conversion_kind")
-        return known or super().is_leaf_module(m, module_qualified_name)
+        own = isinstance(m, self.leaves) or hasattr(m, "conversion_kind")
+        return own or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace(ann: nn.Module, leaves: Iterable[type[nn.Module]] = ()) -> Traced:
@@ -115,7 +116,7 @@ def add_module(traced: Traced, wanted: str, module: nn.Module) -> str:
     return name
 
 
-def record(traced: Traced, args: tuple[Tensor, ...], visit: Callable[[fx.Node, Any], None]) -> Any:
+def record(traced: Traced, x: Tensor, visit: Callable[[fx.Node, Any], None]) -> Any:
     """Run the graph and show ``visit`` the value of every node."""
 
     class _Recorder(fx.Interpreter):
@@ -125,4 +126,4 @@ def record(traced: Traced, args: tuple[Tensor, ...], visit: Callable[[fx.Node, A
             return value
 
     with torch.no_grad():
-        return _Recorder(traced.module).run(*args)
+        return _Recorder(traced.module).run(x)

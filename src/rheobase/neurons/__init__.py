@@ -32,6 +32,7 @@ from rheobase.neurons.multilevel import STBIF, MultiThreshold
 from rheobase.neurons.nonlinear import EIF, QIF
 from rheobase.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 from rheobase.neurons.record import Membrane, record_membranes
+from rheobase.neurons.residual import MaskedRateIF, OffsetRateIF
 from rheobase.neurons.resonate import RAF
 from rheobase.neurons.signed import (
     ImbalancedSignedIF,
@@ -80,9 +81,11 @@ __all__ = [
     "Lapicque",
     "MagnitudeResetTernaryIF",
     "MaskedPSN",
+    "MaskedRateIF",
     "Membrane",
     "MultiThreshold",
     "Neuron",
+    "OffsetRateIF",
     "PhysicalEIF",
     "PhysicalLIF",
     "PhysicalQIF",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -28,11 +30,12 @@ class RateIF(Neuron):
         drive: :math:`d`, a current added at every step, likewise; default none.
         hard: reset to 0 instead of subtracting the threshold.
         strict: fire above the threshold only.
-        levels: largest number of spikes in a step.
+        levels: largest number of spikes in a step; may be infinite.
+        lowest: the membrane is held at or above it after reset.
 
     Raises:
-        ValueError: a threshold is not above 0, or ``levels`` is below 1 or does not go with a hard
-            reset or ``strict``.
+        ValueError: a threshold is not above 0, ``levels`` is below 1, or a hard reset or ``strict``
+            does not go with the rest.
 
     >>> neuron = RateIF(torch.tensor(1.0), start=torch.tensor(0.5))
     >>> neuron(torch.full((4, 1), 0.5)).flatten().tolist()
@@ -47,7 +50,8 @@ class RateIF(Neuron):
         drive: Tensor | None = None,
         hard: bool = False,
         strict: bool = False,
-        levels: int = 1,
+        levels: float = 1,
+        lowest: Tensor | None = None,
     ) -> None:
         if not bool((v_threshold > 0.0).all()):
             raise ValueError(f"thresholds must be above 0, got {v_threshold.min().item()}")
@@ -55,6 +59,8 @@ class RateIF(Neuron):
             raise ValueError(
                 f"levels must be at least 1, and 1 with a hard reset or strict, got {levels}"
             )
+        if hard and lowest is not None:
+            raise ValueError("a membrane is held at ``lowest`` with a soft reset only")
         super().__init__(v_threshold=1.0, v_reset=None, strict=strict)
         self.v_threshold: nn.Parameter = nn.Parameter(v_threshold.detach().clone())
         self.start = nn.Buffer(torch.zeros_like(v_threshold) if start is None else start.clone())
@@ -62,7 +68,8 @@ class RateIF(Neuron):
         self.charge = "integrate" if drive is None else "integrate_driven"
         self.hard = hard
         self.levels = levels
-        self.largest = levels
+        self.lowest = None if lowest is None else nn.Buffer(lowest.clone())
+        self.largest = int(levels) if math.isfinite(levels) else None
 
     @property
     def fire(self) -> str:
@@ -72,6 +79,8 @@ class RateIF(Neuron):
     @property
     def reset(self) -> str:
         """Subtract the threshold, or set to 0."""
+        if self.lowest is not None:
+            return "soft_held"
         return "hard" if self.hard else "soft"
 
     def charge_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
@@ -86,6 +95,8 @@ class RateIF(Neuron):
             extra["v_reset"] = 0.0
         if self.levels > 1:
             extra["levels"] = float(self.levels)
+        if self.lowest is not None:
+            extra["lowest"] = self.lowest
         known = values | extra
         return {name: known[name] for name in self.spec.names}
 

@@ -263,6 +263,15 @@ def _soft_scaled_partials(h: Scalar, s: Scalar, threshold: Scalar, k: Scalar) ->
     return 1.0 / k, -threshold / k, -s / k, -(h - s * threshold) / (k * k)
 
 
+def _soft_held(h: Scalar, s: Scalar, threshold: Scalar, lowest: Scalar) -> Scalar:
+    return maximum(h - s * threshold, lowest)
+
+
+def _soft_held_partials(h: Scalar, s: Scalar, threshold: Scalar, lowest: Scalar) -> Scalar:
+    free = indicator(h - s * threshold >= lowest, h)
+    return free, -threshold * free, -s * free, 1.0 - free
+
+
 def _gated(h: Scalar, s: Scalar, gate: Scalar, amount: Scalar) -> Scalar:
     return h * (1.0 - gate * s) - amount * s
 
@@ -285,6 +294,8 @@ RESETS: dict[str, Reset] = {
     # The same after h is divided by k again (KLIF, scale_reset).
     "hard_scaled": Reset(_hard_scaled, _hard_scaled_partials),
     "soft_scaled": Reset(_soft_scaled, _soft_scaled_partials),
+    # The membrane held at or above a lowest value (converted networks).
+    "soft_held": Reset(_soft_held, _soft_held_partials),
     # Between hard and soft, by a gate (GLIF).
     "gated": Reset(_gated, _gated_partials),
     # A spike changes nothing: synaptic currents and other filters.
