@@ -75,6 +75,8 @@ def trace(ann: nn.Module, leaves: Iterable[type[nn.Module]] = ()) -> Traced:
     kept = tuple(leaves)
     ann = copy.deepcopy(ann).eval()
     tracer = _Tracer(kept)
+    if tracer.is_leaf_module(ann, ""):  # a layer alone is the whole network
+        ann = nn.Sequential(ann)
     try:
         graph = tracer.trace(ann)
     except (fx.proxy.TraceError, TypeError) as error:

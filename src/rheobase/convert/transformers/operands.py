@@ -59,7 +59,7 @@ def note_weights(traced: Traced, _: Recipe | None = None) -> None:
             continue
         layer = traced.owner(_origin(traced, node.args[0]))
         if layer is not None:
-            relu.largest_weight = max(float(p.max()) for p in layer.parameters())  # type: ignore[assignment]
+            relu.largest_weight = max(float(p.detach().max()) for p in layer.parameters())  # type: ignore[assignment]
 
 
 SIZES = (getattr, "size", "dim", "numel")

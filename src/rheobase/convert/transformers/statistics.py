@@ -25,9 +25,9 @@ class SignedPercentile(Meter):
         super().__init__(*args)  # type: ignore[arg-type]
         self.batches: list[Tensor] = []
 
-    def see(self, a: Tensor) -> None:
+    def see(self, values: Tensor) -> None:
         """One batch."""
-        values = a.flatten()
+        values = values.flatten()
         share = self.recipe.statistic.percentile / 100.0
         largest = values.kthvalue(max(1, int(share * values.numel()))).values
         smallest = values.kthvalue(max(1, int((1.0 - share) * values.numel()))).values
@@ -69,13 +69,13 @@ class QuantiserStep(Meter):
         super().__init__(*args)  # type: ignore[arg-type]
         self.seen: list[Tensor] = []
 
-    def see(self, a: Tensor) -> None:
+    def see(self, values: Tensor) -> None:
         """One batch; at most a hundred thousand of its values."""
         activation = self.site.activation
         if isinstance(activation, Quantise):
             return
-        activation.signed = bool(activation.signed) or bool((a < 0.0).any())  # type: ignore[assignment]
-        values = a.flatten()
+        activation.signed = bool(activation.signed) or bool((values < 0.0).any())  # type: ignore[assignment]
+        values = values.flatten()
         self.seen.append(values[:: 1 + values.numel() // 100_000])
 
     def threshold(self) -> Tensor:
@@ -114,11 +114,11 @@ class BurstThreshold(Meter):
         super().__init__(*args)  # type: ignore[arg-type]
         self.seen: list[Tensor] = []
 
-    def see(self, a: Tensor) -> None:
+    def see(self, values: Tensor) -> None:
         """One batch; at most a hundred thousand of its values."""
         activation = self.site.activation
-        activation.signed = bool(activation.signed) or bool((a < 0.0).any())  # type: ignore[assignment]
-        values = a.abs().flatten()
+        activation.signed = bool(activation.signed) or bool((values < 0.0).any())  # type: ignore[assignment]
+        values = values.abs().flatten()
         self.seen.append(values[:: 1 + values.numel() // 100_000])
 
     def threshold(self) -> Tensor:
@@ -141,10 +141,11 @@ class RobustWithWeights(Meter):
 
     largest: Tensor | None = None
 
-    def see(self, a: Tensor) -> None:
+    def pass_on(self, z: Tensor, a: Tensor) -> Tensor:
         """One batch ``[N, ..., units]``."""
         maxima = a.flatten(0, -2).amax(0)
         self.largest = maxima if self.largest is None else torch.maximum(self.largest, maxima)
+        return a
 
     def threshold(self) -> Tensor:
         """One for the layer."""
@@ -158,7 +159,7 @@ class RobustWithWeights(Meter):
 class Nothing(Meter):
     """No threshold: the neuron finds its own."""
 
-    def see(self, a: Tensor) -> None:
+    def see(self, values: Tensor) -> None:
         """Nothing."""
 
     def threshold(self) -> Tensor:
