@@ -97,7 +97,8 @@ def _layer_before(traced: Traced, node: fx.Node) -> nn.Module | None:
     return None
 
 
-BY_GRAPH: dict[
-    str, Callable[[Traced, list[Site], Recipe, Thresholds], Thresholds]
-] = {"model_bound": _model_bound, "diehl_data": _diehl_data}
+BY_GRAPH: dict[str, Callable[[Traced, list[Site], Recipe, Thresholds], Thresholds]] = {
+    "model_bound": _model_bound,
+    "diehl_data": _diehl_data,
+}
 """Statistics that go on from what the meters found: ``(traced, sites, recipe, thresholds)``."""

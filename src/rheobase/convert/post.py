@@ -49,9 +49,7 @@ def activations(ann: Traced, name: str, inputs: Tensor) -> Tensor:
     return found[0]
 
 
-def _bias_mean(
-    net: ConvertedNetwork, ann: Traced, inputs: Tensor, step: PostCalibration
-) -> None:
+def _bias_mean(net: ConvertedNetwork, ann: Traced, inputs: Tensor, step: PostCalibration) -> None:
     """Shift every channel's current by what its mean output lacks (Li et al. 2021, light)."""
 
     def visit(stop: Stop) -> Tensor:
@@ -172,9 +170,7 @@ def _train_counts(stop: Stop, target: Tensor, step: PostCalibration) -> None:
         optimiser.step()
 
 
-def _compensate(
-    net: ConvertedNetwork, ann: Traced, inputs: Tensor, step: PostCalibration
-) -> None:
+def _compensate(net: ConvertedNetwork, ann: Traced, inputs: Tensor, step: PostCalibration) -> None:
     """Strengthen the weights behind the first layer by the factor that serves the output best.
 
     Deep layers get too few spikes, since every layer rounds down. Of the factors 1, 1.01, ...,

@@ -1,5 +1,6 @@
 """Layers shared by several model families."""
 
+from rheobase.layers.ann_activations import QCFS, QuantReLU, RateNorm, ThresholdReLU
 from rheobase.layers.attention import (
     MembraneSelfAttention,
     SpikingSelfAttention,
@@ -33,6 +34,7 @@ __all__ = [
     "BGN",
     "BNTT",
     "MPBN",
+    "QCFS",
     "STSC",
     "TAB",
     "TCJA",
@@ -46,11 +48,14 @@ __all__ = [
     "MultiDimensionalAttention",
     "NeuNorm",
     "NeuronConvNorm",
+    "QuantReLU",
+    "RateNorm",
     "ReversibleSequence",
     "SpikingMlp",
     "SpikingSelfAttention",
     "TemporalAttention",
     "ThresholdDependentBatchNorm2d",
+    "ThresholdReLU",
     "attention_product",
     "haar",
     "inverse_haar",
