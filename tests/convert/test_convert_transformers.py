@@ -94,7 +94,7 @@ def net(name: str) -> nn.Module:
 @pytest.mark.parametrize("name", NETS)
 def test_attention_written_out_is_what_it_was(name):
     ann, x = net(name), inputs()
-    snn = convert(ann, x, recipe="few_spikes", T=1, neuron=FINE)
+    snn = convert(ann, x, recipe="integer_code", T=1, neuron=FINE)
     torch.testing.assert_close(snn.mean_output(x), ann(x), rtol=1e-5, atol=1e-5)
 
 
@@ -152,8 +152,8 @@ def test_counted_spikes():
     count = count_spikes(snn, x)
     assert count.values == 4 * 5 * (8 * 3 + 2 * 5 + 8 + 8 + 16)
     assert 0.0 < count.per_value <= 4.0  # one a step at most
-    dense = convert(ann, x, recipe="few_spikes", T=1)
-    digits = convert(ann, x, recipe="few_spikes", T=1, neuron=NeuronRule("signed_digits", levels=3))
+    dense = convert(ann, x, recipe="integer_code", T=1)
+    digits = convert(ann, x, recipe="integer_code", T=1, neuron=NeuronRule("signed_digits", levels=3))
     torch.testing.assert_close(dense(x), digits(x))
     assert count_spikes(digits, x).spikes < count_spikes(dense, x).spikes
 

@@ -41,7 +41,7 @@ def test_embeddings_are_those_of_the_reference_and_survive_conversion():
         torch.testing.assert_close(states * kept, hidden, rtol=0.0, atol=1e-4)
     passes = ("write_out_attention", "encode_linear_inputs")
     prepare = Preparation(passes=passes, operators=("accumulated",))
-    snn = convert(net, ids, recipe="few_spikes", T=1, prepare=prepare)
+    snn = convert(net, ids, recipe="integer_code", T=1, prepare=prepare)
     cosines = (sentence_embedding(snn.mean_output(ids), mask) * target).sum(-1)
     assert cosines.mean() > 0.99 and cosines.min() > 0.98
     assert 1.0 < count_spikes(snn, ids).per_value < 1.4

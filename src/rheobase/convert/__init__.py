@@ -34,7 +34,12 @@ classes and functions can be added; a module of the user's own class says ``conv
 leaves the node as it is.
 """
 
+import sys
+from types import ModuleType
+from typing import Any
+
 from rheobase.convert.activations import Site
+from rheobase.convert.few_spikes import FewSpikeNeuron, FewSpikes, fit_code
 from rheobase.convert.kinds import KINDS
 from rheobase.convert.network import ConvertedNetwork
 from rheobase.convert.pipeline import OPERATORS, convert
@@ -48,7 +53,8 @@ from rheobase.convert.recipe import (
     Recipe,
     Statistic,
 )
-from rheobase.convert.recipes import RECIPES
+from rheobase.convert.recipes import RECIPES, recipes
+from rheobase.convert.report import LayerReport, Report
 from rheobase.convert.spiking import NEURONS, Replacement, Spiking, folded, unfolded
 from rheobase.convert.statistics import STATISTICS, Meter
 from rheobase.convert.transformers import add_transformers
@@ -62,6 +68,9 @@ __all__ = [
     "STATISTICS",
     "ConvertedNetwork",
     "Encoding",
+    "FewSpikeNeuron",
+    "FewSpikes",
+    "LayerReport",
     "Meter",
     "NeuronRule",
     "PostCalibration",
@@ -69,12 +78,25 @@ __all__ = [
     "Readout",
     "Recipe",
     "Replacement",
+    "Report",
     "Site",
     "Spiking",
     "Statistic",
     "convert",
+    "fit_code",
     "folded",
+    "recipes",
     "unfolded",
 ]
 
 add_transformers()
+
+
+class _Callable(ModuleType):
+    """This module, callable: ``rheobase.convert(ann, ...)`` is ``rheobase.convert.convert``."""
+
+    def __call__(self, *args: Any, **choices: Any) -> ConvertedNetwork:
+        return convert(*args, **choices)
+
+
+sys.modules[__name__].__class__ = _Callable

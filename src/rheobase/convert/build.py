@@ -102,23 +102,6 @@ def _growth(two: Any, three: Any) -> Growth:
     return Growth("other")
 
 
-def _run_once(traced: Traced, batch: Tensor, visit: Any) -> None:
-    """One step of the graph as it stands."""
-
-    class _Once(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            if isinstance(traced.owner(n), Replacement):
-                args, kwargs = self.fetch_args_kwargs_from_env(n)
-                value: Any = self.fetch_attr(str(n.target))(*args, **kwargs, steps=1)
-            else:
-                value = super().run_node(n)
-            visit(n, value)
-            return value
-
-    with torch.no_grad():
-        _Once(traced.module).run(batch)
-
-
 def _times(traced: Traced) -> dict[fx.Node, Time]:
     times: dict[fx.Node, Time] = {}
     for node in traced.graph.nodes:

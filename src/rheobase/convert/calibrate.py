@@ -112,12 +112,14 @@ def _checked(meter: Meter, site: Site) -> Tensor:
         )
         threshold = torch.ones_like(threshold)
     elif bool(dead.any()):
+        instead = "are silenced" if meter.silences else "get the layer's largest"
         warnings.warn(
             f"{site.name!r} ({site.line}): {int(dead.sum())} of {dead.numel()} thresholds belong "
-            "to units that are never active on the calibration data; they get the layer's largest",
+            f"to units that are never active on the calibration data; they {instead}",
             stacklevel=3,
         )
-        threshold = torch.where(dead, threshold.max(), threshold)
+        nothing = torch.full_like(threshold, 1e-30)
+        threshold = torch.where(dead, nothing if meter.silences else threshold.max(), threshold)
     return broadcasting(threshold, site)
 
 

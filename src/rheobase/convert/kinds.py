@@ -7,16 +7,15 @@ Everything else must be replaced, or conversion fails.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn import functional as F
 
 from rheobase.convert.trace import Traced
 
-__all__ = ["ACTIVATIONS", "KINDS", "WEIGHTED", "kind_of"]
+__all__ = ["ACTIVATIONS", "KINDS", "WEIGHTED", "kind_of", "kind_of_call", "passes_spikes"]
 
 WEIGHTED = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
@@ -100,19 +99,22 @@ _BILINEAR = {"multiply", "divide", "matmul", "einsum"}
 
 
 def kind_of(traced: Traced, node: fx.Node) -> str | None:
-    """The kind of a node; None if it is not known.
+    """The kind of a node; None if it is not known."""
+    return kind_of_call(traced.owner(node), node)
+
+
+def kind_of_call(module: nn.Module | None, node: fx.Node) -> str | None:
+    """The kind of a node that calls a module (or none).
 
     A module of a class of its own says its kind as ``conversion_kind``.
     """
-    target: Any = node.target
-    if node.op == "call_module":
-        module = traced.owner(node)
+    if module is not None:
         own = getattr(module, "conversion_kind", None)
         if own is not None:
             return str(own)
         return next((KINDS[c] for c in type(module).__mro__ if c in KINDS), None)
     if node.op in ("call_function", "call_method"):
-        return KINDS.get(target)
+        return KINDS.get(node.target)
     return None
 
 
@@ -124,6 +126,3 @@ def passes_spikes(kind: str, changing: int) -> bool:
         changing: how many of its operands change over time.
     """
     return kind in _LINEAR or (kind in _BILINEAR and changing <= 1)
-
-
-Function = Callable[[Tensor], Tensor]

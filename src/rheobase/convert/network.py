@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx, nn
@@ -12,7 +14,20 @@ from rheobase.convert.recipe import Recipe
 from rheobase.convert.spiking import unfolded
 from rheobase.stateful import Stateful
 
-__all__ = ["ConvertedNetwork"]
+if TYPE_CHECKING:
+    from rheobase.convert.report import Report
+    from rheobase.convert.trace import Traced
+
+__all__ = ["ConvertedNetwork", "Origin"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a network was made from: the ANN's prepared graph, and the calibration inputs."""
+
+    ann: Traced
+    inputs: Tensor
+    labels: Tensor | None
 
 
 class ConvertedNetwork(nn.Module):
@@ -36,6 +51,26 @@ class ConvertedNetwork(nn.Module):
         self.recipe = recipe
         self.T = T
         self.stepwise = False
+        self.origin: Origin | None = None
+
+    def report(
+        self, inputs: Tensor | None = None, labels: Tensor | None = None, samples: int = 128
+    ) -> Report:
+        """What every layer became, and what error it adds; accuracy where labels are given.
+
+        Args:
+            inputs: ``[N, ...]``; default the first calibration inputs.
+            labels: ``[N]``, classes.
+            samples: how many of them to use.
+        """
+        from rheobase.convert.report import make_report
+
+        if self.origin is None:
+            raise ValueError("this network was not made by rheobase.convert.convert")
+        if inputs is None:
+            inputs, labels = self.origin.inputs, self.origin.labels
+        labels = None if labels is None else labels[:samples]
+        return make_report(self, self.origin.ann, inputs[:samples], labels)
 
     def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
         """Run ``steps`` time steps on ``[N, ...]``, as the ANN takes it.

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from rheobase._errors import unknown_name
 from rheobase.convert.activations import Site
+from rheobase.convert.bias import put_biases
 from rheobase.convert.build import follow_batch, split
-from rheobase.convert.calibrate import calibrated_thresholds, check_calibration
+from rheobase.convert.calibrate import broadcasting, calibrated_thresholds, check_calibration
 from rheobase.convert.kinds import ACTIVATIONS, kind_of
-from rheobase.convert.network import ConvertedNetwork
+from rheobase.convert.network import ConvertedNetwork, Origin
 from rheobase.convert.pool import make_gate
 from rheobase.convert.post import calibrate_after
 from rheobase.convert.prepare import (
     PASSES,
+    add_output_neurons,
     fold_batch_norms,
     own_activations,
     pool_before_activations,
@@ -26,6 +29,7 @@ from rheobase.convert.prepare import (
 )
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.recipes import RECIPES
+from rheobase.convert.report import warn_of_extremes
 from rheobase.convert.spiking import NEURONS, Replacement
 from rheobase.convert.trace import Traced, add_module, line_of, trace
 
@@ -46,10 +50,39 @@ def convert(
     T: int = 32,
     labels: Tensor | None = None,
     batch_size: int = 128,
+    thresholds: Mapping[str, Tensor | float] | None = None,
     leaves: Iterable[type[nn.Module]] = (),
     **choices: Any,
 ) -> ConvertedNetwork:
-    """Make a spiking network of an ANN."""
+    """Make a spiking network of a trained ANN.
+
+    Args:
+        ann: in evaluation mode; it is left as it is. Its control flow may not depend on data.
+        calibration: inputs ``[N, ...]`` as the ANN takes them; recipes that need no data
+            (`recipes`) take one, for its shape.
+        recipe: a name of `recipes`, or a record of one's own.
+        T: time steps that T-dependent choices are made for, and the network's default.
+        labels: of the calibration inputs, for the accuracy in the report.
+        batch_size: of the calibration; statistics that average over batches depend on it.
+        thresholds: module name of an activation -> threshold, instead of the calibrated one.
+        leaves: module classes that tracing keeps whole.
+        choices: axes of the recipe (`Recipe`) to replace, such as
+            ``statistic=Statistic("percentile", percentile=99.0)``.
+
+    Returns:
+        the spiking network; ``net.report()`` says what every layer became.
+
+    Raises:
+        ValueError: what can't be converted, naming node, source line and remedy; calibration data
+            that is missing, does not fit or makes activations that are not finite; an unknown name;
+            batch norm in training mode; T below 1.
+        TypeError: calibration data of another kind.
+
+    >>> from rheobase.convert import convert
+    >>> ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    >>> convert(ann, torch.rand(16, 4), recipe="rueckauer", T=8)(torch.rand(3, 4)).shape
+    torch.Size([8, 3, 2])
+    """
     rule = resolved(recipe, choices)
     if T < 1:
         raise ValueError(f"a converted network runs at least one time step, got T={T}")
@@ -58,13 +91,17 @@ def convert(
     _prepare(traced, rule)
     follow_batch(traced, inputs)
     sites = _find_sites(traced, rule)
-    thresholds = calibrated_thresholds(traced, sites, rule, T, inputs, batch_size)
+    found = calibrated_thresholds(traced, sites, rule, T, inputs, batch_size)
+    found |= _given_thresholds(thresholds or {}, sites, inputs)
     prepared = Traced(copy.deepcopy(traced.module), traced.leaves)
     _put_operators(traced, rule, T)
-    _put_neurons(traced, sites, thresholds, rule, T)
+    _put_neurons(traced, sites, found, rule, T)
+    put_biases(traced, rule, T)
     stem, body = split(traced, rule)
     net = ConvertedNetwork(stem, body, rule, T).eval()
     calibrate_after(net, prepared, inputs)
+    net.origin = Origin(prepared, inputs, labels)
+    warn_of_extremes(net, inputs[:16])
     return net
 
 
@@ -93,6 +130,8 @@ def _prepare(traced: Traced, recipe: Recipe) -> None:
         fold_batch_norms(traced)
     if recipe.prepare.max_pool == "before_spikes":
         pool_before_activations(traced)
+    if recipe.readout.kind == "spikes":
+        add_output_neurons(traced)
     for name in recipe.prepare.passes:
         if name not in PASSES:
             raise ValueError(unknown_name("graph pass", name, PASSES))
@@ -120,6 +159,20 @@ def _find_sites(traced: Traced, recipe: Recipe) -> list[Site]:
                 + (f"take {' or '.join(able)}" if able else "train the network with another")
             )
     return sites
+
+
+def _given_thresholds(
+    given: Mapping[str, Tensor | float], sites: list[Site], like: Tensor
+) -> dict[str, Tensor]:
+    """The user's thresholds, in the shapes that neurons take."""
+    by_name = {site.name: site for site in sites}
+    for name in given:
+        if name not in by_name:
+            raise ValueError(unknown_name("activation", name, by_name))
+    return {
+        name: broadcasting(torch.as_tensor(value).to(like), by_name[name])
+        for name, value in given.items()
+    }
 
 
 def _operator(recipe: Recipe, kind: str | None) -> Operator | None:

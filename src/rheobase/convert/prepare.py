@@ -14,7 +14,14 @@ from rheobase.convert.activations import activation_of_call
 from rheobase.convert.kinds import ACTIVATIONS, WEIGHTED, kind_of
 from rheobase.convert.trace import Traced, add_module, line_of
 
-__all__ = ["PASSES", "fold_batch_norms", "own_activations", "pool_before_activations", "prune"]
+__all__ = [
+    "PASSES",
+    "add_output_neurons",
+    "fold_batch_norms",
+    "own_activations",
+    "pool_before_activations",
+    "prune",
+]
 
 
 def prune(traced: Traced) -> None:
@@ -141,6 +148,16 @@ def pool_before_activations(traced: Traced) -> None:
         moved.args = (node, *before.args[1:])
         node.replace_input_with(before, before.args[0])
         graph.erase_node(before)
+    _clean(traced)
+
+
+def add_output_neurons(traced: Traced) -> None:
+    """Put a ReLU behind the output, so that it becomes spikes: none of a negative output."""
+    output = next(n for n in traced.graph.nodes if n.op == "output")
+    name = add_module(traced, "output_neurons", nn.ReLU())
+    with traced.graph.inserting_before(output):
+        neurons = traced.graph.call_module(name, (output.args[0],))
+    output.args = (neurons,)
     _clean(traced)
 
 

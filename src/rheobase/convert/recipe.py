@@ -148,12 +148,14 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Readout:
-    """What the last layer gives (axis R): its current, at every step.
+    """What the network gives at every step (axis R).
 
     Attributes:
+        kind: the last layer's current, or the spikes of a layer of neurons behind it.
         delay: how many first steps the readout leaves out.
     """
 
+    kind: Literal["current", "spikes"] = "current"
     delay: int = 0
 
 

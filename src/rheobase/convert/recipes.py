@@ -14,7 +14,7 @@ from rheobase.convert.recipe import (
     Statistic,
 )
 
-__all__ = ["RECIPES"]
+__all__ = ["RECIPES", "recipes"]
 
 _RELUS = ("relu", "relu6", "clip", "threshold_relu")
 _TRAINED = ("threshold_relu", "qcfs", "quant_relu", "rate_norm")
@@ -113,7 +113,14 @@ _ALL = (
         source=_RELUS,
         statistic=Statistic("max"),
         neuron=NeuronRule(shift=True),
+        readout=Readout("spikes"),
         needs=("data", "training"),
+    ),
+    Recipe(
+        "threshold_max",
+        "Rueckauer et al. 2017 with the maximum, which Diehl et al. 2015 balance by",
+        source=_RELUS,
+        statistic=Statistic("max"),
     ),
     _LIGHT,
     replace(
@@ -190,6 +197,14 @@ _ALL = (
         neuron=NeuronRule(start=0.5, strict=True),
     ),
     Recipe(
+        "few_spikes",
+        "Stoeckl & Maass 2021, Nature Machine Intelligence 3 (FS-neurons), arXiv 2002.00860",
+        source=(*_RELUS, "gelu", "silu", "hardswish", "sigmoid", "tanh", "elu", "mish", "softplus"),
+        statistic=Statistic("max", scale=1.25),
+        neuron=NeuronRule("few_spikes"),
+        encoding=Encoding("impulse", bias="once"),
+    ),
+    Recipe(
         "rnl",
         "Ding et al. 2021, IJCAI (rate norm layer), arXiv 2105.11654",
         source=("rate_norm",),
@@ -199,3 +214,12 @@ _ALL = (
 )
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+
+
+def recipes() -> list[Recipe]:
+    """Every recipe, with its paper and what it needs.
+
+    >>> [one.name for one in recipes() if "training" not in one.needs][:3]
+    ['diehl_model', 'diehl_data', 'rueckauer']
+    """
+    return list(RECIPES.values())

@@ -15,7 +15,14 @@ __all__ = ["STATISTICS", "Meter", "best_threshold", "ungrouped"]
 
 
 class Meter:
-    """Sees the activations of one site, batch by batch, and makes its threshold of them."""
+    """Sees the activations of one site, batch by batch, and makes its threshold of them.
+
+    Attributes:
+        silences: units that are never active on the data stay silent (their spikes have size 0 but
+            for rounding); else they get the layer's largest threshold.
+    """
+
+    silences = False
 
     def __init__(self, site: Site, recipe: Recipe, steps: int) -> None:
         self.site = site
@@ -196,6 +203,7 @@ class _LocalBalance(Meter):
     Source: Bu et al. 2025 (inference-scale conversion, local threshold balancing), CVPR.
     """
 
+    silences = True
     balanced: Tensor | None = None
 
     def pass_on(self, z: Tensor, a: Tensor) -> Tensor:

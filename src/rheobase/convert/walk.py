@@ -121,8 +121,7 @@ class _Body(fx.Interpreter):
         source = n.args[0]
         assert isinstance(source, fx.Node)
         layer, taken = self.taken.pop(source, None) or (None, None)
-        current = self.env[source] if source in self.env else None
-        assert current is not None
+        current = self.env[source]
         once = bool(n.kwargs.get("constant", False))
         stop = Stop(str(n.target), module, self.steps, current, value, once, layer, taken)
         new = self.visit(stop)

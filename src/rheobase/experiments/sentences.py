@@ -76,10 +76,10 @@ def _codes() -> Iterator[Conversion]:
     }
     for kind, name in names.items():
         for k in (1, 2, 3, 4, 6, 8):
-            yield Conversion(f"few spikes: {name}, k={k}", "few_spikes", (1,), _code(kind, k))
+            yield Conversion(f"few spikes: {name}, k={k}", "integer_code", (1,), _code(kind, k))
     for k in (3, 4, 6):
         choices = _code("greedy_code", k, "encode_operands")
-        yield Conversion(f"the same, products too, k={k}", "few_spikes", (1,), choices)
+        yield Conversion(f"the same, products too, k={k}", "integer_code", (1,), choices)
 
 
 def _to_maximum(levels: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Layers shared by several model families."""
 
 from rheobase.layers.accumulated import Accumulated, FirstStepBias
+from rheobase.layers.ann_activations import QCFS, QuantReLU, RateNorm, ThresholdReLU
 from rheobase.layers.attention import (
     MembraneSelfAttention,
     SpikingSelfAttention,
@@ -35,6 +36,7 @@ __all__ = [
     "BGN",
     "BNTT",
     "MPBN",
+    "QCFS",
     "STSC",
     "TAB",
     "TCJA",
@@ -50,12 +52,15 @@ __all__ = [
     "MultiDimensionalAttention",
     "NeuNorm",
     "NeuronConvNorm",
+    "QuantReLU",
     "Quantise",
+    "RateNorm",
     "ReversibleSequence",
     "SpikingMlp",
     "SpikingSelfAttention",
     "TemporalAttention",
     "ThresholdDependentBatchNorm2d",
+    "ThresholdReLU",
     "attention_product",
     "haar",
     "inverse_haar",

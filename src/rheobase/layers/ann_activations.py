@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["QCFS", "QuantReLU", "RateNorm", "ThresholdReLU", "WeightQuantiser"]
+__all__ = ["QCFS", "QuantReLU", "RateNorm", "ThresholdReLU"]
 
 
 def _floor(x: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def count_spikes(net: ConvertedNetwork, x: Tensor, steps: int | None = None) -> 
 
     >>> from rheobase.convert import convert
     >>> ann = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)).eval()
-    >>> snn = convert(ann, torch.rand(8, 3), recipe="few_spikes", T=1)
+    >>> snn = convert(ann, torch.rand(8, 3), recipe="integer_code", T=1)
     >>> count_spikes(snn, torch.rand(8, 3)).values
     32
     """

@@ -91,8 +91,8 @@ TRANSFORMER_RECIPES: tuple[Recipe, ...] = (
         neuron=NeuronRule("burst", levels=2),
     ),
     Recipe(
-        "few_spikes",
-        "SpikingBrain 2025, arXiv 2509.05276 (integer spike code)",
+        "integer_code",
+        "SpikingBrain 2025, arXiv 2509.05276",
         source=("encode",),
         prepare=_ENCODED,
         statistic=Statistic("none"),
