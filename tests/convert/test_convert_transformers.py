@@ -153,7 +153,9 @@ def test_counted_spikes():
     assert count.values == 4 * 5 * (8 * 3 + 2 * 5 + 8 + 8 + 16)
     assert 0.0 < count.per_value <= 4.0  # one a step at most
     dense = convert(ann, x, recipe="integer_code", T=1)
-    digits = convert(ann, x, recipe="integer_code", T=1, neuron=NeuronRule("signed_digits", levels=3))
+    digits = convert(
+        ann, x, recipe="integer_code", T=1, neuron=NeuronRule("signed_digits", levels=3)
+    )
     torch.testing.assert_close(dense(x), digits(x))
     assert count_spikes(digits, x).spikes < count_spikes(dense, x).spikes
 

@@ -48,7 +48,7 @@ def spikes_of(net: nn.Module) -> dict[str, Tensor]:
         if isinstance(module, Spiking):
 
             def keep(module: Spiking, _: Any, out: Tensor) -> None:
-                sent[module.site.name] = out / module.neuron.v_threshold
+                sent[module.site.name] = out / module.size
 
             module.register_forward_hook(keep)
     return sent

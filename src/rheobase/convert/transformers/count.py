@@ -85,7 +85,7 @@ def _counter(module: nn.Module) -> Counter | None:
         return lambda x, out: out.ne(0.0)
     if isinstance(neuron, BurstIF):
         return lambda x, out: _in_bursts((out / neuron.v_threshold).abs())
-    return lambda x, out: (out / neuron.v_threshold).abs().round()
+    return lambda x, out: (out / module.size).abs().round()
 
 
 def _in_bursts(size: Tensor) -> Tensor:

@@ -9,13 +9,28 @@ from rheobase.convert.activations import Site
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.spiking import Replacement, Spiking, folded, unfolded
 from rheobase.layers import Quantise
-from rheobase.neurons import STBIF, BurstIF, GreedyCode, IntegerCode, MultiThreshold
+from rheobase.neurons import STBIF, BurstIF, GreedyCode, IntegerCode, MultiThreshold, Neuron
 
 __all__ = ["TRANSFORMER_NEURONS", "Coded", "SizedSpiking"]
 
 
 class SizedSpiking(Spiking):
-    """A neuron whose spikes have the size of what they carry."""
+    """A neuron whose spikes have the size of what they carry.
+
+    Args:
+        neuron: gives spikes with their size.
+        site: the activation that it replaces.
+        most: the most that a step can carry.
+    """
+
+    def __init__(self, neuron: Neuron, site: Site, most: Tensor | float) -> None:
+        super().__init__(neuron, site)
+        self.most = most
+
+    @property
+    def size(self) -> Tensor:
+        """The most that a step can carry."""
+        return torch.as_tensor(self.most)
 
     def forward(self, x: Tensor, *, steps: int, constant: bool = False) -> Tensor:
         """``[T * N, ...]`` to ``[T * N, ...]``; a constant ``[N, ...]`` is repeated."""
@@ -61,8 +76,9 @@ class Coded(Replacement):
 def multi_threshold(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement:
     """The neuron of ECMT; the threshold holds the smallest positive and negative one."""
     positive, negative = threshold.flatten().tolist()
-    neuron = MultiThreshold(positive, v_negative=negative, levels=recipe.neuron.levels)
-    return SizedSpiking(neuron, site)
+    levels = recipe.neuron.levels
+    neuron = MultiThreshold(positive, v_negative=negative, levels=levels)
+    return SizedSpiking(neuron, site, positive * 2.0 ** (levels - 1))
 
 
 def st_bif(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement:
@@ -70,15 +86,16 @@ def st_bif(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement
     quantiser = site.activation
     if not isinstance(quantiser, Quantise):
         quantiser = Quantise(recipe.neuron.levels, symmetric=getattr(quantiser, "signed", False))
-    neuron = STBIF(threshold.item(), lowest=quantiser.lowest, highest=quantiser.highest)
-    return Spiking(neuron, site)
+    neuron = STBIF(lowest=quantiser.lowest, highest=quantiser.highest)
+    return Spiking(neuron, site, scale=threshold)
 
 
 def burst(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement:
     """The neuron of STA; a pair of them where the value may be negative."""
-    neuron = BurstIF(threshold, burst=recipe.neuron.levels, signed=True)
-    both = getattr(site.activation, "signed", False)
-    return SizedPair(neuron, site) if both else SizedSpiking(neuron, site)
+    size = recipe.neuron.levels
+    neuron = BurstIF(threshold, burst=size, signed=True)
+    kind = SizedPair if getattr(site.activation, "signed", False) else SizedSpiking
+    return kind(neuron, site, threshold * (1.0 + 0.5 * size))
 
 
 def integer_code(site: Site, _: Tensor, recipe: Recipe, __: int) -> Replacement:
