@@ -31,7 +31,7 @@ from rheobase.convert import (
     convert,
 )
 from rheobase.convert.statistics import best_threshold
-from rheobase.layers import QCFS, ThresholdReLU
+from rheobase.layers import QCFS, QuantReLU, ThresholdReLU
 
 pytestmark = pytest.mark.golden
 

@@ -144,7 +144,6 @@ def test_every_recipe_runs(name):
 
 def test_an_ordinary_network():
     ann, x = plain(), images()
-    snn = convert(ann, x, recipe="qcfs_like", T=6) if "qcfs_like" in RECIPES else None
     snn = convert(ann, x, recipe="calibration_light", T=6)
     with torch.no_grad():
         whole = snn(x)
@@ -163,7 +162,7 @@ def test_it_trains_further():
     ann, x = plain(), images(32)
     y = torch.randint(3, (32,), generator=torch.manual_seed(0))
     snn = convert(ann, x, recipe="threshold_max", T=4, neuron=NeuronRule(start=0.5))
-    optimiser = torch.optim.Adam(snn.parameters(), lr=1e-2)
+    optimiser = torch.optim.Adam(snn.parameters(), lr=5e-2)
     losses = []
     for _ in range(20):
         loss = F.cross_entropy(snn.mean_output(x), y)
@@ -227,7 +226,7 @@ def test_what_is_refused():
         convert(ann, x[:, :1])
     with pytest.raises(TypeError, match=r"got torch\.bool"):
         convert(ann, x > 0.5)
-    with pytest.raises(ValueError, match="'2'.*not finite"):
+    with pytest.raises(ValueError, match=r"'2'.*not finite"):
         convert(ann, x * torch.nan)
     with pytest.raises(ValueError, match="batch norm '1' is in training mode"):
         convert(copy.deepcopy(ann).train(), x)
@@ -235,9 +234,9 @@ def test_what_is_refused():
         convert(Branching(), x)
     with pytest.raises(ValueError, match=r"softmax.*test_convert.py:\d+, in forward.*'softmax'"):
         convert(WithSoftmax(), x[:, 0, 0, :4].float(), recipe="threshold_max")
-    with pytest.raises(ValueError, match="'gelu'.*does not convert.*few_spikes"):
+    with pytest.raises(ValueError, match=r"'gelu'.*does not convert.*few_spikes"):
         convert(plain(nn.GELU(), nn.ReLU()), x)
-    with pytest.raises(ValueError, match="without a trained threshold|does not convert"):
+    with pytest.raises(ValueError, match=r"without a trained threshold|does not convert"):
         convert(ann, x, recipe="qcfs")
     with pytest.raises(ValueError, match="unknown recipe 'calibration_lite'; did you mean"):
         convert(ann, x, recipe="calibration_lite")
@@ -254,14 +253,14 @@ def test_what_is_refused():
 def test_dead_and_saturated_layers_are_named():
     ann = plain()
     ann[0].bias.data.fill_(-100.0)
-    with pytest.warns(UserWarning, match="'2'.*never active"):
+    with pytest.warns(UserWarning, match=r"'2'.*never active"):
         convert(ann, images(), recipe="threshold_max")
     with pytest.warns(UserWarning, match="saturate"):
         convert(plain(), images(), recipe="threshold_max", statistic=Statistic("max", scale=0.01))
 
 
 def test_conventions_are_not_mixed():
-    with pytest.raises(ValueError, match="'spiking_yolo'|biases at every step|means over T"):
+    with pytest.raises(ValueError, match=r"'spiking_yolo'|biases at every step|means over T"):
         convert(plain(), images(), encoding=rheobase.convert.Encoding("current", bias="once"))
     with pytest.raises(ValueError, match="count T times"):
         convert(plain(), images(), encoding=rheobase.convert.Encoding("impulse"))

@@ -79,12 +79,22 @@ def follow_batch(traced: Traced, example: Tensor) -> None:
     Args:
         traced: the graph of the ANN, before anything is replaced.
         example: an input ``[N, ...]``.
+
+    Raises:
+        ValueError: the network does not take such inputs.
     """
     found: list[dict[fx.Node, Any]] = []
     for count in (2, 3):
         values: dict[fx.Node, Any] = {}
         batch = example[:1].expand(count, *example.shape[1:])
-        record(traced, batch, values.__setitem__)
+        try:
+            record(traced, batch, values.__setitem__)
+        except RuntimeError as error:
+            what = str(error).split("\n")[0]
+            raise ValueError(
+                f"the network does not take calibration inputs of shape {list(example.shape)}: "
+                f"{what}"
+            ) from error
         found.append(values)
     for node, two in found[0].items():
         node.meta["growth"] = _growth(two, found[1][node])

@@ -69,7 +69,7 @@ def calibrated_thresholds(
     """A threshold for every site, in a shape that broadcasts to one step's neurons.
 
     Raises:
-        ValueError: the inputs don't fit the network, or an activation is not finite.
+        ValueError: an activation is not finite.
     """
     kind = recipe.statistic.kind
     if kind not in STATISTICS:
@@ -82,22 +82,13 @@ def calibrated_thresholds(
             for batch in torch.split(inputs, batch_size):
                 for meter in meters.values():
                     meter.announce(len(inputs), len(batch))
-                _run(traced, batch)
+                with torch.no_grad():
+                    traced.module(batch)
     finally:
         for site in sites:
             traced.module.set_submodule(site.name, site.activation)
     found = {site.name: _checked(meters[site.name], site) for site in sites}
     return BY_GRAPH[kind](traced, sites, recipe, found) if kind in BY_GRAPH else found
-
-
-def _run(traced: Traced, batch: Tensor) -> None:
-    try:
-        with torch.no_grad():
-            traced.module(batch)
-    except RuntimeError as error:
-        raise ValueError(
-            f"the network does not take calibration inputs of shape {list(batch.shape)}: {error}"
-        ) from error
 
 
 def _checked(meter: Meter, site: Site) -> Tensor:

@@ -94,7 +94,7 @@ def line_of(node: fx.Node) -> str:
     frames = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', node.stack_trace or "")
     frames = [f for f in frames if not any(part in f[0] for part in _HERE)]
     if not frames:
-        return "a line that was not recorded"
+        return "called by PyTorch's own container"
     file, line, function = frames[-1]
     return f"{file}:{line}, in {function}"
 
