@@ -39,6 +39,7 @@ def assert_converts(ann: nn.Module, x: Tensor, atol: float = 0.03, **choices: ob
     with torch.no_grad():
         mean = snn.mean_output(x)
         assert torch.allclose(mean, ann(x), atol=atol), (mean - ann(x)).abs().max()
+        snn.stepwise = False
         sequence = snn(x, 5)
         snn.stepwise = True
         assert torch.allclose(snn(x, 5), sequence, atol=1e-12)

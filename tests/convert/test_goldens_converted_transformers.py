@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rheobase.convert import NeuronRule, Spiking, Statistic, convert
+from rheobase.convert import ConvertedNetwork, NeuronRule, Spiking, Statistic, convert
 from rheobase.models.bert import encoder_from_spikezip
 from rheobase.models.vit import VisionTransformer, VitConfig, from_spikezip
 
@@ -41,9 +41,10 @@ def state_dict(arrays: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
 
 
-def spikes_of(net: nn.Module) -> dict[str, Tensor]:
+def spikes_of(net: ConvertedNetwork) -> dict[str, Tensor]:
     """Filled by a run: site -> what it sends, in thresholds, ``[T * N, ...]``."""
     sent: dict[str, Tensor] = {}
+    net.stepwise = False
     for module in net.modules():
         if isinstance(module, Spiking):
 

@@ -40,6 +40,7 @@ from typing import Any
 
 from rheobase.convert.activations import Site
 from rheobase.convert.few_spikes import FewSpikeNeuron, FewSpikes, fit_code
+from rheobase.convert.first_spike import FirstSpike, FirstSpikeNeuron
 from rheobase.convert.kinds import KINDS
 from rheobase.convert.network import ConvertedNetwork
 from rheobase.convert.pipeline import OPERATORS, convert
@@ -70,6 +71,8 @@ __all__ = [
     "Encoding",
     "FewSpikeNeuron",
     "FewSpikes",
+    "FirstSpike",
+    "FirstSpikeNeuron",
     "LayerReport",
     "Meter",
     "NeuronRule",

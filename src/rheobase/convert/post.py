@@ -18,6 +18,8 @@ from rheobase.neurons import RateIF
 
 __all__ = ["POST", "calibrate_after"]
 
+_CURRENT_SAMPLES = 128  # they run for T steps at once, layer by layer
+
 
 def calibrate_after(net: ConvertedNetwork, ann: Traced, inputs: Tensor) -> None:
     """Everything that the network's recipe asks for, in order.
@@ -28,7 +30,7 @@ def calibrate_after(net: ConvertedNetwork, ann: Traced, inputs: Tensor) -> None:
         inputs: calibration inputs ``[N, ...]``.
     """
     if net.recipe.statistic.kind == "max_current":
-        balance_by_current(net, inputs)
+        balance_by_current(net, inputs[:_CURRENT_SAMPLES])
     for step in net.recipe.post:
         if step.kind not in POST:
             raise ValueError(unknown_name("post-calibration", step.kind, POST))

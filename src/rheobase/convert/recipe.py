@@ -56,6 +56,8 @@ class Statistic:
         momentum: see ``batches``.
         scale: the result is multiplied by it.
         iterations: how often to go through the data.
+        shared_by_steps: divide by T: where values are sums over T, each of T spikes then carries a
+            T-th of the threshold.
         as_released: as the authors' code has it where that differs from the paper ("diehl_data"
             divides by the factor applied before, not by the scale: from the third layer on wrong).
     """
@@ -68,6 +70,7 @@ class Statistic:
     momentum: float = 0.1
     scale: float = 1.0
     iterations: int = 1
+    shared_by_steps: bool = False
     as_released: bool = False
 
 

@@ -105,7 +105,7 @@ _ALL = (
         "Hu et al. 2021, IEEE TNNLS (Spiking Deep Residual Network), arXiv 1805.01352",
         source=_RELUS,
         statistic=Statistic("percentile", percentile=99.9),
-        post=(PostCalibration("compensate"),),
+        post=(PostCalibration("compensate", samples=128),),
     ),
     Recipe(
         "threshold_relu",
@@ -164,6 +164,14 @@ _ALL = (
     ),
     replace(
         _QCFS,
+        name="fast_snn_finetuned",
+        paper="Hu et al. 2023, IEEE TPAMI 45(12) (Fast-SNN, layer-wise fine-tuning)",
+        neuron=NeuronRule("signed", start=0.5, tolerance=1e-3),
+        post=(PostCalibration("finetune", iterations=400, learning_rate=1e-3, batch_size=128),),
+        needs=("data", "training"),
+    ),
+    replace(
+        _QCFS,
         name="srp",
         paper="Hao et al. 2023a, AAAI (SRP), arXiv 2302.02091",
         neuron=NeuronRule("masked", start=0.5, probe=4),
@@ -203,6 +211,30 @@ _ALL = (
         statistic=Statistic("max", scale=1.25),
         neuron=NeuronRule("few_spikes"),
         encoding=Encoding("impulse", bias="once"),
+    ),
+    Recipe(
+        "ttfs",
+        "Stanojevic et al. 2023, arXiv 2212.12522 (exact time to first spike)",
+        source=_RELUS,
+        statistic=Statistic("max"),
+        neuron=NeuronRule("first_spike"),
+        encoding=Encoding("impulse", bias="once"),
+    ),
+    Recipe(
+        "tandem",
+        "Wu et al. 2021, IEEE TPAMI 44(11) (progressive tandem learning), arXiv 2007.01204; "
+        "its conversion, without the training",
+        source=_RELUS,
+        statistic=Statistic("percentile", percentile=99.9, shared_by_steps=True),
+        encoding=Encoding("impulse", bias="spread"),
+    ),
+    Recipe(
+        "hybrid",
+        "Rathi et al. 2020, ICLR, arXiv 2005.01807; train the network further as any other",
+        source=_RELUS,
+        statistic=Statistic("max_current", scale=0.7),
+        neuron=NeuronRule(strict=True, delayed=True),
+        encoding=Encoding("poisson"),
     ),
     Recipe(
         "rnl",

@@ -116,11 +116,22 @@ class DelayedSpiking(Spiking):
         return super().fire(self.late(current))
 
 
+class RateSpiking(Spiking):
+    """Sends spikes of size 1: the rate itself, in the place of an activation that is a rate."""
+
+    @property
+    def size(self) -> Tensor:
+        """1."""
+        return torch.ones_like(torch.as_tensor(self.neuron.v_threshold))
+
+
 def _place(
     make: Callable[..., Neuron], site: Site, threshold: Tensor, recipe: Recipe, **options: Any
 ) -> Replacement:
     """The neuron with its threshold, or with threshold 1 behind a scale."""
     rule = recipe.neuron
+    if site.kind == "rate_norm":
+        return RateSpiking(make(threshold, **options), site)
     if rule.scaled == "no":
         neuron = make(threshold, **options)
         return DelayedSpiking(neuron, site) if rule.delayed else Spiking(neuron, site)

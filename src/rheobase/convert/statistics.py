@@ -50,7 +50,8 @@ class Meter:
 
     def threshold(self) -> Tensor:
         """A scalar, or one for each channel ``[C]`` or neuron ``[C, ...]``."""
-        value = self.value() * self.recipe.statistic.scale
+        rule = self.recipe.statistic
+        value = self.value() * rule.scale / (self.steps if rule.shared_by_steps else 1)
         return ungrouped(value, self.site, self.recipe.granularity)
 
 

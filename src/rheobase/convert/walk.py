@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,8 @@ class Stop:
         steps: T.
         current: what came in, ``[T * N, ...]``, or ``[N, ...]`` if it is the same at every step.
         output: what came out, ``[T * N, ...]``.
-        layer: the weighted layer whose result the current is, if it is one's alone.
+        constant: whether the current is the same at every step.
+        layer: the weighted layer whose result the current is, if that is called nowhere else.
         layer_input: what that layer took, like ``current``.
     """
 
@@ -72,22 +74,26 @@ def walk(
         the network's output, ``[T, N, ...]``.
     """
     count = steps if steps is not None else net.T + net.recipe.readout.delay
-    stem = _Stem(net.stem)
+    graphs = (net.stem.graph, net.body.graph)
+    calls = Counter(n.target for g in graphs for n in g.nodes if n.op == "call_module")
+    alone = {str(target) for target, number in calls.items() if number == 1}
+    stem = _Stem(net.stem, alone)
     constants = stem.run(x)
-    body = _Body(net.body, stem.layers(), visit, count)
+    body = _Body(net.body, alone, stem.layers(), visit, count)
     return unfolded(body.run(*constants, count), count)
 
 
 class _Stem(fx.Interpreter):
     """Remembers which layer every output came from, and what it took."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(self, module: fx.GraphModule, alone: set[str]) -> None:
         super().__init__(module)
+        self.alone = alone
         self.taken: dict[fx.Node, tuple[nn.Module, Tensor]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         module = self.submodules.get(str(n.target)) if n.op == "call_module" else None
-        if isinstance(module, WEIGHTED):
+        if isinstance(module, WEIGHTED) and str(n.target) in self.alone:
             self.taken[n] = module, self.fetch_args_kwargs_from_env(n)[0][0]
         return super().run_node(n)
 
@@ -101,11 +107,13 @@ class _Body(fx.Interpreter):
     def __init__(
         self,
         module: fx.GraphModule,
+        alone: set[str],
         constants: list[tuple[nn.Module, Tensor] | None],
         visit: Callable[[Stop], Tensor | None],
         steps: int,
     ) -> None:
         super().__init__(module)
+        self.alone = alone
         self.visit = visit
         self.steps = steps
         inputs = [n for n in self.graph.nodes if n.op == "placeholder"][:-1]
@@ -113,7 +121,8 @@ class _Body(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         module = self.submodules.get(str(n.target)) if n.op == "call_module" else None
-        if isinstance(module, WEIGHTED) and len(n.users) == 1:
+        once = str(n.target) in self.alone and len(n.users) == 1
+        if isinstance(module, WEIGHTED) and once:
             self.taken[n] = module, self.fetch_args_kwargs_from_env(n)[0][0]
         value = super().run_node(n)
         if not isinstance(module, Spiking):
@@ -122,7 +131,7 @@ class _Body(fx.Interpreter):
         assert isinstance(source, fx.Node)
         layer, taken = self.taken.pop(source, None) or (None, None)
         current = self.env[source]
-        once = bool(n.kwargs.get("constant", False))
-        stop = Stop(str(n.target), module, self.steps, current, value, once, layer, taken)
+        constant = bool(n.kwargs.get("constant", False))
+        stop = Stop(str(n.target), module, self.steps, current, value, constant, layer, taken)
         new = self.visit(stop)
         return value if new is None else new

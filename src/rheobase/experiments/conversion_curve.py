@@ -60,7 +60,6 @@ def conversion_curves(
     recipes: Iterable[str] | None = None,
     *,
     results: str | os.PathLike[str] | None = None,
-    stepwise: bool = True,
 ) -> list[Curve]:
     """Convert for every recipe and every T, and measure.
 
@@ -73,7 +72,6 @@ def conversion_curves(
         recipes: names; default those that need no training.
         results: a JSON file that is written after every recipe, and from which a run that was
             stopped goes on.
-        stepwise: run step by step (less memory, and on CPUs faster).
     """
     names = list(recipes or [r.name for r in RECIPES.values() if "training" not in r.needs])
     path = None if results is None else Path(results)
@@ -83,7 +81,7 @@ def conversion_curves(
     for name in names:
         if name in done:
             continue
-        done[name] = _measured(ann, calibration, images, labels, steps, name, stepwise)
+        done[name] = _measured(ann, calibration, images, labels, steps, name)
         if path is not None:
             part = path.with_suffix(".part")
             part.write_text(json.dumps(done, indent=1), encoding="utf-8")
@@ -98,7 +96,6 @@ def _measured(
     labels: Tensor,
     steps: Sequence[int],
     name: str,
-    stepwise: bool,
 ) -> dict[str, Any]:
     accuracy, converting, running = {}, 0.0, 0.0
     try:
@@ -107,7 +104,6 @@ def _measured(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
                 net = convert(ann, calibration, recipe=name, T=count)
-            net.stepwise = stepwise and all(getattr(m, "causal", True) for m in net.modules())
             converting += time.perf_counter() - start
             start = time.perf_counter()
             accuracy[count] = accuracy_curve(net, images, labels)[-1]

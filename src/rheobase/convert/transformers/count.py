@@ -28,12 +28,12 @@ class SpikeCount:
     """
 
     spikes: float = 0.0
-    values: int = 0
+    values: float = 0.0
 
     @property
     def per_value(self) -> float:
         """Spikes for each value."""
-        return self.spikes / max(self.values, 1)
+        return self.spikes / max(self.values, 1.0)
 
 
 @torch.no_grad()
@@ -47,7 +47,7 @@ def count_spikes(net: ConvertedNetwork, x: Tensor, steps: int | None = None) -> 
     >>> ann = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)).eval()
     >>> snn = convert(ann, torch.rand(8, 3), recipe="integer_code", T=1)
     >>> count_spikes(snn, torch.rand(8, 3)).values
-    32
+    32.0
     """
     total = SpikeCount()
     count = net.T if steps is None else steps
@@ -71,7 +71,7 @@ def _add(
     total: SpikeCount, counter: Counter, steps: int, _: nn.Module, args: Any, out: Tensor
 ) -> None:
     total.spikes += float(counter(args[0], out).sum())
-    total.values += out.numel() // steps
+    total.values += out.numel() / steps
 
 
 def _counter(module: nn.Module) -> Counter | None:
