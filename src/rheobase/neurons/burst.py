@@ -30,7 +30,7 @@ class BurstIF(StepNeuron):
     Raises:
         ValueError: ``v_threshold`` is not above 0, or ``burst`` below 0.
 
-    >>> BurstIF(burst=2)(torch.tensor([[2.75], [-0.25]])).squeeze()
+    >>> BurstIF(burst=2)(torch.tensor([[2.75], [0.0]])).squeeze()
     tensor([2.0000, 0.5000])
     """
 
