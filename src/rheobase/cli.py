@@ -288,13 +288,17 @@ def _convert_arguments(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODULE:FUNCTION", help="what makes the ANN, in Python")
     parser.add_argument("--weights", help="its state dict: .safetensors, or what torch.save wrote")
     parser.add_argument("--data", required=True, help="a data set of `rheobase data list`")
-    parser.add_argument("--recipe", action="append", help="may be given again (calibration_light)")
+    parser.add_argument(
+        "--recipe", action="append",
+        help="may be given again; training_free for all of those (calibration_light)",
+    )  # fmt: skip
     parser.add_argument("--T", default="1,2,4,8,16,32,64", help="time steps, with commas")
     parser.add_argument("--mean", default="0", help="taken from every channel of the images (0)")
     parser.add_argument("--std", default="1", help="that every channel is divided by (1)")
     parser.add_argument("--calibration", type=int, default=1000, help="training images used (1000)")
     parser.add_argument("--test", type=int, default=1000, help="test images used (1000)")
     parser.add_argument("--report", help="write this HTML page")
+    parser.add_argument("--results", help="a JSON file to write after every recipe and go on from")
 
 
 def _convert(options: Options) -> int:
