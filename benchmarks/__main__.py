@@ -20,9 +20,16 @@ _PAGE = _ROOT / "docs" / "benchmarks.md"
 _SUITES = {
     "lif_training": ("benchmarks.lif:training", 31, 3),
     "lif_inference": ("benchmarks.lif:inference", 51, 3),
-    "spikformer_training": ("benchmarks.spikformer:training", 15, 2),
-    "spikformer_inference": ("benchmarks.spikformer:inference", 21, 2),
+    "neurons": ("benchmarks.neurons:training", 15, 2),
+    "spikformer_training": ("benchmarks.transformers:training", 15, 2),
+    "spikformer_inference": ("benchmarks.transformers:inference", 21, 2),
+    "zoo_training": ("benchmarks.transformers:zoo_training", 9, 2),
+    "zoo_inference": ("benchmarks.transformers:zoo_inference", 11, 2),
+    "recurrent_training": ("benchmarks.recurrent:training", 15, 2),
+    "recurrent_inference": ("benchmarks.recurrent:inference", 15, 2),
+    "streaming": ("benchmarks.streaming:latency", 15, 2),
     "memory": ("benchmarks.memory:peak", 7, 1),
+    "zoo_memory": ("benchmarks.memory:zoo_peak", 3, 1),
     "import_time": ("benchmarks.startup:import_time", 15, 3),
     "first_call": ("benchmarks.startup:first_call", 5, 1),
 }

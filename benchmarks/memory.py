@@ -1,6 +1,6 @@
-"""Peak memory of a Spikformer training step, and what of it is kept for the backward pass.
+"""Peak memory of a training step, and what of it is kept for the backward pass.
 
-Each measurement is a process of its own, ``python -m benchmarks.memory SYSTEM BATCH``: the growth
+Each measurement is a process of its own, ``python -m benchmarks.memory PAIR SYSTEM BATCH``: growth
 of resident memory over what the network, its optimiser and the batch occupy (VmHWM, reset by
 /proc/self/clear_refs just before the step), and the bytes that autograd saves in the forward pass.
 """
@@ -18,23 +18,36 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness import THREADS, Record, claim, in_fresh_process, spread
-from benchmarks.spikformer import SYSTEMS, build, data, forward, training_step
+from benchmarks.transformers import PAIRS, SYSTEMS, Pair, data, forward, training_step
 
-__all__ = ["peak"]
+__all__ = ["peak", "zoo_peak"]
 
 BATCH = 16
+SMALL = "spikformer_2_256"
 
 
 def peak(rounds: int) -> list[Record]:
+    """Of the small Spikformer."""
+    return _peak(SMALL, rounds)
+
+
+def zoo_peak(rounds: int) -> list[Record]:
+    """Of the networks in their published sizes."""
+    return [record for key in PAIRS if key != SMALL for record in _peak(key, rounds)]
+
+
+def _peak(pair: str, rounds: int) -> list[Record]:
     """Both systems in turn, each in fresh processes."""
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in SYSTEMS}
     for _ in range(rounds):
         for name in SYSTEMS:
-            measured[name].append(in_fresh_process("-m", "benchmarks.memory", name, str(BATCH)))
+            found = in_fresh_process("-m", "benchmarks.memory", pair, name, str(BATCH))
+            measured[name].append(found)
     records = []
+    title = PAIRS[pair].title
     for key, work, goal in (
-        ("peak", f"Spikformer training step, batch {BATCH}: peak memory", 0.6),
-        ("saved", f"Spikformer training step, batch {BATCH}: saved for backward", None),
+        ("peak", f"{title} training step, batch {BATCH}: peak memory", 0.6),
+        ("saved", f"{title} training step, batch {BATCH}: saved for backward", None),
     ):
         figures = {name: [m[key] for m in rows] for name, rows in measured.items()}
         records.append(
@@ -48,10 +61,10 @@ def peak(rounds: int) -> list[Record]:
     return records
 
 
-def _measure(system: str, batch: int) -> dict[str, float]:
+def _measure(pair: Pair, system: str, batch: int) -> dict[str, float]:
     torch.manual_seed(0)
-    net = build(system)
-    images, labels = data(batch)
+    net = pair.build(system)
+    images, labels = data(pair, batch)
     # One small step first: kernels compiled, optimiser state there.
     training_step(net, images[:1], labels[:1])()
     step = training_step(net, images, labels)
@@ -90,4 +103,4 @@ def _saved(net: nn.Module, images: Tensor) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(THREADS)
-    print(json.dumps(_measure(sys.argv[1], int(sys.argv[2]))))
+    print(json.dumps(_measure(PAIRS[sys.argv[1]], sys.argv[2], int(sys.argv[3]))))

@@ -7,6 +7,7 @@ the same step), and membranes agree to rounding where the file has them and the 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from rheobase.neurons import (
     PhysicalEIF,
     PhysicalLIF,
     PhysicalQIF,
+    RefractoryLIF,
 )
 
 pytestmark = pytest.mark.golden
@@ -133,3 +135,29 @@ def test_spike_times_are_those_of_brian(path: Path) -> None:
         if kind == "LIF":
             # Brian2 records before each step, the tap after it.
             assert np.allclose(v[:-1, 0].numpy(), golden["v"][i, 1:], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "path", [f for f in FILES if f.stem.startswith("brian_LIF_exact")], ids=lambda p: p.stem
+)
+def test_a_refractory_lif_in_steps_is_the_one_in_milliseconds(path: Path) -> None:
+    facts = json.loads(path.with_suffix(".json").read_text())
+    with np.load(path) as file:
+        golden = {name: file[name] for name in file.files}
+    if not facts.get("refractory_ms"):
+        pytest.skip("no refractory period")
+    volts = facts["Vth"] - facts["Vrest"]
+    neuron = RefractoryLIF(
+        1.0 / (1.0 - math.exp(-facts["dt_ms"] / facts["tau_ms"])),
+        # Brian2 counts from the step of the spike on.
+        refractory=round(float(facts.get("refractory_ms", 0.0)) / facts["dt_ms"]) - 1,
+        v_reset=(facts["Vr"] - facts["Vrest"]) / volts,
+        strict=True,
+    )
+    times = golden["t_ms"]
+    for i, current in enumerate(facts["RI_mV"]):
+        x = torch.full((len(times), 1), float(current) / volts, dtype=torch.float64)
+        ours = times[neuron(x)[:, 0].detach().numpy() > 0.0]
+        theirs = golden["spike_t_ms"][golden["spike_i"] == i]
+        assert len(ours) == len(theirs)
+        assert np.all(np.abs(ours - theirs) < 1e-9)

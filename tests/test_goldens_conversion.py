@@ -26,6 +26,7 @@ from rheobase.convert import (
     NeuronRule,
     PostCalibration,
     Preparation,
+    Readout,
     Spiking,
     Statistic,
     convert,
@@ -150,7 +151,7 @@ def check_sj(name: str) -> None:
     goldens = load(name)
     for case in cases_of(goldens):
         if case == "ltb":
-            statistic, recipe = Statistic("local_balance"), "inference_scale"
+            statistic, recipe = Statistic("local_balance", iterations=4), "inference_scale"
             rule = NeuronRule(start=0.5, scaled="multiplied")
         else:
             recipe, rule = "threshold_max", NeuronRule(scaled="multiplied")
@@ -173,7 +174,7 @@ def check_inference_scale(name: str) -> None:
     net, arrays = trained("ann_relu_avg")
     goldens = load(name)
     for case in cases_of(goldens):
-        choices: dict[str, Any] = {}
+        choices: dict[str, Any] = {"statistic": Statistic("local_balance", iterations=4)}
         if case == "robust_norm":
             statistic = Statistic("percentile", percentile=99.0, nearest=True, batches="largest")
             choices = {"statistic": statistic, "granularity": "layer"}
@@ -368,8 +369,8 @@ def fast_snn(arrays: Arrays) -> nn.Module:
 
     return nn.Sequential(
         *layer(1, nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16)),
-        *layer(2, nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32)), nn.AvgPool2d(2),
-        *layer(3, nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32)), nn.AvgPool2d(2),
+        *layer(2, nn.Conv2d(16, 32, 3, 2, padding=1), nn.BatchNorm2d(32)),
+        *layer(3, nn.Conv2d(32, 32, 3, 2, padding=1), nn.BatchNorm2d(32)),
         nn.Flatten(),
         *layer(4, nn.Linear(128, 64), nn.BatchNorm1d(64)),
         *layer(5, nn.Linear(64, 10), None),
@@ -413,6 +414,45 @@ def check_units(name: str) -> None:
         torch.testing.assert_close(channel, arrays[f"{case}.channel"], rtol=1e-5, atol=0.0)
 
 
+def check_toolbox(name: str) -> None:
+    """SNN toolbox, INI simulator: pools are neurons at the threshold before, the output spikes.
+
+    It took 480 of the calibration images (whole batches); a file has accuracies only, in which a
+    sample without any output spike counts as wrong.
+    """
+    net, arrays = trained("ann_relu_nobn_avg")
+    x, labels = arrays["x_test"], arrays["y_test"]
+    goldens = load(name)
+    for case in cases_of(goldens, ".acc_all_T"):
+        percent = re.fullmatch(r"p([\d.]+)(nz)?", case)
+        assert percent, case
+        statistic = Statistic("percentile", percentile=float(percent[1]), nonzero=True)
+        choices: dict[str, Any] = {
+            "recipe": "rueckauer", "T": 64, "statistic": statistic,
+            "readout": Readout("spikes"),
+            "prepare": Preparation(passes=("spiking_averages",)),
+        }  # fmt: skip
+        calibration = arrays["x_calib"][:480]
+        first = {
+            m.site.name: m.size.detach() for m in neurons(convert(net, calibration, **choices))
+        }
+        places = list(first)
+        given = {
+            n: first[places[i - 1]] for i, n in enumerate(places) if re.fullmatch(r"\d+_neurons", n)
+        }  # fmt: skip
+        snn = convert(net, calibration, thresholds=given, **choices)
+        scales = [m.size.item() for m in neurons(snn) if m.site.name not in given]
+        for found, official in zip(scales, goldens[f"{case}.scale"], strict=False):
+            assert abs(found - float(official)) <= 0.006, "printed to two decimals"
+        with torch.no_grad():
+            counts = snn(x).cumsum(0)
+        right = (counts.argmax(2) == labels) & (counts.sum(2) > 0)
+        accuracy = 100.0 * right.double().mean(1)
+        official = goldens[f"{case}.acc_all_T"].double()
+        apart = (accuracy - official[: len(accuracy)]).abs()
+        assert apart.max() <= 100.0 * 2 / len(x), f"{case}: {apart.max():.2f} %"
+
+
 CHECKS: dict[str, Callable[[str], None]] = {
     "ann_relu": check_ann,
     "sj_": check_sj,
@@ -428,6 +468,7 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "calib_": check_calibration,
     "fastsnn": check_fast_snn,
     "unit_neurons": check_units,
+    "snn_toolbox": check_toolbox,
 }
 
 

@@ -31,6 +31,7 @@ from rheobase.neurons import (
     ILIF,
     KLIF,
     LIF,
+    LTMD,
     PLIF,
     PSN,
     QIF,
@@ -147,6 +148,13 @@ OFFICIAL: dict[str, Callable[[Facts], Neuron]] = {
     "official_STBPsimple_LIFSpike": lambda f: LIF(
         1.0 / (1.0 - f["TAU"]), decay_input=False, strict=True, v_threshold=f["VTH"],
         surrogate=zoo.Rectangular(0.5 / f["ALPHA"]),
+    ),
+    "official_TET_LIFSpike": lambda f: LIF(
+        1.0 / (1.0 - f["tau"]), decay_input=False, strict=True, v_threshold=f["thresh"],
+        surrogate=zoo.PiecewiseQuadratic(1.0 / f["gama"]),
+    ),
+    "official_LTMD_LIFSpike": lambda f: LTMD(
+        tau=1.0 / (1.0 - f["TAU"]), surrogate=zoo.Rectangular(0.5 / f["aa"])
     ),
     "official_DietSNN_LIF": lambda f: DietLIF(
         f["leak"], f["threshold"], surrogate=zoo.LinearDecay(f["gamma"])

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rheobase import layers, neurons, surrogate
+    from rheobase.layers.optimize import optimize
     from rheobase.stateful import streaming
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "layers", "neurons", "streaming", "surrogate"]
+__all__ = ["__version__", "layers", "neurons", "optimize", "streaming", "surrogate"]
+
+# What is no module of the package: where it stands.
+_FUNCTIONS = {"optimize": "rheobase.layers.optimize", "streaming": "rheobase.stateful"}
 
 
 _ABOVE = ("convert",)
@@ -25,8 +29,8 @@ def __getattr__(name: str) -> Any:
     """Load a part of the package when it is first asked for: the command starts without PyTorch."""
     if name not in (*__all__, *_ABOVE):
         raise AttributeError(f"module 'rheobase' has no attribute {name!r}")
-    if name == "streaming":
-        value: Any = import_module("rheobase.stateful").streaming
+    if name in _FUNCTIONS:
+        value: Any = getattr(import_module(_FUNCTIONS[name]), name)
     else:
         value = import_module(f"rheobase.{name}")
     globals()[name] = value

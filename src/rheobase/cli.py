@@ -147,6 +147,28 @@ def _train(options: Options) -> int:
     return 0
 
 
+def _plan_arguments(parser: Parser) -> None:
+    _train_arguments(parser)
+    parser.add_argument("--processes", type=int, default=1, help="that share a batch (1)")
+    parser.add_argument("--memory", type=float, help="GiB: how many images fit into it")
+
+
+def _plan(options: Options) -> int:
+    from rheobase.train.config import load_config
+    from rheobase.train.plan import plan
+
+    found = plan(load_config(options.config, options.overrides), options.processes)
+    print(f"{found.parameters:,} parameters; {found.images} images in one forward pass")
+    print(f"peak memory of a process: {found.peak_bytes / 2**30:.2f} GiB", end="")
+    print(f" ({found.image_bytes / 2**20:.1f} MiB an image)")
+    print(f"optimiser step: {found.step_seconds:.2f} s, data loading not included")
+    print(f"measured: steps of {found.probed[0]} and {found.probed[1]} images")
+    if options.memory is not None:
+        fit = found.fits(options.memory * 2**30)
+        print(f"{options.memory:g} GiB hold {fit} images in one forward pass")
+    return 0
+
+
 def _search_arguments(parser: Parser) -> None:
     parser.add_argument("method", metavar="METHOD", help="snasnet, autosnn or supernet")
     parser.add_argument("--data", default="mnist_sample", help="a data set (mnist_sample)")
@@ -167,16 +189,36 @@ def _search(options: Options) -> int:
     return 0
 
 
+def _compare_arguments(parser: Parser) -> None:
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help="none: all of them")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each (3)")
+    parser.add_argument("--configs", default="configs", help="folder of the recipes (configs)")
+    parser.add_argument("--folder", default="runs/compare", help="where it writes (runs/compare)")
+
+
+def _compare(options: Options) -> int:
+    from rheobase.experiments.compare import compare, table
+
+    rows = compare(
+        options.methods, configs=options.configs, folder=options.folder, seeds=options.seeds
+    )
+    print(table(rows), end="")
+    return 0
+
+
 def _eval_arguments(parser: Parser) -> None:
     parser.add_argument(
-        "run", metavar="RUN_OR_CHECKPOINT", help="a run's folder, or one checkpoint"
+        "run", metavar="RUN_OR_CHECKPOINT", help="a run's folder, one checkpoint, or a model's file"
+    )
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="of a model's file: data.name=cifar10, ..."
     )
 
 
 def _eval(options: Options) -> int:
     from rheobase.train import evaluate_run
 
-    for name, value in evaluate_run(options.run).items():
+    for name, value in evaluate_run(options.run, settings=options.settings).items():
         print(f"{name:<12} {value:.6g}")
     return 0
 
@@ -236,6 +278,50 @@ def _verify(options: Options) -> int:
     return 0 if all(report.holds for report in reports) else 1
 
 
+def _import_arguments(parser: Parser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="official weights: .pth, ...")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="a .safetensors file")
+    parser.add_argument("--system", metavar="ID", help="whose they are, where weights do not tell")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="key=value", help="what weights do not tell"
+    )
+    parser.add_argument("--official", action="store_true", help="compute as released, bugs and all")
+    parser.add_argument("--averaged", action="store_true", help="take the moving average (EMA)")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+
+
+def _import(options: Options) -> int:
+    from rheobase.importing import import_checkpoint
+
+    done = import_checkpoint(
+        options.checkpoint,
+        options.output,
+        options.system,
+        dict(map(_keyword, options.set)),
+        compat="official" if options.official else None,
+        averaged=options.averaged,
+        overwrite=options.overwrite,
+    )
+    print(f"system       {done.system}\nfamily       {done.family}")
+    print(f"model        {' or '.join(done.presets) or 'of no published size'}")
+    print(f"T            {done.T}\nparameters   {done.parameters:,}")
+    for note in done.notes:
+        print(f"note         {note}")
+    print(f"written      {done.path}")
+    return 0
+
+
+def _keyword(text: str) -> tuple[str, object]:
+    """A Python-like ``key=value``; what is no JSON is text, as 0011 is."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r}: expected key=value, for instance num_heads=8")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
 def _data_arguments(parser: Parser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="list|get", required=True)
     actions.add_parser("list", help="what there is, and where it comes from")
@@ -268,14 +354,16 @@ def _doctor(options: Options) -> int:
 
 
 def _selftest_arguments(parser: Parser) -> None:
-    parser.add_argument("--full", action="store_true", help="every neuron and dtype; minutes")
+    parser.add_argument("--full", action="store_true", help="every neuron and dtype; hours")
+    parser.add_argument("--part", default="1/1", metavar="I/N", help="the I-th of N shares of it")
 
 
 def _selftest(options: Options) -> int:
     from rheobase.ops.conformance import run
 
+    part, parts = _part(options.part)
     checked = failed = 0
-    for row in run(full=options.full):
+    for row in run("full" if options.full else "fast", part, parts):
         checked, failed = checked + 1, failed + (not row.ok)
         mark = "ok" if row.ok else "NO"
         found = f"{row.spikes_differ} spikes differ, gradient within {row.worst_gradient:.1e}"
@@ -288,19 +376,31 @@ def _convert_arguments(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODULE:FUNCTION", help="what makes the ANN, in Python")
     parser.add_argument("--weights", help="its state dict: .safetensors, or what torch.save wrote")
     parser.add_argument("--data", required=True, help="a data set of `rheobase data list`")
-    parser.add_argument("--recipe", action="append", help="may be given again (calibration_light)")
+    parser.add_argument(
+        "--recipe", action="append",
+        help="may be given again; training_free for all of those (calibration_light)",
+    )  # fmt: skip
     parser.add_argument("--T", default="1,2,4,8,16,32,64", help="time steps, with commas")
     parser.add_argument("--mean", default="0", help="taken from every channel of the images (0)")
     parser.add_argument("--std", default="1", help="that every channel is divided by (1)")
     parser.add_argument("--calibration", type=int, default=1000, help="training images used (1000)")
     parser.add_argument("--test", type=int, default=1000, help="test images used (1000)")
     parser.add_argument("--report", help="write this HTML page")
+    parser.add_argument("--results", help="a JSON file to write after every recipe and go on from")
 
 
 def _convert(options: Options) -> int:
     from rheobase.experiments.convert_command import convert_from_options
 
     return convert_from_options(options)
+
+
+def _part(text: str) -> tuple[int, int]:
+    """``2/8`` as which share, from 0 on, of how many."""
+    which, slash, parts = text.partition("/")
+    if not (slash and which.isdecimal() and parts.isdecimal() and 1 <= int(which) <= int(parts)):
+        raise ValueError(f"--part {text}: expected I/N, such as 2/8 for the second of 8 shares")
+    return int(which) - 1, int(parts)
 
 
 COMMANDS: dict[str, Command] = {
@@ -316,11 +416,23 @@ COMMANDS: dict[str, Command] = {
         _train_arguments,
         _train,
     ),
+    "plan": Command(
+        "predict a run's peak memory and step time from a probe of seconds",
+        "rheobase plan configs/spikformer_cifar10_4_384.yaml --memory 8",
+        _plan_arguments,
+        _plan,
+    ),
     "search": Command(
         "search an architecture on real images and write the recipe that trains it",
         "rheobase search autosnn --data mnist_sample --out searched.yaml",
         _search_arguments,
         _search,
+    ),
+    "compare": Command(
+        "measure methods of direct training against their baselines, over seeds",
+        "rheobase compare tet glif --seeds 3",
+        _compare_arguments,
+        _compare,
     ),
     "eval": Command(
         "measure a trained run on its test images",
@@ -353,6 +465,12 @@ COMMANDS: dict[str, Command] = {
         _verify_arguments,
         _verify,
     ),
+    "import": Command(
+        "turn released weights into a file that rheobase loads",
+        "rheobase import spikformer_8_512.pth -o spikformer_8_512.safetensors",
+        _import_arguments,
+        _import,
+    ),
     "data": Command(
         "list the data sets, or get one",
         "rheobase data get mnist",
@@ -367,7 +485,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "selftest": Command(
         "hold every kernel of this machine to the reference",
-        "rheobase selftest --full",
+        "rheobase selftest --full --part 1/8",
         _selftest_arguments,
         _selftest,
     ),

@@ -28,6 +28,7 @@ class Stateful(nn.Module):
     # Plain attributes, never buffers: state is no part of the weights.
     _streams: bool = False
     _state: Tensor | None = None
+    _detaches: bool = True
 
     @property
     def carried(self) -> Tensor | None:
@@ -37,7 +38,7 @@ class Stateful(nn.Module):
     def carry(self, state: Tensor) -> None:
         """Keep the state for the next call, if streaming."""
         if self._streams:
-            self._state = state.detach()
+            self._state = state.detach() if self._detaches else state
 
 
 class Stream:

@@ -223,7 +223,7 @@ def test_verify_succeeds_only_if_all_hold(second, status, monkeypatch, capsys):
 @pytest.mark.parametrize(("ok", "status"), [(True, 0), (False, 1)])
 def test_selftest_fails_with_any_kernel(ok, status, monkeypatch, capsys):
     row = Row("cpu", "leak/above/hard/attached/ATan", "float32", "number", 0, 1e-7, ok)
-    monkeypatch.setattr("rheobase.ops.conformance.run", lambda full: iter([row]))
+    monkeypatch.setattr("rheobase.ops.conformance.run", lambda *level: iter([row]))
     assert cli.main(["selftest"]) == status
     out = capsys.readouterr().out
     assert out.startswith("ok" if ok else "NO")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rheobase.data import CIFAR10, MNIST, FashionMNIST, Source
+from rheobase.data import CIFAR10, MNIST, Events, FashionMNIST, Source
 from rheobase.data.idx import write_idx
 
 
@@ -189,3 +189,34 @@ class ToyCIFAR(CIFAR10):
 
     source = source_of(CIFAR_PACKAGE)
     md5 = _sums(CIFAR_FILES, CIFAR10.md5)
+
+
+def recording(n: int = 40, seed: int = 0) -> Events:
+    """Random events of a camera of 128 x 128 pixels."""
+    rng = np.random.default_rng(seed)
+    t = np.sort(rng.integers(0, 1000, n))
+    x, y = rng.integers(0, 128, (2, n))
+    return Events(t, x, y, rng.integers(0, 2, n))
+
+
+def write_aedat2(path: Path, events: Events, start: int = 500) -> None:
+    """An AEDAT 2.0 file of a DVS128."""
+    address = events.y << 8 | events.x << 1 | (1 - events.p)
+    words = np.stack([address, events.t + start], 1).astype(">u4")
+    path.write_bytes(b"#!AER-DAT2.0\r\n# a comment\r\n" + words.tobytes())
+
+
+def write_aedat3(path: Path, events: Events, overflow: int = 0) -> None:
+    """Packets of seven events, each behind a packet of another type, with one invalid event."""
+    packets = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#!END-HEADER\r\n"
+    for start in range(0, len(events), 7):
+        piece = slice(start, start + 7)
+        address = events.x[piece] << 17 | events.y[piece] << 2 | events.p[piece] << 1 | 1
+        words = np.stack([address, events.t[piece]], 1).astype("<u4")
+        words = np.concatenate([words, np.array([[0, 12345]], "<u4")])
+        other = np.array([0, 0, 8, 4, overflow, 1, 1, 1])
+        head = np.array([1, 0, 8, 4, overflow, len(words), len(words), len(words) - 1])
+        for numbers, body in ((other, bytes(8)), (head, words.tobytes())):
+            packets += numbers[:2].astype("<i2").tobytes() + numbers[2:].astype("<i4").tobytes()
+            packets += body
+    path.write_bytes(packets)

@@ -73,6 +73,22 @@ def test_stsc_gate_inhibits_and_its_filter_sees_neighbouring_steps() -> None:
     assert torch.equal(y[0], torch.zeros_like(y[0]))
 
 
+def test_stsc_is_its_equation() -> None:
+    torch.manual_seed(0)
+    synapse, x = STSC(3, reduction=1).double(), torch.rand(5, 2, 3, 4, 4, dtype=torch.float64)
+    padded = torch.cat([torch.zeros_like(x[:1]), x, torch.zeros_like(x[:1])])
+    taps = synapse.filter.weight.view(3, 3)  # [channel, step]
+    seen = synapse.receive.weight  # [hidden, channel, step]
+    expected = []
+    for t in range(5):
+        near = padded[t : t + 3]  # the step before, this one, the next
+        filtered = torch.einsum("tncij,ct->ncij", near, taps)
+        hidden = torch.einsum("tnc,hct->nh", near.mean((-2, -1)), seen) + synapse.receive.bias
+        gate = 1.0 - (hidden.relu() @ synapse.inhibit.weight.T).sigmoid()
+        expected.append(filtered * gate[..., None, None])
+    torch.testing.assert_close(synapse(x), torch.stack(expected))
+
+
 def test_no_pixels_are_needed_where_space_has_no_part() -> None:
     x = torch.randn(T, N, C)
     for name in ("TemporalAttention", "TCJA", "STSC"):

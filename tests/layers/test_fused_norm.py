@@ -126,3 +126,32 @@ def test_a_single_value_per_channel_is_refused_as_by_pytorch() -> None:
     net = Unit(nn.BatchNorm2d(C), LIF())
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         net(torch.randn(1, 1, 2, 1, 1))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("negative", [False, True])
+def test_the_maximum_before_the_norm(training: bool, negative: bool) -> None:
+    torch.manual_seed(0)
+    net = Unit(nn.BatchNorm2d(C), LIF(surrogate=Sigmoid(4.0))).double().train(training)
+    pool = nn.MaxPool2d(3, stride=2, padding=1)
+    with torch.no_grad():
+        net.norm.weight.uniform_(0.5, 1.0)
+        net.norm.weight[0] *= -1.0 if negative else 1.0
+
+    def pooling(net: Unit, x: Tensor) -> Tensor:
+        return over_time(x, net.conv, net.norm, pool, net.neuron)
+
+    x = torch.randn(T, N, 2, 9, 8, dtype=torch.float64)
+    apart = copy.deepcopy(net)
+    _watch(apart)
+    results = []
+    for unit in (net, apart):
+        leaf = x.clone().requires_grad_()
+        y = pooling(unit, leaf)
+        (y * torch.arange(y.numel()).view(y.shape)).sum().backward()
+        gradients = [leaf.grad, *(p.grad for p in unit.parameters() if p.grad is not None)]
+        results.append([y, *gradients, *unit.norm.buffers()])
+    assert torch.equal(results[0][0], results[1][0])
+    assert 0 < results[0][0].mean() < 1
+    for a, b in zip(results[0][1:], results[1][1:], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12 * float(b.abs().max()))

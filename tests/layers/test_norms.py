@@ -183,6 +183,20 @@ def test_bgn_is_batch_norm_where_every_channel_is_a_group() -> None:
         BGN(C, groups=3)
 
 
+def test_bgn_is_its_equation() -> None:
+    torch.manual_seed(0)
+    norm, x = BGN(6, groups=2).double(), torch.randn(3, 4, 6, 5, 5, dtype=torch.float64) + 0.5
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    expected = torch.empty_like(x)
+    for group in (slice(0, 3), slice(3, 6)):
+        of_group = x[:, :, group]
+        mean, variance = of_group.mean(), of_group.var(correction=0)
+        expected[:, :, group] = (of_group - mean) / (variance + 1e-5).sqrt()
+    expected = expected * norm.weight.view(6, 1, 1) + norm.bias.view(6, 1, 1)
+    torch.testing.assert_close(norm(x), expected)
+
+
 def test_over_time_hands_the_sequence_to_what_knows_time() -> None:
     conv, norm, neuron, x = nn.Conv2d(C, C, 3).double(), TEBN(C, T).double(), LIF(), sequence()
     expected = neuron(norm(over_time(x, conv)))
@@ -281,3 +295,9 @@ def test_gradcheck(name: str) -> None:
     norm = MAKERS[name]().double()
     x = torch.randn(T, 2, C, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x, *_: norm(x), (x, *norm.parameters()), fast_mode=True)
+
+
+def test_gradcheck_of_neunorm() -> None:
+    norm = NeuNorm((2, 3, 3)).double()
+    x = torch.rand(T, 2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, *_: norm(x), (x, norm.w), fast_mode=True)

@@ -2,6 +2,7 @@
 
 import torch
 
+from rheobase.layers import BGN
 from rheobase.models import create_model
 
 SMALL = {
@@ -147,13 +148,32 @@ SMALL = {
         "dista_cifar10_4_384",
         {"depth": 1, "dim": 32, "heads": 2, "image_size": 16, "T": 3, "scale": 0.5},
     ),
+    "spikformer_v2": (
+        "spikformer_v2_cifar10_4_384",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3, "scale": 0.5},
+    ),
+    "mast": (
+        "mast_cifar10_4_384",
+        {"depth": 1, "dim": 64, "heads": 2, "image_size": 8, "T": 5, "scale": 0.5},
+    ),
+    "te_spikformer": (
+        "te_spikformer_cifar10dvs_2_256",
+        {"depth": 1, "dim": 32, "heads": 2, "image_size": 32, "T": 3},
+    ),
     "revsformer": (
         "revsformer_cifar10_2_384",
         {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3},
     ),
     "spiking_vgg": (
         "spiking_vgg9_cifar10",
-        {"features": "8 8 A 16", "hidden": (32,), "image_size": 8, "T": 3, "bias": True},
+        {
+            "features": "8 8 A 16",
+            "hidden": (32,),
+            "image_size": 8,
+            "T": 3,
+            "bias": True,
+            "norm": "batch",
+        },
     ),
     "vggsnn": ("vggsnn", {"features": "8 16 A 16/2", "image_size": 8, "T": 3}),
     "tdbn_resnet": (
@@ -225,12 +245,15 @@ def small(family, **options):
     gain, bias = (1.0, 3.0), (0.5, 2.0)
     if family.startswith(MEMBRANES):
         gain, bias = (2.0, 5.0), (0.2, 1.5)
+    if family == "mast":  # three scores below 1 weigh every current
+        gain, bias = (8.0, 24.0), (4.0, 16.0)
     for module in net.modules():
         if isinstance(module, torch.nn.Conv2d) and family == "max_former":
             module.reset_parameters()  # drawn so small that little reaches the neurons
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, torch.nn.BatchNorm2d | BGN):
             torch.nn.init.uniform_(module.weight, *gain)
             torch.nn.init.uniform_(module.bias, *bias)
+        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.2, 0.6)
         if isinstance(module, torch.nn.Linear):

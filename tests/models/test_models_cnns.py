@@ -8,12 +8,13 @@ from model_toys import small
 from torch import nn
 
 import rheobase
-from rheobase.layers import over_time
+from rheobase.layers import MPBN, over_time
 from rheobase.models import create_model, load_official
 from rheobase.models.autosnn import BLOCKS, AutoSNNSupernet
 from rheobase.models.registry import families
 from rheobase.models.snn_supernet import SearchedNet, SearchedNetConfig, Supernet
 from rheobase.models.spiking_densenet import ModerateDropout, Readout
+from rheobase.neurons import GLIF
 
 
 def parameters(name, **overrides):
@@ -27,12 +28,17 @@ def same(a, b, x):
 
 
 def test_counts_of_papers_with_parameters_in_norms_or_neurons():
-    """Published counts, less what those papers' norms (BNTT) and neurons (Diet-SNN, LTMD) learn."""
-    assert parameters("spiking_vgg9_cifar10", norm=False) == 5_993_280 - 25 * 2_176
-    assert parameters("spiking_vgg11_cifar10", norm=False) == 11_527_040 - 25 * 6_848
-    assert parameters("spiking_vgg16_cifar10") == 39_917_278 - 2 * 15
-    assert parameters("spiking_vgg16", bias=False) == 138_344_158 - 2 * 15
-    assert parameters("spiking_densenet102") == 6_820_282 - 102
+    """Published counts of BNTT (at T = 25), Diet-SNN, LTMD and GLIF (channel-wise)."""
+    assert parameters("spiking_vgg9_cifar10") == 5_993_280
+    assert parameters("spiking_vgg11_cifar10") == 11_527_040
+    assert parameters("spiking_vgg16_cifar10", neuron="diet_lif") == 39_917_278
+    assert parameters("spiking_vgg16", neuron="diet_lif", bias=False) == 138_344_158
+    assert parameters("spiking_densenet102") == 6_820_282 - 2  # those of the readout never learn
+    assert parameters("glif_resnet19_cifar10", T=4, hidden=None, num_classes=100) == 12_667_392
+    assert parameters("glif_resnet18_cifar10", T=4, hidden=None, num_classes=100) == 11_265_024
+    assert parameters("glif_resnet34") == 21_890_304
+    wide = parameters("wide_7b_net_cifar10dvs") - 16 - 1_290  # without tau of PLIF and the last
+    assert parameters("glif_wide_7b_net_cifar10dvs") == wide + 23 * 1_472 + 11_530
 
 
 def test_networks_with_linear_layers_refuse_another_size():
@@ -112,6 +118,52 @@ def test_tdbn_scales_to_the_threshold_of_the_neuron():
     assert net.bn1.scale == 0.8
     assert net.layer1[0].bn2.scale == pytest.approx(0.8 / 2**0.5)
     assert net.layer1[0].downsample[1].scale == pytest.approx(0.8 / 2**0.5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("glif_resnet19_cifar10", marks=pytest.mark.long),
+        "glif_wide_7b_net_cifar10dvs",
+    ],
+)
+def test_neurons_with_parameters_of_every_channel_and_step_learn(name):
+    sizes = {"depths": (1, 1), "widths": (4, 8)} if "resnet" in name else {"widths": (4, 4, 4, 8)}
+    net = create_model(name, **sizes, T=3, image_size=8)
+    images = torch.rand(2, net.config.channels, 8, 8)
+    net(images).square().sum().backward()
+    gates = [m.alpha for m in net.modules() if isinstance(m, GLIF)]
+    assert {gate.numel() for gate in gates} >= {4, 8}
+    assert all(p.grad is not None for p in net.parameters())
+    with pytest.raises(ValueError, match=r"T=3 and given T=5"):
+        net(images.expand(5, *images.shape).clone())
+
+
+def test_a_network_of_mpbn_folds_to_the_same_spikes():
+    torch.manual_seed(0)
+    net = create_model("mpbn_resnet19_cifar10", depths=(1, 1), widths=(4, 8), hidden=8).double()
+    images = torch.rand(4, 3, 8, 8, dtype=torch.float64)
+    for _ in range(3):
+        net(images)  # the running statistics become its own
+    for neuron in net.modules():
+        if isinstance(neuron, MPBN):
+            neuron.bn.weight.data[::2] *= -1.0
+    before = net.eval()(images)
+    for neuron in net.modules():
+        if isinstance(neuron, MPBN):
+            neuron.fold()
+    assert before.abs().sum() > 0
+    torch.testing.assert_close(net(images), before, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("attention", ["TA", "CSA", "TCSA", "STSC"])
+@pytest.mark.parametrize("norm", ["bntt", "tebn"])
+def test_vgg_with_norms_and_attention_over_time_trains(norm, attention):
+    net = create_model(
+        "vggsnn", features="8 A 8", image_size=8, T=3, norm=norm, attention=attention
+    )
+    net(torch.rand(3, 2, 2, 8, 8)).square().sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
 
 
 def test_readout_gives_the_membrane_when_it_fires_and_the_gradient_near_it():

@@ -7,7 +7,7 @@ import torch
 from model_toys import small
 
 import rheobase
-from rheobase.layers import SpikingSelfAttention
+from rheobase.layers import BGN, SpikingSelfAttention
 from rheobase.measure import count_operations
 from rheobase.models import autost_search, create_model, load_official
 from rheobase.models.autost import AutoST, AutoSTConfig
@@ -87,6 +87,9 @@ def test_parameters_are_as_official(name):
         ("spikformer_lt_wavelet_cifar10_4_384", {"image_size": 28}, "must be even, got 7"),
         ("spikformer_lt_wavelet_cifar10_4_384", {"transform": "cosine"}, "transform must be one"),
         ("dista_cifar10_4_384", {"window": -1}, "must not be negative"),
+        ("te_spikformer_cifar10dvs_2_256", {"norm_groups": 3}, "does not divide the 32 channels"),
+        ("mast_cifar10_4_384", {"attention": "TX"}, "kind of attention"),
+        ("mast_cifar10_4_384", {"T": 1}, "leaves nothing of 1"),
         ("autost_base", {"heads": (8,)}, "one entry for each block"),
         ("sts_transformer_dvs128_2_256", {"dim": 40}, "multiple of 16"),
         ("sts_transformer_dvs128_2_256", {"compat": "bugs"}, "compat must be one of None"),
@@ -318,3 +321,49 @@ class TestDISTA:
         assert torch.equal(_earlier(spikes, 1)[1:], spikes[:-1])
         assert not _earlier(spikes, 2)[:2].any()
         assert mixer.memory.flatten(1).sum(1).tolist() == [2.0, 0.0]
+
+
+class TestMAST:
+    def test_the_stem_attends_before_every_neuron(self):
+        net = small("mast").eval()
+        seen = []
+        for stage in net.stem.stages:
+            stage.neuron.attention.register_forward_hook(
+                lambda module, given, out: seen.append((given[0], out))
+            )
+        net(torch.rand(2, 3, 8, 8))
+        assert len(seen) == 4
+        for given, weighted in seen:
+            # Scores lie in (0, 1), and nothing negative is left.
+            assert (weighted >= 0).all() and (weighted <= given.clamp(min=0)).all()
+            assert not torch.equal(weighted, given.clamp(min=0))
+
+    def test_it_cannot_stream(self):
+        with (
+            pytest.raises(ValueError, match="not causal"),
+            rheobase.streaming(small("mast").eval()),
+        ):
+            pass
+
+
+class TestTESpikformer:
+    def test_queries_see_keys_of_every_step(self):
+        net = small("te_spikformer").eval()
+        mixer = net.blocks[0].mixer
+        x = torch.randint(0, 3, (3, 1, 32, 2, 2)).float()
+        other = x.clone()
+        other[2] = 0.0
+        maps = []
+        mixer.map.register_forward_hook(lambda _m, _in, out: maps.append(out))
+        first, second = mixer(x), mixer(other)
+        assert maps[0].shape == (3, 1, 2, 12, 4)  # keys of three steps of four tokens
+        assert set(maps[0].unique().tolist()) <= {0.0, 1.0}
+        assert not torch.equal(maps[0][:2], maps[1][:2])
+        assert first.shape == second.shape == x.shape
+
+    def test_the_tokenizer_is_normalised_over_groups_of_channels(self):
+        net = small("te_spikformer", norm_groups=2)
+        norms = [unit.norm for unit in (*net.stem.stages, net.stem.position)]
+        assert {type(norm) for norm in norms} == {BGN}
+        assert {norm.bn.num_features for norm in norms} == {2}
+        assert not any(isinstance(module, BGN) for module in net.blocks.modules())

@@ -14,6 +14,7 @@ from rheobase.layers import DropPath
 from rheobase.measure import firing_rates
 from rheobase.models.ost import OST
 from rheobase.models.sglformer import FullSizeConv
+from rheobase.models.spike_driven_transformer import erode_image, erode_tokens
 from rheobase.models.spike_driven_transformer_v3 import spike_driven
 from rheobase.models.spikeformer_ct import SpikeformerCT
 from rheobase.neurons import IF, LIF, PLIF, Neuron
@@ -155,6 +156,47 @@ def test_the_released_thresholds_silence_the_queries_of_tim():
 
     assert later_queries().sum() > 0
     assert later_queries(compat="official").sum() == 0
+
+
+def test_the_released_erosion_runs_over_channels():
+    """Of one spike the paper's 3x3 windows make nine pixels, the released ones nine of the plane
+    of tokens and channels of its head."""
+    spike = torch.zeros(1, 1, 8, 4, 4)
+    spike[0, 0, 1, 1, 2] = 1.0  # token 6
+    pixels, plane = erode_image(spike), erode_tokens(spike, heads=2)
+    assert pixels.nonzero()[:, 2].unique().tolist() == [1]
+    assert pixels[0, 0, 1].nonzero().unique(dim=0).tolist() == [
+        [y, x] for y in (0, 1, 2) for x in (1, 2, 3)
+    ]
+    assert plane[0, 0].flatten(1).nonzero().tolist() == [
+        [channel, token] for channel in (0, 1, 2) for token in (5, 6, 7)
+    ]
+    paper, official = (
+        small("spike_driven_transformer_events", compat=compat).eval()
+        for compat in (None, "official")
+    )
+    x = torch.rand(2, 2, 2, 32, 32)
+    assert not torch.equal(paper(x), official(x))
+
+
+def test_the_released_large_head_reads_membranes():
+    paper, official = (
+        small("spike_driven_transformer_v3_large", compat=compat).eval()
+        for compat in (None, "official")
+    )
+    seen = {}
+    for name, net in (("paper", paper), ("official", official)):
+        net.head.register_forward_hook(
+            lambda _m, given, _out, name=name: seen.update({name: given[0]})
+        )
+        net.head_kd.register_forward_hook(
+            lambda _m, given, _out, name=name: seen.update({f"{name} kd": given[0]})
+        )
+        net(torch.rand(2, 3, 32, 32))
+    assert torch.equal(seen["paper"], seen["paper kd"])
+    assert torch.equal(seen["official kd"], seen["paper kd"])
+    assert torch.equal(seen["paper"], seen["paper"].round())
+    assert not torch.equal(seen["official"], seen["official"].round())
 
 
 @pytest.mark.parametrize("levels", [1, 4])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rheobase.neurons import IF, LIF, PLIF, Neuron, neuron_factory
-from rheobase.surrogate import ATan, Sigmoid
+from rheobase.surrogate import ATan, Sigmoid, set_progress
 
 NEURONS = [
     IF(),
@@ -127,3 +127,19 @@ def test_factory_overrides() -> None:
     neuron = make(v_threshold=0.5)
     assert (neuron.tau, neuron.v_threshold) == (4.0, 0.5)
     assert isinstance(neuron.surrogate, Sigmoid)
+
+
+def test_a_surrogate_may_be_data() -> None:
+    neuron = neuron_factory("lif", surrogate={"name": "EvolvingTanh", "k": [1.0, 10.0]})()
+    assert neuron.surrogate.k == 1.0
+    set_progress(neuron, 1.0)
+    assert neuron.surrogate.k == 10.0
+    assert isinstance(neuron_factory("if", surrogate="Sigmoid")().surrogate, Sigmoid)
+    assert neuron_factory("if", surrogate=None)().surrogate.alpha == 2.0
+    for given, message in (
+        ("Sigmoit", "did you mean 'Sigmoid'"),
+        ({"name": "Sigmoid", "alfa": 1.0}, "did you mean 'alpha'"),
+        ({"alpha": 1.0}, "lacks its name"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            neuron_factory("if", surrogate=given)

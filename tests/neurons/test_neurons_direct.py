@@ -223,6 +223,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("glif", {"T": 4, "tau": 1.0}, r"GLIF learns tau through a sigmoid"),
     ("clif", {"tau": 1.0}, "tau must be above 1"),
     ("clif", {"memory": "none"}, "memory must be 'plain' or 'squashed'"),
+    ("refractory_lif", {"refractory": -1}, "0 or more; got -1"),
     ("alif", {"beta": -1.0}, "beta must not be negative"),
     ("alif", {"tau": 0.0}, "time constants must be above 0"),
     ("cuba_lif", {"current_decay": 1.0}, r"current_decay must be in \[0, 1\), got 1.0"),

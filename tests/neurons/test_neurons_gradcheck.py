@@ -13,7 +13,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rheobase.neurons import ALIF, GLIF, KLIF, LTMD, PLIF, DietLIF, Neuron
+from rheobase.neurons import (
+    ALIF,
+    GLIF,
+    KLIF,
+    LTMD,
+    PLIF,
+    PSN,
+    DietLIF,
+    MaskedPSN,
+    Neuron,
+    SlidingPSN,
+)
 from rheobase.neurons.current import CUBALIF, IMLIF
 from rheobase.ops.lang import exp
 from rheobase.ops.scan import ScanSpec, use_backend
@@ -32,6 +43,7 @@ def _smooth(z: Any) -> Any:
 def _smooth_fires(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("above", "at_or_above", "ratio_above"):
         monkeypatch.setitem(FIRES, f"{name}_smooth", replace(FIRES[name], quantize=_smooth))
+    monkeypatch.setattr("rheobase.neurons.parallel.spike", lambda h, surrogate: _smooth(h))
 
 
 def _smoothed(neuron: Neuron) -> Neuron:
@@ -70,6 +82,9 @@ NEURONS = {
     "cuba": lambda: CUBALIF(current_decay=0.4),
     "im_lif": lambda: IMLIF(T=3),
     "alif": lambda: ALIF(tau=3.0, tau_adaptation=4.0, beta=0.3),
+    "psn": lambda: PSN(T=3),
+    "masked_psn": lambda: MaskedPSN(T=3, k=2, masking=0.5),
+    "sliding_psn": lambda: SlidingPSN(k=2),
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rheobase.train import TrainConfig, load_config, save_config
-from rheobase.train.config import LossConfig, TeacherConfig, differences
+from rheobase.train.config import LossConfig, ScheduleConfig, TeacherConfig, differences
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -91,6 +91,10 @@ def test_losses_that_cannot_work_are_refused() -> None:
         TrainConfig(loss=LossConfig("stca", label_smoothing=0.1))
     with pytest.raises(ValueError, match=r"give loss\.teacher\.beta"):
         TrainConfig(loss=LossConfig(teacher=TeacherConfig("runs/ann", features={"a": "b"})))
+    with pytest.raises(ValueError, match="mse has no label smoothing"):
+        TrainConfig(loss=LossConfig("mse", label_smoothing=0.1))
+    with pytest.raises(ValueError, match="give both steps and milestones"):
+        TrainConfig(schedule=ScheduleConfig("steps"))
 
 
 def test_losses_are_read_from_overrides(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from train_toys import Net, config, images
 
+from rheobase.layers import over_time, repeat
 from rheobase.layers.sync_norm import SyncBatchNorm, convert_sync_batchnorm
 from rheobase.train import CheckpointError, TrainConfig, evaluate, load_weights, train
 from rheobase.train.config import AugmentConfig, OptimConfig, ParallelConfig
@@ -57,6 +58,10 @@ def make_norm() -> nn.BatchNorm1d:
 def check_sync_norm(rank: int, folder: Path) -> None:
     part = slice(0, 2) if rank == 0 else slice(2, 7)  # of different sizes
     torch.save(norm_pass(convert_sync_batchnorm(make_norm()), part), folder / f"norm{rank}.pt")
+    images = batches()[0][part]
+    norm = convert_sync_batchnorm(make_norm())
+    over_time(repeat(images, 3), norm)
+    torch.save(norm.state_dict(), folder / f"repeated{rank}.pt")
     half = SyncBatchNorm(3)(torch.randn(4, 3).bfloat16())
     assert half.dtype == torch.bfloat16
     norm = make_norm()
@@ -134,6 +139,15 @@ def test_sync_norm_equals_one_big_batch(two_processes: Path) -> None:
             got = ranks[0][name]
             assert torch.equal(got, ranks[1][name])
         torch.testing.assert_close(got, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_sync_norm_counts_a_repeated_image_over_all_processes(two_processes: Path) -> None:
+    norm = make_norm()
+    norm(batches()[0].repeat(3, 1, 1))
+    for rank in range(2):
+        found = torch.load(two_processes / f"repeated{rank}.pt")
+        for name, value in norm.state_dict().items():
+            torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12)
 
 
 def test_conversion_keeps_keys_and_parameters() -> None:

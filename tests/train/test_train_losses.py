@@ -26,6 +26,14 @@ def test_label_smoothing_reaches_both_losses() -> None:
         torch.testing.assert_close(loss(logits, labels), expected)
 
 
+def test_squared_error_is_that_of_firing_rates() -> None:
+    spikes, labels = torch.rand(4, 3, 5).round(), torch.tensor([0, 4, 2])
+    expected = (spikes.mean(0) - F.one_hot(labels, 5)).square().mean()
+    loss = build_loss(LossConfig("mse"))
+    torch.testing.assert_close(loss(spikes, labels), expected)
+    torch.testing.assert_close(loss(spikes, F.one_hot(labels, 5).float()), expected)
+
+
 def test_wrong_shapes_are_named() -> None:
     with pytest.raises(ValueError, match=r"\[2, 5\]; losses take every time step"):
         cross_entropy_of_mean(torch.zeros(2, 5), torch.tensor([0, 1]))

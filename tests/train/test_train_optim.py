@@ -81,6 +81,12 @@ def test_schedule_warms_up_falls_and_cools_down() -> None:
     assert learning_rate(55, 10, 8, 1.0, constant) == 1.0
 
 
+def test_schedule_goes_down_in_steps() -> None:
+    cfg = ScheduleConfig("steps", milestones=(2, 3), factor=0.1)
+    rates = [learning_rate(step, 10, 4, 1.0, cfg) for step in (0, 19, 20, 29, 30, 39)]
+    assert rates == pytest.approx([1.0, 1.0, 0.1, 0.1, 0.01, 0.01])
+
+
 def test_scheduler_drives_the_optimiser() -> None:
     cfg = ScheduleConfig(warmup_epochs=1, warmup_lr=0.25)
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.5)

@@ -34,7 +34,7 @@ class BiasOverTime(Replacement, Stateful):
         bias = self.layer.bias
         assert isinstance(bias, nn.Parameter)
         self.bias = bias
-        self.layer.bias = None
+        self.layer.register_parameter("bias", None)
         self.when = when
         self.T = T
 

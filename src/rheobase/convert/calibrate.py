@@ -92,7 +92,7 @@ def calibrated_thresholds(
 
 
 def _checked(meter: Meter, site: Site) -> Tensor:
-    """The meter's threshold; dead units get that of the layer, so that they stay silent."""
+    """The meter's threshold; units that were never active get one that keeps them near 0."""
     threshold = meter.threshold()
     dead = ~(threshold > 0.0)
     if bool(dead.all()):
@@ -103,14 +103,14 @@ def _checked(meter: Meter, site: Site) -> Tensor:
         )
         threshold = torch.ones_like(threshold)
     elif bool(dead.any()):
-        instead = "are silenced" if meter.silences else "get the layer's largest"
+        instead = "are silenced" if meter.silences else "get a thousandth of the layer's largest"
         warnings.warn(
             f"{site.name!r} ({site.line}): {int(dead.sum())} of {dead.numel()} thresholds belong "
             f"to units that are never active on the calibration data; they {instead}",
             stacklevel=3,
         )
-        nothing = torch.full_like(threshold, 1e-30)
-        threshold = torch.where(dead, nothing if meter.silences else threshold.max(), threshold)
+        small = 1e-30 if meter.silences else 1e-3 * threshold.max()
+        threshold = torch.where(dead, small, threshold)
     return broadcasting(threshold, site)
 
 

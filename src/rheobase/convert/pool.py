@@ -48,7 +48,7 @@ def make_gate(traced: Traced, node: fx.Node, recipe: Recipe, steps: int) -> Repl
     if isinstance(module, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d):
         return GatedMaxPool(module)
     axes = str(getattr(node.target, "__name__", "")).removeprefix("max_pool")[:1]
-    kind = {"1": nn.MaxPool1d, "2": nn.MaxPool2d, "3": nn.MaxPool3d}.get(axes)
-    if kind is None:
+    kinds: dict[str, Any] = {"1": nn.MaxPool1d, "2": nn.MaxPool2d, "3": nn.MaxPool3d}
+    if axes not in kinds:
         return None
-    return GatedMaxPool(kind(*node.args[1:], **dict(node.kwargs)))
+    return GatedMaxPool(kinds[axes](*node.args[1:], **dict(node.kwargs)))

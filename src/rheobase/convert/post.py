@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +56,7 @@ def _bias_mean(net: ConvertedNetwork, ann: Traced, inputs: Tensor, step: PostCal
 
     def visit(stop: Stop) -> Tensor:
         target = activations(ann, stop.name, inputs)
-        axes = [axis for axis in range(target.dim()) if axis != 1]
-        lack = target.mean(axes) - stop.mean_output().mean(axes)
+        lack = -(_channel_means(stop.mean_output()) - _channel_means(target))
         layer = stop.layer
         if isinstance(layer, WEIGHTED):
             bias = lack if layer.bias is None else layer.bias.detach() + lack
@@ -68,6 +67,13 @@ def _bias_mean(net: ConvertedNetwork, ann: Traced, inputs: Tensor, step: PostCal
         return stop.again()
 
     walk(net, inputs, visit)
+
+
+def _channel_means(a: Tensor) -> Tensor:
+    """``[C]``; axis after axis, as the released code does."""
+    while a.dim() > 2:
+        a = a.mean(-1)
+    return a.mean(0)
 
 
 def _potential_mean(
@@ -86,7 +92,7 @@ def _potential_mean(
         lack = lack * stop.steps
         if stop.module.scale is not None:
             lack = lack / stop.module.scale
-        neuron.start = neuron.start + lack
+        neuron.set_start(neuron.start + lack)
         return stop.again()
 
     walk(net, inputs, visit)
@@ -194,7 +200,7 @@ def _compensate(net: ConvertedNetwork, ann: Traced, inputs: Tensor, step: PostCa
     _set_weights(layers, weights, best)
 
 
-def _set_weights(layers: list[nn.Module], weights: list[Tensor], factor: float) -> None:
+def _set_weights(layers: Sequence[nn.Module], weights: list[Tensor], factor: float) -> None:
     for layer, weight in zip(layers, weights, strict=True):
         layer.weight = nn.Parameter(weight * factor)
 

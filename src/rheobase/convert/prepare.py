@@ -161,7 +161,23 @@ def add_output_neurons(traced: Traced) -> None:
     _clean(traced)
 
 
-PASSES: dict[str, Callable[[Traced, Any], None]] = {}
+def _spiking_averages(traced: Traced, recipe: Any) -> None:
+    """Put neurons behind every average pooling, so that what leaves it is spikes again.
+
+    A ReLU changes nothing there, as long as what is pooled are activations that are not negative.
+    """
+    for node in list(traced.graph.nodes):
+        if node.op != "call_module" or kind_of(traced, node) != "average":
+            continue
+        name = add_module(traced, f"{node.target}_neurons", nn.ReLU())
+        with traced.graph.inserting_after(node):
+            neurons = traced.graph.call_module(name, (node,))
+        neurons.stack_trace = node.stack_trace
+        node.replace_all_uses_with(neurons, lambda user, made=neurons: user is not made)
+    _clean(traced)
+
+
+PASSES: dict[str, Callable[[Traced, Any], None]] = {"spiking_averages": _spiking_averages}
 """Further changes of the graph by name: ``(traced, recipe) -> None``, in place."""
 
 

@@ -19,7 +19,7 @@ class Meter:
 
     Attributes:
         silences: units that are never active on the data stay silent (their spikes have size 0 but
-            for rounding); else they get the layer's largest threshold.
+            for rounding); else they get a thousandth of the layer's largest threshold.
     """
 
     silences = False

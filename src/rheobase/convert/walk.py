@@ -42,15 +42,20 @@ class Stop:
     layer_input: Tensor | None
 
     def mean_output(self) -> Tensor:
-        """``[N, ...]``, over T."""
-        return unfolded(self.output, self.steps).mean(0)
+        """``[N, ...]``, over T; step after step, as released code adds up: last bits count."""
+        return (
+            sum(unfolded(self.output, self.steps).unbind(0), self.output.new_zeros(())) / self.steps
+        )
 
     def mean_input(self) -> Tensor:
         """What the layer took, ``[N, ...]``, over T."""
         assert self.layer_input is not None
         if self.constant:
             return self.layer_input
-        return unfolded(self.layer_input, self.steps).mean(0)
+        return (
+            sum(unfolded(self.layer_input, self.steps).unbind(0), self.output.new_zeros(()))
+            / self.steps
+        )
 
     def again(self) -> Tensor:
         """The output with the layer and the neuron as they are now."""
@@ -59,6 +64,13 @@ class Stop:
         once = {"constant": True} if self.constant else {}
         self.output = self.module(self.current, steps=self.steps, **once)
         return self.output
+
+
+def _mean_over_time(x: Tensor, steps: int) -> Tensor:
+    total, *rest = unfolded(x, steps).unbind(0)
+    for one in rest:
+        total = total + one
+    return total / steps
 
 
 @torch.no_grad()

@@ -2,8 +2,11 @@
 
 from rheobase.data.cifar10 import CIFAR10
 from rheobase.data.encoders import direct, latency, rate, sample_generator
+from rheobase.data.event_sets import CIFAR10DVS, DVS128Gesture, EventDataset
+from rheobase.data.events import Events, event_frames, read_aedat2, read_aedat3
 from rheobase.data.fetch import ChecksumError, Source, fetch
-from rheobase.data.images import DatasetInfo, ImageDataset
+from rheobase.data.imagenet import ImageNet
+from rheobase.data.images import DatasetInfo, ImageDataset, LabelledImages
 from rheobase.data.mnist import MNIST, FashionMNIST
 from rheobase.data.registry import download, get_dataset, list_datasets
 from rheobase.data.sample import MNISTSample
@@ -11,20 +14,29 @@ from rheobase.data.wordpiece import WordPiece
 
 __all__ = [
     "CIFAR10",
+    "CIFAR10DVS",
     "MNIST",
     "ChecksumError",
+    "DVS128Gesture",
     "DatasetInfo",
+    "EventDataset",
+    "Events",
     "FashionMNIST",
     "ImageDataset",
+    "ImageNet",
+    "LabelledImages",
     "MNISTSample",
     "Source",
     "WordPiece",
     "direct",
     "download",
+    "event_frames",
     "fetch",
     "get_dataset",
     "latency",
     "list_datasets",
     "rate",
+    "read_aedat2",
+    "read_aedat3",
     "sample_generator",
 ]

@@ -27,7 +27,15 @@ from rheobase.data.fetch import (
     offline_folder,
 )
 
-__all__ = ["Bytes", "DatasetInfo", "ImageDataset", "PublishedImages", "Transform"]
+__all__ = [
+    "Bytes",
+    "DatasetInfo",
+    "ImageDataset",
+    "LabelledImages",
+    "PublishedImages",
+    "Transform",
+    "user_folder",
+]
 
 Bytes = NDArray[np.uint8]
 Transform = Callable[[Tensor], Tensor]
@@ -49,15 +57,13 @@ class DatasetInfo:
     how: str
 
 
-class ImageDataset(Dataset[tuple[Tensor, int]]):
-    """Labelled images: ``(float32 [C, H, W] in 0..1, int)`` by index.
+class LabelledImages(Dataset[tuple[Tensor, int]]):
+    """Labelled images, or frames of recordings: ``(float32 [(T,) C, H, W], int)`` by index.
 
-    ``images`` (uint8 ``[N, C, H, W]``) and ``labels`` (int64 ``[N]``) are there for pipelines that
-    take whole batches at once.
+    ``labels`` are int64 ``[N]``.
     """
 
     info: ClassVar[DatasetInfo]
-    images: Tensor
     labels: Tensor
     transform: Transform | None = None
 
@@ -67,14 +73,63 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return self.info.classes
 
     @classmethod
+    def download(cls) -> Path:
+        """Have the whole data set on this machine, verified; return where it lies.
+
+        Raises:
+            FileNotFoundError: no package registry has it, and ``RHEOBASE_DATA`` neither.
+        """
+        return user_folder(cls.info, None, (cls.info.name,))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """The image and the label of a sample."""
+
+
+def user_folder(
+    info: DatasetInfo, root: str | os.PathLike[str] | None, names: Sequence[str]
+) -> Path:
+    """The folder that holds a data set which no package registry has.
+
+    Args:
+        info: of the data set.
+        root: the user's, or None for one of ``names`` in the folder ``RHEOBASE_DATA``.
+        names: usual ones of such a folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    offline = offline_folder()
+    tried = [Path(root)] if root is not None else [offline / n for n in names] if offline else []
+    for folder in tried:
+        if folder.is_dir():
+            return folder
+    looked = ", ".join(map(str, tried)) or "RHEOBASE_DATA is not set"
+    raise FileNotFoundError(
+        f"{info.name} comes from no package registry and was not found ({looked}); get it from its "
+        f"authors and give its folder as data.root ({info.how})"
+    )
+
+
+class ImageDataset(LabelledImages):
+    """Labelled images in memory: ``(float32 [C, H, W] in 0..1, int)`` by index.
+
+    ``images`` (uint8 ``[N, C, H, W]``) and ``labels`` (int64 ``[N]``) are there for pipelines that
+    take whole batches at once.
+    """
+
+    images: Tensor
+
+    @classmethod
     @abstractmethod
     def download(cls) -> Path:
         """Have the whole data set on this machine, verified; return where it lies."""
 
-    def __len__(self) -> int:
-        return len(self.images)
-
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """The image and the label of a sample."""
         image = self.images[index].float() / 255
         return self.transform(image) if self.transform else image, int(self.labels[index])
 

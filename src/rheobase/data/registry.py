@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
+from rheobase._errors import unknown_name
 from rheobase.data.cifar10 import CIFAR10
-from rheobase.data.images import DatasetInfo, ImageDataset, PublishedImages, Transform
+from rheobase.data.event_sets import CIFAR10DVS, DVS128Gesture
+from rheobase.data.imagenet import ImageNet
+from rheobase.data.images import DatasetInfo, LabelledImages, Transform
 from rheobase.data.mnist import MNIST, FashionMNIST
 from rheobase.data.sample import MNISTSample
 
 __all__ = ["download", "get_dataset", "list_datasets"]
 
-_PUBLISHED: dict[str, type[PublishedImages]] = {
-    c.info.name: c for c in (MNIST, FashionMNIST, CIFAR10)
+_ALL: dict[str, type[LabelledImages]] = {
+    c.info.name: c
+    for c in (MNISTSample, MNIST, FashionMNIST, CIFAR10, ImageNet, CIFAR10DVS, DVS128Gesture)
 }
-_ALL: dict[str, type[ImageDataset]] = {MNISTSample.info.name: MNISTSample, **_PUBLISHED}
 
 
 def list_datasets() -> list[DatasetInfo]:
     """Return what is known of every data set.
 
     >>> [info.name for info in list_datasets()]
-    ['mnist_sample', 'mnist', 'fashion_mnist', 'cifar10']
+    ['mnist_sample', 'mnist', 'fashion_mnist', 'cifar10', 'imagenet', 'cifar10dvs', 'dvs128gesture']
     """
     return [dataset.info for dataset in _ALL.values()]
 
@@ -33,18 +38,33 @@ def get_dataset(
     train: bool = True,
     root: str | os.PathLike[str] | None = None,
     transform: Transform | None = None,
-) -> ImageDataset:
+    **options: Any,
+) -> LabelledImages:
     """Return a data set by name; ``root`` is a folder that already holds its files.
 
+    Args:
+        name: one of `list_datasets`.
+        train: the training or the test samples.
+        root: folder of the user's; what no package registry has needs one.
+        transform: applied to each sample.
+        options: the data set's own, such as ``frames=16`` of event recordings.
+
     Raises:
-        ValueError: no such name (the nearest is offered), or ``root`` given for the sample.
+        ValueError: no such name (the nearest is offered), ``root`` given for the sample, or an
+            option that the data set does not have.
+        FileNotFoundError: the data set is not there, and cannot be fetched.
     """
     _require_known(name)
-    if name in _PUBLISHED:
-        return _PUBLISHED[name](root=root, train=train, transform=transform)
+    dataset = _ALL[name]
+    known = inspect.signature(dataset).parameters
+    for option in options:
+        if option not in known:
+            raise ValueError(unknown_name(f"option of {name}", option, known))
     if root is not None:
-        raise ValueError(f"{name} comes with the package and takes no root, got {root}")
-    return MNISTSample(train=train, transform=transform)
+        if "root" not in known:
+            raise ValueError(f"{name} comes with the package and takes no root, got {root}")
+        options["root"] = root
+    return dataset(train=train, transform=transform, **options)
 
 
 def download(name: str) -> Path:

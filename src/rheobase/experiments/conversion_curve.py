@@ -45,7 +45,7 @@ def accuracy_curve(
     """Accuracy in percent of the mean output after 1, 2, ..., T steps (after the delay)."""
     right = torch.zeros(net.T)
     delay = net.recipe.readout.delay
-    for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+    for x, y in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
         sums = net(x)[delay:].cumsum(0)
         right += (sums.argmax(2) == y).sum(1)
     return (100.0 * right / len(images)).tolist()

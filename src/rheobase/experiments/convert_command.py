@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rheobase.convert import convert
+from rheobase.convert import convert, recipes
 from rheobase.data import get_dataset
 from rheobase.experiments.conversion_curve import conversion_curves, curve_page, table
 from rheobase.models.ann_resnet import official_weights
@@ -27,10 +27,14 @@ def convert_from_options(options: argparse.Namespace) -> int:
     calibration, _ = load_images(options.data, True, options.calibration, mean, deviation)
     images, labels = load_images(options.data, False, options.test, mean, deviation)
     names = options.recipe or ["calibration_light"]
+    if names == ["training_free"]:
+        names = [one.name for one in recipes() if "training" not in one.needs]
     with torch.no_grad():
         right = torch.cat([ann(x).argmax(1) for x in torch.split(images, 250)]) == labels
     accuracy = 100.0 * right.double().mean().item()
-    curves = conversion_curves(ann, calibration, images, labels, steps, names)
+    curves = conversion_curves(
+        ann, calibration, images, labels, steps, names, results=options.results
+    )
     print(f"ANN: {accuracy:.2f} % of {len(images)} test images")
     print(table(curves, steps))
     for curve in curves:

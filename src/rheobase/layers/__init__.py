@@ -13,7 +13,9 @@ from rheobase.layers.attention_stsc import STSC
 from rheobase.layers.attention_tcja import TCJA
 from rheobase.layers.attention_temporal import TemporalAttention
 from rheobase.layers.drop import DropPath
+from rheobase.layers.events import EventConv2d, EventLinear
 from rheobase.layers.lsq import Quantise
+from rheobase.layers.membrane import MembraneBlock, MembraneStem
 from rheobase.layers.metaformer import MetaConvBlock, meta_downsampling
 from rheobase.layers.mlp import MembraneMlp, SpikingMlp
 from rheobase.layers.norms import (
@@ -26,6 +28,7 @@ from rheobase.layers.norms import (
     NeuNorm,
     ThresholdDependentBatchNorm2d,
 )
+from rheobase.layers.recurrent import Recurrent
 from rheobase.layers.residual import sew_join
 from rheobase.layers.reversible import ReversibleSequence
 from rheobase.layers.time import over_time, repeat
@@ -44,10 +47,14 @@ __all__ = [
     "Accumulated",
     "ConvNormNeuron",
     "DropPath",
+    "EventConv2d",
+    "EventLinear",
     "FirstStepBias",
     "FusedNormNeuron",
+    "MembraneBlock",
     "MembraneMlp",
     "MembraneSelfAttention",
+    "MembraneStem",
     "MetaConvBlock",
     "MultiDimensionalAttention",
     "NeuNorm",
@@ -55,6 +62,7 @@ __all__ = [
     "QuantReLU",
     "Quantise",
     "RateNorm",
+    "Recurrent",
     "ReversibleSequence",
     "SpikingMlp",
     "SpikingSelfAttention",

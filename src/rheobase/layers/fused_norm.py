@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rheobase.layers.norms import ThresholdDependentBatchNorm2d
 from rheobase.neurons import Neuron
 from rheobase.ops.batch_norm import batch_statistics
-from rheobase.ops.scan import InputNorm
+from rheobase.ops.eager import watched
 from rheobase.ops.scan.layout import dense_rows
 
 __all__ = ["norm_and_fire"]
@@ -16,20 +16,24 @@ __all__ = ["norm_and_fire"]
 _KNOWN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, ThresholdDependentBatchNorm2d)
 
 
-def norm_and_fire(x: Tensor, norm: nn.Module, neuron: nn.Module) -> Tensor | None:
-    """``neuron(norm(x))`` in one pass, or None where that cannot be.
+def norm_and_fire(
+    x: Tensor, norm: nn.Module, neuron: nn.Module, pool: nn.MaxPool2d | None = None
+) -> Tensor | None:
+    """``neuron(pool(norm(x)))`` in one pass, or None where that cannot be.
 
     It can be where the norm is a plain batch norm that nobody watches (no hooks), the neuron is one
-    of the scan, and the call is an eager one on the CPU.
+    of the scan, and the call is an eager one on the CPU. A maximum is taken before the norm: where
+    the norm's gains are positive that is the same, and what is normalised is a quarter.
 
     Args:
         x: ``[T, N, C, ...]``; statistics are taken over all axes but C.
         norm: the batch norm; in training its running statistics are updated as PyTorch does.
         neuron: what follows it.
+        pool: what stands between them.
     """
     if torch.compiler.is_compiling():
         return None
-    if type(norm) not in _KNOWN or _is_watched(norm) or x.dim() < 3:
+    if type(norm) not in _KNOWN or watched(norm) or x.dim() < 3:
         return None
     # `record_membranes` puts another forward before the neuron's own.
     if not isinstance(neuron, Neuron) or "forward" in vars(neuron):
@@ -39,34 +43,36 @@ def norm_and_fire(x: Tensor, norm: nn.Module, neuron: nn.Module) -> Tensor | Non
         return None
     if not neuron.takes_norm(x):
         return None
-    x = dense_rows(x)
-    spikes: Tensor = neuron(x, norm=_input_norm(x, norm))
+    if pool is not None and (watched(pool) or _has_negative_gain(norm.weight)):
+        return None
+    x, *norming = _gain_and_shift(dense_rows(x), norm)
+    if pool is not None:
+        x = pool(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    shape = (-1, *[1] * (x.dim() - 3))
+    spikes: Tensor = neuron(x, norm=tuple(v.view(shape) for v in norming))
     return spikes
 
 
-def _is_watched(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
+def _has_negative_gain(weight: Tensor | nn.Module) -> bool:
+    assert isinstance(weight, Tensor)
+    return bool((weight.detach() < 0).any())
 
 
-def _input_norm(x: Tensor, norm: nn.Module) -> InputNorm:
+def _gain_and_shift(x: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    """The input to go on with, and what makes its batch norm of it, ``[C]`` each."""
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
     weight: Tensor = norm.weight
     if isinstance(norm, ThresholdDependentBatchNorm2d):
         weight = weight * norm.scale
-    of_batch = norm.training or norm.running_mean is None
-    if of_batch:
-        mean, variance = batch_statistics(x.detach())
+    if norm.training or norm.running_mean is None:
+        x, mean, variance = batch_statistics(x)
         if norm.track_running_stats:
             _update(norm, mean, variance, x.numel() // x.shape[2])
     else:
-        assert norm.running_mean is not None and norm.running_var is not None
+        assert norm.running_var is not None
         mean, variance = norm.running_mean.double(), norm.running_var.double()
-    return InputNorm(weight, norm.bias, mean, variance, norm.eps, of_batch)
+    gain = weight.double() * (variance + norm.eps).rsqrt()
+    return x, gain, norm.bias.double() - mean * gain
 
 
 @torch.no_grad()

@@ -43,6 +43,13 @@ class SyncBatchNorm(_BatchNorm):
             self._track(mean, variance * (count / (count - 1)))
         return output  # type: ignore[no-any-return]
 
+    def values_per_channel(self, input: Tensor) -> int:
+        """How many values of one channel all processes bring together."""
+        count = torch.tensor(input.numel() // input.shape[1], device=input.device)
+        if dist.is_initialized():
+            dist.all_reduce(count)
+        return int(count)
+
     @torch.no_grad()
     def _track(self, mean: Tensor, unbiased: Tensor) -> None:
         assert self.running_mean is not None and self.running_var is not None

@@ -7,14 +7,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rheobase.layers import Recurrent
 from rheobase.measure._evaluating import evaluating
-from rheobase.neurons import Neuron
+from rheobase.neurons import Neuron, SpikeFiringApproximation
 
 __all__ = ["firing_rates"]
 
 
 def firing_rates(net: nn.Module, x: Tensor) -> dict[str, float]:
-    """Mean spikes per neuron and time step of every `Neuron` module of ``net(x)``.
+    """Mean spikes per neuron and time step of every neuron module of ``net(x)``.
+
+    These are `Neuron`, `Recurrent` and `SpikeFiringApproximation`, whose steps are its levels.
 
     Args:
         net: a network; runs in evaluation mode.
@@ -42,7 +45,7 @@ def firing_rates(net: nn.Module, x: Tensor) -> dict[str, float]:
     handles = [
         module.register_forward_hook(record(name))
         for name, module in net.named_modules()
-        if isinstance(module, Neuron)
+        if isinstance(module, Neuron | Recurrent | SpikeFiringApproximation)
     ]
     try:
         with evaluating(net):

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from torch import nn
 
 from rheobase.models.registry import MakeNeuron
 from rheobase.neurons import LIF, PLIF, neuron_factory
 from rheobase.surrogate import ATan, PiecewiseQuadratic, Rectangular
 
-__all__ = ["plif_neuron", "stbp_neuron", "tet_neuron"]
+__all__ = ["neuron_of_channels", "plif_neuron", "stbp_neuron", "tet_neuron"]
+
+
+def neuron_of_channels(make_neuron: MakeNeuron, per_channel: bool) -> Callable[[int], nn.Module]:
+    """What makes the neuron of a layer of so many channels.
+
+    Args:
+        make_neuron: makes each neuron.
+        per_channel: tell it the channels, as neurons with parameters or a norm of each one need.
+    """
+    if per_channel:
+        return lambda width: make_neuron(channels=width)
+    return lambda width: make_neuron()
 
 
 def plif_neuron(**kwargs: Any) -> MakeNeuron:

@@ -9,24 +9,22 @@ Spikingformer; every block has its own number of heads and width of the MLP.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
 
-from rheobase.layers import ConvNormNeuron, MembraneMlp, MembraneSelfAttention, over_time
+from rheobase.layers import MembraneBlock, MembraneStem
 from rheobase.models._initialise import initialise_linear
 from rheobase.models._inputs import as_sequence, check_choice, check_sizes
 from rheobase.models._names import depth_of, split_units
-from rheobase.models.registry import Family, MakeNeuron, Official
+from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import PLIF, neuron_factory
 from rheobase.surrogate import Sigmoid
 
-__all__ = ["FAMILY", "PRESETS", "AutoST", "AutoSTConfig", "Block"]
+__all__ = ["FAMILY", "PRESETS", "AutoST", "AutoSTConfig"]
 
 
 @dataclass(frozen=True)
@@ -82,55 +80,6 @@ def autost_neuron(**kwargs: Any) -> MakeNeuron:
     return neuron_factory(PLIF, **({"detach_reset": True, "surrogate": Sigmoid(4.0)} | kwargs))
 
 
-class Stem(nn.Module):
-    """Four convolutions to tokens, and a linear position embedding: membranes out."""
-
-    def __init__(self, config: AutoSTConfig, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        dim = config.dim
-        neurons = [make_neuron(), make_neuron(), make_neuron(), nn.Identity()]
-        widths = pairwise([config.channels, dim // 8, dim // 4, dim // 2, dim])
-        self.stages = nn.ModuleList(
-            ConvNormNeuron(a, b, neuron, kernel_size=3)
-            for (a, b), neuron in zip(widths, neurons, strict=True)
-        )
-        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.first_pooled = 4 - int(math.log2(config.patch_size))
-        self.position = ConvNormNeuron(dim, dim, nn.Identity(), kernel_size=3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, channels, H, W] -> [T, N, dim, H / patch, W / patch]``."""
-        for i, stage in enumerate(self.stages):
-            x = stage(x)
-            if i >= self.first_pooled:
-                x = over_time(x, self.pool)
-        y: Tensor = x + self.position(x)
-        return y
-
-
-class Block(nn.Module):
-    """Attention, then MLP, each added to the membranes."""
-
-    def __init__(self, dim: int, heads: int, mlp_ratio: float, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        self.attn = MembraneSelfAttention(
-            heads,
-            input=make_neuron(),
-            q=ConvNormNeuron(dim, dim, make_neuron(), bias=True),
-            k=ConvNormNeuron(dim, dim, make_neuron(), bias=True),
-            v=ConvNormNeuron(dim, dim, make_neuron(), bias=True),
-            neuron=make_neuron(v_threshold=0.5),
-            proj=ConvNormNeuron(dim, dim, nn.Identity(), bias=True),
-        )
-        self.mlp = MembraneMlp(dim, int(dim * mlp_ratio), make_neuron)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, C, H, W]`` to the same shape."""
-        x = x + self.attn(x)
-        y: Tensor = x + self.mlp(x)
-        return y
-
-
 class AutoST(nn.Module):
     """AutoST.
 
@@ -150,9 +99,11 @@ class AutoST(nn.Module):
         make_neuron = make_neuron or autost_neuron()
         self.config = config
         self.T = config.T
-        self.stem = Stem(config, make_neuron)
+        self.stem = MembraneStem(
+            config.channels, config.dim, config.patch_size, make_neuron, position=nn.Identity()
+        )
         self.blocks = nn.ModuleList(
-            Block(config.dim, heads, ratio, make_neuron)
+            MembraneBlock(config.dim, heads, int(config.dim * ratio), make_neuron, qkv_bias=True)
             for heads, ratio in zip(config.heads, config.mlp_ratios, strict=True)
         )
         self.head = nn.Linear(config.dim, config.num_classes)
@@ -208,8 +159,9 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> AutoSTC
             raise ValueError(f"not an AutoST checkpoint: nothing in it is {needed}")
     num_classes, dim = ours["head.weight"].shape
     if "num_heads" not in kwargs:
-        raise ValueError(
-            "the weights do not tell the number of heads of each block; give kwargs num_heads=[...]"
+        raise Untold(
+            "the weights do not tell the heads of each block; give kwargs num_heads=[...]",
+            num_heads=[1] * depth_of(ours, "blocks"),
         )
     hidden = [
         ours[f"blocks.{i}.mlp.fc1.conv.weight"].shape[0] for i in range(depth_of(ours, "blocks"))

@@ -31,6 +31,14 @@ __all__ = ["Golden", "NotBuilt", "neuron_options", "official_neuron", "read_gold
 
 FORMAT = "rheobase-model-golden/1"
 
+# What ``official`` tells of the file itself, and of neurons (see `official_neuron`).
+_RECORD = (
+    "name", "seed", "note", "notes", "repo", "file", "source", "function", "input", "params",
+    "input_layout", "output_layout", "neuron", "neuron_kwargs", "min_nonzero_margin_fp64",
+    "n_threshold_evals", "exact_threshold_ties", "max_abs_diff_fp32_vs_fp64",
+    "rates_outside_2_60pct", "negative_spike_rates",
+)  # fmt: skip
+
 
 class NotBuilt(Exception):
     """The library lacks something that a golden names."""
@@ -54,7 +62,9 @@ class Golden:
     @property
     def kwargs(self) -> dict[str, Any]:
         """The official constructor's keyword arguments; some files keep them in ``official``."""
-        return {**self.config.get("official", {}), **self.config.get("kwargs", {})}
+        official = self.config.get("official", {})
+        settings = {name: value for name, value in official.items() if name not in _RECORD}
+        return {**settings, **self.config.get("kwargs", {})}
 
     @property
     def keys(self) -> set[str]:

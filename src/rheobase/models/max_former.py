@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from rheobase._errors import unknown_name
 from rheobase.layers import (
     ConvNormNeuron,
+    MembraneBlock,
     MembraneMlp,
-    MembraneSelfAttention,
     NeuronConvNorm,
     over_time,
 )
@@ -166,30 +166,6 @@ class ConvBlock(nn.Module):
         return membrane
 
 
-class AttentionBlock(nn.Module):
-    """Attention, then MLP, each added to the membranes."""
-
-    def __init__(self, config: MaxFormerConfig, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        dim = config.dim
-        self.attn = MembraneSelfAttention(
-            config.heads,
-            input=make_neuron(),
-            q=ConvNormNeuron(dim, dim, make_neuron()),
-            k=ConvNormNeuron(dim, dim, make_neuron()),
-            v=ConvNormNeuron(dim, dim, make_neuron()),
-            neuron=make_neuron(v_threshold=0.5),
-            proj=ConvNormNeuron(dim, dim, nn.Identity(), bias=True),
-        )
-        self.mlp = MembraneMlp(dim, int(dim * config.mlp_ratio), make_neuron)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, C, H, W]`` to the same shape."""
-        x = x + self.attn(x)
-        x = x + self.mlp(x)
-        return x
-
-
 class MaxFormer(nn.Module):
     """Max-Former.
 
@@ -221,8 +197,14 @@ class MaxFormer(nn.Module):
                 (dim // 4, dim // 2), _EARLY[config.layout], strict=True
             )
         )
+        hidden = int(dim * config.mlp_ratio)
         self.stages.append(
-            nn.Sequential(*(AttentionBlock(config, make_neuron) for _ in range(config.depth)))
+            nn.Sequential(
+                *(
+                    MembraneBlock(dim, config.heads, hidden, make_neuron)
+                    for _ in range(config.depth)
+                )
+            )
         )
         self.neuron = make_neuron()
         self.head = nn.Linear(dim, config.num_classes)

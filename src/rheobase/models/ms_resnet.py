@@ -15,8 +15,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from rheobase.layers import over_time
-from rheobase.layers.channel_spatial import ChannelSpatialAttention
+from rheobase.layers import MultiDimensionalAttention, over_time
 from rheobase.layers.dropout import DropoutOverTime
 from rheobase.models._inputs import as_sequence
 from rheobase.models._neurons import stbp_neuron
@@ -96,7 +95,7 @@ class Block(nn.Module):
         self.conv1, self.bn1 = _conv(channels, width, 3, stride), nn.BatchNorm2d(width)
         self.sn2 = make_neuron()
         self.conv2, self.bn2 = _conv(width, width, 3), nn.BatchNorm2d(width)
-        self.attention = ChannelSpatialAttention(width) if config.attention else nn.Identity()
+        self.attention = _attention(width) if config.attention else nn.Identity()
         self.downsample: nn.Sequential | None = None
         if stride != 1 or channels != width:
             pooled = config.pooled_shortcut
@@ -117,7 +116,7 @@ class Block(nn.Module):
 class MSResNet(nn.Module):
     """MS-ResNet, or Att-MS-ResNet with ``attention=True``.
 
-    With attention and more than one step it is not causal (see `ChannelSpatialAttention`).
+    With attention and more than one step it is not causal (see `MultiDimensionalAttention`).
 
     Args:
         config: sizes.
@@ -187,6 +186,11 @@ def _stem(config: MSResNetConfig) -> nn.Sequential:
     else:
         convs = [_conv(config.channels, width, 3)]
     return nn.Sequential(*convs, nn.BatchNorm2d(width))
+
+
+def _attention(width: int) -> MultiDimensionalAttention:
+    """Over channels, then over pixels."""
+    return MultiDimensionalAttention("CSA", channels=width, c_ratio=8)
 
 
 def _conv(channels: int, width: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:

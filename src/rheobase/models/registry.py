@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from rheobase._errors import unknown_name
 from rheobase.neurons import neuron_factory
 
-__all__ = ["Family", "Official", "create_model", "families", "list_models", "model_family"]
+__all__ = [
+    "Family",
+    "Official",
+    "Untold",
+    "create_model",
+    "families",
+    "list_models",
+    "model_family",
+]
 
 MakeNeuron = Callable[..., nn.Module]
 
@@ -22,10 +30,13 @@ MakeNeuron = Callable[..., nn.Module]
 _MODULES = (
     "rheobase.models.spikformer",
     "rheobase.models.spikformer_ann",
+    "rheobase.models.spikformer_v2",
     "rheobase.models.plif_net",
     "rheobase.models.seven_b_net",
     "rheobase.models.sew_resnet",
     "rheobase.models.autosnn",
+    "rheobase.models.glif_resnet",
+    "rheobase.models.mpbn_resnet",
     "rheobase.models.ms_resnet",
     "rheobase.models.snasnet",
     "rheobase.models.snn_supernet",
@@ -55,7 +66,22 @@ _MODULES = (
     "rheobase.models.spikformer_lt",
     "rheobase.models.spiking_vit_dts",
     "rheobase.models.dista",
+    "rheobase.models.mast",
+    "rheobase.models.te_spikformer",
 )
+
+
+class Untold(ValueError):
+    """A checkpoint does not tell all of its configuration: official keywords must be given too.
+
+    Args:
+        message: what is not told, and which keywords tell it.
+        stand_ins: keyword -> some value of it that makes a network of the same parameters.
+    """
+
+    def __init__(self, message: str, **stand_ins: Any) -> None:
+        super().__init__(message)
+        self.stand_ins = stand_ins
 
 
 @dataclass(frozen=True)
@@ -63,16 +89,20 @@ class Official:
     """How the released checkpoints of one system become a network of a family.
 
     Args:
-        config: the config from the official state dict and the official keyword arguments.
+        config: the config from the official state dict and the official keyword arguments; it
+            raises `Untold` for arguments it needs besides.
         rename: our name of an official parameter or neuron; None where the official code never
             uses it.
         mark: a key that tells its checkpoints from another family's, where several families load
             checkpoints of one system.
+        sign: a key by which its own released code spells weights that others' has too, to know
+            them by when no system is named.
     """
 
     config: Callable[[Mapping[str, Tensor], Mapping[str, Any]], Any]
     rename: Callable[[str], str | None]
     mark: str | None = None
+    sign: str | None = None
 
 
 @dataclass(frozen=True)

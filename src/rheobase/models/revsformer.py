@@ -15,13 +15,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rheobase.layers import ReversibleSequence
+from rheobase.layers import MembraneBlock, ReversibleSequence
 from rheobase.models._inputs import as_sequence, check_choice
 from rheobase.models._names import depth_of
-from rheobase.models.registry import Family, MakeNeuron, Official
+from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.models.spikingformer import FAMILY as SPIKINGFORMER
 from rheobase.models.spikingformer import (
-    Block,
     SpikingformerConfig,
     Stem,
     spikingformer_neuron,
@@ -69,7 +68,11 @@ class RevSFormer(nn.Module):
         self.config = config
         self.T = config.T
         self.stem = Stem(config, make_neuron)
-        blocks = [Block(config, make_neuron) for _ in range(config.depth)]
+        hidden = int(config.dim * config.mlp_ratio)
+        blocks = [
+            MembraneBlock(config.dim, config.heads, hidden, make_neuron)
+            for _ in range(config.depth)
+        ]
         self.blocks = ReversibleSequence(
             ((block.attn, block.mlp) for block in blocks),
             update_twice=config.compat == "official",
@@ -138,7 +141,9 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> RevSFor
     events = channels == 2
     known = [p.heads for p in PRESETS.values() if (p.dim, p.num_classes) == (dim, num_classes)]
     if "num_heads" not in kwargs and not known:
-        raise ValueError("the weights do not tell the number of heads; give kwargs num_heads=...")
+        raise Untold(
+            "the weights do not tell the number of heads; give kwargs num_heads=...", num_heads=1
+        )
     return RevSFormerConfig(
         depth=depth_of(ours, "blocks.f"),
         dim=dim,

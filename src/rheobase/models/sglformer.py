@@ -25,7 +25,7 @@ from rheobase._errors import unknown_name
 from rheobase.layers import ConvNormNeuron, SpikingMlp, SpikingSelfAttention, sew_join
 from rheobase.models._inputs import as_sequence, check_sizes
 from rheobase.models._names import Replacements, depth_of, replace_in_turn, split_units
-from rheobase.models.registry import Family, MakeNeuron, Official
+from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
 
@@ -281,6 +281,9 @@ PRESETS: dict[str, SGLFormerConfig] = {
     "sglformer_8_512": SGLFormerConfig(512, 8, 6),
     "sglformer_8_512_early": SGLFormerConfig(512, 8, 6, "imagenet_early"),
     "sglformer_8_768": SGLFormerConfig(768, 12, 6, "imagenet_early"),
+    # In the released code, without published results.
+    "sglformer_8_384_early": SGLFormerConfig(384, 6, 6, "imagenet_early"),
+    "sglformer_8_768_late": SGLFormerConfig(768, 12, 6),
     "sglformer_cifar10_4_384": _cifar(10),
     "sglformer_cifar100_4_384": _cifar(100),
     **{
@@ -331,8 +334,15 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SGLForm
     channels = ours["stem.0.conv.weight"].shape[1]
     layout: Literal["imagenet", "imagenet_early", "cifar", "events"]
     if "localblock.0.local1.conv.bn.weight" in weights:
-        # The weights do not tell which file they belong to; 8-768 was published of one alone.
-        early = kwargs.get("cls", "sglformer_ima" if dim == 768 else "") == "sglformer_ima"
+        # Two files have the same weights; 8-384 and 8-768 were published of one each.
+        file = kwargs.get("cls", {384: "sglformer_ima2", 768: "sglformer_ima"}.get(dim))
+        if file is None:
+            raise Untold(
+                "the weights do not tell which of the released files they belong to; give kwargs "
+                'cls="sglformer_ima" or cls="sglformer_ima2"',
+                cls="sglformer_ima2",
+            )
+        early = file == "sglformer_ima"
         layout, tokens, steps = "imagenet_early" if early else "imagenet", 196, kwargs.get("T", 4)
     else:
         layout = "events" if channels == 2 else "cifar"

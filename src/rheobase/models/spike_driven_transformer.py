@@ -13,19 +13,17 @@ over the image.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rheobase.layers import ConvNormNeuron, MembraneMlp, NeuronConvNorm, over_time, sew_join
+from rheobase.layers import ConvNormNeuron, MembraneMlp, MembraneStem, over_time, sew_join
 from rheobase.models._inputs import as_sequence, check_sizes
 from rheobase.models._names import depth_of, split_units
-from rheobase.models.registry import Family, MakeNeuron, Official
+from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import LIF, PLIF, neuron_factory
 from rheobase.surrogate import Sigmoid
 
@@ -93,31 +91,6 @@ def spike_driven_neuron(*, learn_tau: bool = False, **kwargs: Any) -> MakeNeuron
     """The paper's neuron: LIF (or PLIF), tau 2, reset detached, sigmoid surrogate, alpha 4."""
     defaults = {"tau": 2.0, "detach_reset": True, "surrogate": Sigmoid(4.0)}
     return neuron_factory(PLIF if learn_tau else LIF, **(defaults | kwargs))
-
-
-class Stem(nn.Module):
-    """Four convolutions to tokens and a position embedding; the last two pass membranes on."""
-
-    def __init__(self, config: SpikeDrivenTransformerConfig, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        dim = config.dim
-        widths = pairwise([config.channels, dim // 8, dim // 4, dim // 2])
-        self.stages = nn.ModuleList(
-            ConvNormNeuron(a, b, make_neuron(), kernel_size=3) for a, b in widths
-        )
-        self.stages.append(ConvNormNeuron(dim // 2, dim, nn.Identity(), kernel_size=3))
-        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.first_pooled = 4 - int(math.log2(config.patch_size))
-        self.position = NeuronConvNorm(dim, dim, make_neuron(), kernel_size=3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, channels, H, W]`` to membranes ``[T, N, dim, H / patch, W / patch]``."""
-        for i, stage in enumerate(self.stages):
-            x = stage(x)
-            if i >= self.first_pooled:
-                x = over_time(x, self.pool)
-        membrane: Tensor = x + self.position(x)
-        return membrane
 
 
 class SpikeDrivenAttention(nn.Module):
@@ -205,7 +178,9 @@ class SpikeDrivenTransformer(nn.Module):
         make_neuron = make_neuron or spike_driven_neuron(**config.neuron_options)
         self.config = config
         self.T = config.T
-        self.stem = Stem(config, make_neuron)
+        self.stem = MembraneStem(
+            config.channels, config.dim, config.patch_size, make_neuron, position=make_neuron()
+        )
         self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
         self.neuron = make_neuron()
         self.head = nn.Linear(config.dim, config.num_classes)
@@ -296,10 +271,11 @@ def _config(
     shape = (depth, dim, channels, num_classes)
     known = [p for p in PRESETS.values() if (p.depth, p.dim, p.channels, p.num_classes) == shape]
     if "pooling_stat" not in kwargs and not known:
-        raise ValueError(
-            "the weights do not tell where the stem halves the image; give kwargs pooling_stat=..."
+        raise Untold(
+            "the weights do not tell where the stem halves the image; give kwargs pooling_stat=...",
+            pooling_stat="1111",
         )
-    stages: str = kwargs.get("pooling_stat", "")
+    stages = str(kwargs.get("pooling_stat", ""))
     if "10" in stages:
         raise ValueError(f"pooling_stat must pool in the last stages, as 0011, got {stages!r}")
     heads = [key for key in weights if key.endswith("talking_heads.weight")]

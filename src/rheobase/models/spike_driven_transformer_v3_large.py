@@ -5,14 +5,16 @@ Neurons fire integers as in the smaller networks (`rheobase.models.spike_driven_
 convolution stages lead to one stage of attention, whose branches are scaled channel by channel.
 
 Where code and paper differ: the released network of 83 million parameters fails when called (names
-that are not defined); what it was to compute is plain from its text, and is computed here.
+that are not defined); what it was to compute is plain from its text, and is computed here. In the
+released code the head for the labels reads membranes, and only that for the teacher spikes:
+``compat="official"`` does so; without it both read spikes, as in the smaller networks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ from rheobase.layers import (
     meta_downsampling,
     over_time,
 )
-from rheobase.models._inputs import as_sequence, check_sizes
+from rheobase.models._inputs import as_sequence, check_choice, check_sizes
 from rheobase.models._names import Replacements, depth_of, replace_in_turn, split_units
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spike_driven_transformer_v2 import STAGES
@@ -50,6 +52,7 @@ class LargeESpikeFormerConfig:
         mlp_ratio: hidden width of the MLP over the channels.
         drop_path: largest probability of leaving out a branch in training, reached linearly.
         distilled: a second head, to be trained towards a teacher.
+        compat: "official": the first head reads membranes (see the module's docstring).
 
     Raises:
         ValueError: sizes that do not divide each other.
@@ -66,8 +69,10 @@ class LargeESpikeFormerConfig:
     mlp_ratio: float = 4.0
     drop_path: float = 0.1
     distilled: bool = True
+    compat: Literal["official"] | None = None
 
     def __post_init__(self) -> None:
+        check_choice("compat", self.compat, (None, "official"))
         if len(self.widths) != 3 or self.widths[0] % 2:
             raise ValueError(f"widths are three numbers, the first even, got {self.widths}")
         if not 0.0 <= self.drop_path < 1.0:
@@ -194,8 +199,6 @@ class LargeESpikeFormer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits of every step (one, for an image), of two heads their mean.
 
-        As released, the first head reads membranes, the second spikes.
-
         Args:
             x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
 
@@ -214,11 +217,10 @@ class LargeESpikeFormer(nn.Module):
         x = as_sequence(x, steps=self.T, channels=self.config.channels, divisor=16)
         for down, stage in zip(self.downs, self.stages, strict=True):
             x = stage(down(x))
-        x = x.mean((-2, -1))
-        labels: Tensor = self.head(x)
-        if self.head_kd is None:
-            return labels, None
-        return labels, self.head_kd(self.neuron(x) * 4)
+        membranes = x.mean((-2, -1))
+        spikes = self.neuron(membranes) * 4
+        labels: Tensor = self.head(membranes if self.config.compat == "official" else spikes)
+        return labels, None if self.head_kd is None else self.head_kd(spikes)
 
 
 PRESETS: dict[str, LargeESpikeFormerConfig] = {

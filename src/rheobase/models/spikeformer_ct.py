@@ -22,7 +22,7 @@ from rheobase.layers import ConvNormNeuron, DropPath, over_time
 from rheobase.models._initialise import initialise_linear
 from rheobase.models._inputs import as_sequence, check_sizes
 from rheobase.models._names import depth_of
-from rheobase.models.registry import Family, MakeNeuron, Official
+from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import PLIAF, PLIF, neuron_factory
 from rheobase.surrogate import Sigmoid
 
@@ -299,7 +299,9 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spikefo
     channels = convs[0].shape[1]
     known = [p.heads for p in PRESETS.values() if (p.dim, p.num_classes) == (dim, num_classes)]
     if "num_heads" not in kwargs and not known:
-        raise ValueError("the weights do not tell the number of heads; give kwargs num_heads=...")
+        raise Untold(
+            "the weights do not tell the number of heads; give kwargs num_heads=...", num_heads=1
+        )
     return SpikeformerCTConfig(
         depth=depth_of(ours, "blocks"),
         dim=dim,

@@ -26,7 +26,7 @@ from rheobase.layers import (
 )
 from rheobase.models._inputs import as_sequence
 from rheobase.models._names import depth_of, split_units
-from rheobase.models.registry import Family, MakeNeuron, Official
+from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
 
@@ -156,7 +156,7 @@ class Spikformer(nn.Module):
         make_neuron = make_neuron or spikformer_neuron()
         self.config = config
         self.T = config.T
-        self.stem = Stem(config, make_neuron)
+        self.stem: nn.Module = Stem(config, make_neuron)
         self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
         self.head = nn.Linear(config.dim, config.num_classes)
         initialise(self, config)
@@ -281,7 +281,9 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spikfor
     ]
     heads = kwargs.get("num_heads", known[0].heads if known else None)
     if heads is None:
-        raise ValueError("the weights do not tell the number of heads; give kwargs num_heads=...")
+        raise Untold(
+            "the weights do not tell the number of heads; give kwargs num_heads=...", num_heads=1
+        )
     return SpikformerConfig(
         depth=depth,
         dim=dim,
@@ -310,6 +312,11 @@ FAMILY = Family(
     neuron=spikformer_neuron,
     official={
         "spikformer": Official(_config, _rename),
-        "spikingformer_cml": Official(_cml_config, _rename, mark="patch_embed.rpe_conv.weight"),
+        "spikingformer_cml": Official(
+            _cml_config,
+            _rename,
+            mark="patch_embed.rpe_conv.weight",
+            sign="patch_embed.block1_conv.weight",
+        ),
     },
 )

@@ -2,7 +2,7 @@
 
 Wang et al. 2022, "LTMD: Learning Improvement of Spiking Neural Networks with Learnable Thresholding
 Neurons and Moderate Dropout", NeurIPS 35, and its repository. The paper's neuron learns its
-threshold, tanh(w) from w = 0.5 on; the default here keeps it there.
+threshold, tanh(w) from w = 0.5 on, but not in the readout.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rheobase.layers import over_time
 from rheobase.models._inputs import as_sequence
 from rheobase.models._neurons import stbp_neuron
 from rheobase.models.registry import Family, MakeNeuron, Official
+from rheobase.neurons import LTMD, neuron_factory
 
 __all__ = [
     "FAMILY",
@@ -44,6 +45,8 @@ class SpikingDenseNetConfig:
         bottleneck: width of a layer's 1x1 convolution over ``growth``.
         hidden: width of the readout's first layer.
         dropout: mean probability of the moderate dropout behind it.
+        learn_threshold: whether the paper's neuron learns its threshold, or keeps that it starts
+            from.
         fires_before_norm: the order in transitions; the released code registers its layers so
             that neurons come before norms there, against the order in dense layers.
         num_classes: outputs.
@@ -61,6 +64,7 @@ class SpikingDenseNetConfig:
     bottleneck: int = 4
     hidden: int = 256
     dropout: float = 0.2
+    learn_threshold: bool = True
     fires_before_norm: bool = False
     num_classes: int = 10
     channels: int = 3
@@ -76,9 +80,16 @@ class SpikingDenseNetConfig:
                 f"image_size={self.image_size} is too small for {len(self.depths)} dense blocks"
             )
 
+    @property
+    def neuron_options(self) -> dict[str, Any]:
+        """What this config asks of the paper's neuron."""
+        return {"learn_threshold": self.learn_threshold}
 
-def ltmd_neuron(**kwargs: Any) -> MakeNeuron:
-    """LTMD's neuron at its start: LIF, decay 0.25, threshold tanh(0.5), rectangular surrogate."""
+
+def ltmd_neuron(*, learn_threshold: bool = True, **kwargs: Any) -> MakeNeuron:
+    """LTMD's neuron, or what it is at its start: decay 0.25, threshold tanh(0.5), rectangular."""
+    if learn_threshold:
+        return neuron_factory(LTMD, **kwargs)
     return stbp_neuron(**({"v_threshold": _THRESHOLD} | kwargs))
 
 
@@ -154,7 +165,7 @@ class Readout(nn.Module):
         super().__init__()
         self.fc = nn.Linear(fan_in, width)
         self.lateral = nn.Conv1d(1, 1, 5, padding=2, bias=False)
-        self.sn = ltmd_neuron(detach_reset=True)()
+        self.sn = ltmd_neuron(learn_threshold=False, detach_reset=True)()
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -201,7 +212,7 @@ class SpikingDenseNet(nn.Module):
 
     Args:
         config: sizes.
-        make_neuron: makes each neuron but the readout's; default LTMD's at its start.
+        make_neuron: makes each neuron but the readout's; default LTMD's.
 
     >>> net = SpikingDenseNet(SpikingDenseNetConfig((2, 2), growth=4, width=8, hidden=16))
     >>> net(torch.rand(2, 3, 8, 8)).shape
@@ -212,7 +223,7 @@ class SpikingDenseNet(nn.Module):
         self, config: SpikingDenseNetConfig, make_neuron: MakeNeuron | None = None
     ) -> None:
         super().__init__()
-        make_neuron = make_neuron or ltmd_neuron()
+        make_neuron = make_neuron or ltmd_neuron(**config.neuron_options)
         self.config = config
         self.T = config.T
         channels = config.width
@@ -277,7 +288,10 @@ def _rename(key: str) -> str | None:
 
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SpikingDenseNetConfig:
-    """The config with these weights; T and dropout are not told by them."""
+    """The config with these weights; T and dropout are not told by them.
+
+    Weights without thresholds are of a network whose thresholds stay where they start.
+    """
     ours = {_rename(key): value for key, value in weights.items()}
     for needed in ("conv0.weight", "blocks.0.layers.0.conv2.weight", "readout2.fc.weight"):
         if needed not in ours:
@@ -291,6 +305,7 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spiking
         width=ours["conv0.weight"].shape[0],
         bottleneck=inner // growth,
         hidden=ours["readout2.fc.weight"].shape[1],
+        learn_threshold="sn0.w" in ours,
         fires_before_norm=True,
         num_classes=ours["readout2.fc.weight"].shape[0],
         channels=ours["conv0.weight"].shape[1],

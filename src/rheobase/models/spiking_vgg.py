@@ -4,7 +4,9 @@ VGG-11 to -19 are the networks of Simonyan and Zisserman 2015 with neurons in pl
 (Sengupta et al. 2019, Frontiers in Neuroscience 13:95), their parameters named and numbered as in
 torchvision. The CIFAR-10 ones are those of BNTT (Kim and Panda 2021, arXiv 2010.01729; VGG-9 and
 -11) and Diet-SNN (Rathi and Roy 2020, arXiv 2008.03658; VGG-16), VGGSNN that of TET (Deng et al.
-2022, arXiv 2202.11946), used by LocalZO too. All have TET's neuron unless another is given.
+2022, arXiv 2202.11946), used by LocalZO too, and the network of TA-SNN (Yao et al. 2021, arXiv
+2107.11711) has attention over time before its neurons. All have
+TET's neuron unless another is given.
 """
 
 from __future__ import annotations
@@ -14,15 +16,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from rheobase.layers import over_time
+from rheobase.layers import BNTT, STSC, MultiDimensionalAttention, TemporalAttention, over_time
 from rheobase.layers.dropout import DropoutOverTime
 from rheobase.layers.sequential import TimeSequential
-from rheobase.models._inputs import as_sequence
-from rheobase.models._neurons import tet_neuron
+from rheobase.models._inputs import as_sequence, check_choice
+from rheobase.models._neurons import neuron_of_channels, tet_neuron
+from rheobase.models._norms import NormName, Norms, check_norm
 from rheobase.models.registry import Family, MakeNeuron, Official
 
 __all__ = ["FAMILY", "PRESETS", "SpikingVGG", "SpikingVGGConfig"]
@@ -42,7 +45,11 @@ class SpikingVGGConfig:
         T: time steps a static image is repeated for.
         grid: the image is averaged to this side before the linear layers, so images of other
             sizes work; None leaves it.
-        norm: batch norm after every convolution.
+        norm: behind every convolution; "none", "batch", "tdbn", "bntt" (behind hidden linear layers
+            too, as in its paper), "tebn" or "tab".
+        attention: of every convolution's current, before it charges the neurons: "none", "TA",
+            "CSA", "TCSA" (MA-SNN) or "STSC" (which takes the spikes before the convolution).
+        per_channel: tell each neuron the channels of its layer (see `neuron_of_channels`).
         bias: whether convolutions and linear layers have biases.
         dropout: probability, behind every hidden layer; one mask for all steps.
 
@@ -57,7 +64,9 @@ class SpikingVGGConfig:
     image_size: int = 32
     T: int = 4
     grid: int | None = None
-    norm: bool = True
+    norm: NormName | Literal["none"] = "batch"
+    attention: Literal["none", "TA", "CSA", "TCSA", "STSC"] = "none"
+    per_channel: bool = False
     bias: bool = True
     dropout: float = 0.0
 
@@ -65,6 +74,9 @@ class SpikingVGGConfig:
         sizes = (self.num_classes, self.channels, self.T, self.image_size, *self.hidden)
         if min(sizes) < 1:
             raise ValueError(f"sizes must be positive, got {self}")
+        if self.norm != "none":
+            check_norm(self.norm)
+        check_choice("attention", self.attention, ("none", "TA", "CSA", "TCSA", "STSC"))
         if self.shape[1] < 1:
             raise ValueError(f"image_size={self.image_size} is too small for {self.features!r}")
 
@@ -140,24 +152,41 @@ class SpikingVGG(nn.Module):
 
 
 def _features(config: SpikingVGGConfig, make_neuron: MakeNeuron) -> Iterator[nn.Module]:
+    neuron = neuron_of_channels(make_neuron, config.per_channel)
+    norm = None if config.norm == "none" else Norms(config.norm, config.T, neuron(1))
     channels = config.channels
     for kind, width, stride in config.layers:
-        if kind == "C":
-            yield nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=config.bias)
-            if config.norm:
-                yield nn.BatchNorm2d(width)
-            yield make_neuron()
-            channels = width
-        else:
+        if kind != "C":
             yield nn.MaxPool2d(2) if kind == "M" else nn.AvgPool2d(2)
+            continue
+        if config.attention == "STSC":
+            yield STSC(channels)
+        yield nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=config.bias)
+        if norm is not None:
+            yield norm(width)
+        yield from _attention(config, width)
+        yield neuron(width)
+        channels = width
+
+
+def _attention(config: SpikingVGGConfig, width: int) -> Iterator[nn.Module]:
+    if config.attention == "TA":
+        yield TemporalAttention(config.T, reduction=min(config.T, 5))
+    elif config.attention in ("CSA", "TCSA"):
+        yield MultiDimensionalAttention(
+            config.attention, steps=config.T, channels=width, t_ratio=min(config.T, 5), c_ratio=4
+        )
 
 
 def _classifier(config: SpikingVGGConfig, make_neuron: MakeNeuron) -> Iterator[nn.Module]:
+    neuron = neuron_of_channels(make_neuron, config.per_channel)
     channels, side = config.shape
     widths = (channels * side**2, *config.hidden)
     for fan_in, width in pairwise(widths):
         yield nn.Linear(fan_in, width, bias=config.bias)
-        yield make_neuron()
+        if config.norm == "bntt":
+            yield BNTT(width, config.T)
+        yield neuron(width)
         yield DropoutOverTime(config.dropout)
     yield nn.Linear(widths[-1], config.num_classes, bias=config.bias)
 
@@ -177,23 +206,26 @@ _VGGSNN = {
 def _imagenet(depth: int, norm: bool) -> SpikingVGGConfig:
     hidden, grid = (4096, 4096), 7
     return SpikingVGGConfig(
-        _IMAGENET[depth], hidden, 1000, image_size=224, grid=grid, norm=norm, dropout=0.5
-    )
+        _IMAGENET[depth], hidden, 1000, image_size=224, grid=grid,
+        norm="batch" if norm else "none", dropout=0.5,
+    )  # fmt: skip
 
 
 PRESETS: dict[str, SpikingVGGConfig] = {
     **{f"spiking_vgg{depth}": _imagenet(depth, norm=False) for depth in _IMAGENET},
     **{f"spiking_vgg{depth}_bn": _imagenet(depth, norm=True) for depth in _IMAGENET},
-    # BNTT's own norm, one a step and behind the hidden layer too, is not that of `norm`.
     "spiking_vgg9_cifar10": SpikingVGGConfig(
-        "64 64 A 128 128 A 256 256 256 A", (1024,), bias=False, T=25
+        "64 64 A 128 128 A 256 256 256 A", (1024,), norm="bntt", bias=False, T=25
     ),
     "spiking_vgg11_cifar10": SpikingVGGConfig(
-        "64 A 128 A 256 256 A 512 512 A 512 512", (4096,), bias=False, T=25, grid=1
+        "64 A 128 A 256 256 A 512 512 A 512 512", (4096,), norm="bntt", bias=False, T=25, grid=1
     ),
     "spiking_vgg16_cifar10": SpikingVGGConfig(
         "64 64 A 128 128 A 256 256 256 A 512 512 512 A 512 512 512", (4096, 4096),
-        norm=False, bias=False, T=5, dropout=0.2,
+        norm="none", bias=False, T=5, dropout=0.2,
+    ),
+    "ta_snn_cifar10dvs": SpikingVGGConfig(
+        "32 A 64 A 128 A 256 A 512 A A", (256,), channels=2, image_size=128, attention="TA", T=10
     ),
     **{
         name: SpikingVGGConfig(features, channels=2, image_size=48, T=10)

@@ -23,14 +23,13 @@ from torch import Tensor, nn
 
 from rheobase.layers import (
     ConvNormNeuron,
-    MembraneMlp,
-    MembraneSelfAttention,
+    MembraneBlock,
     NeuronConvNorm,
     over_time,
 )
 from rheobase.models._inputs import as_sequence, check_sizes
 from rheobase.models._names import depth_of, split_units
-from rheobase.models.registry import Family, MakeNeuron, Official
+from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
 
@@ -126,30 +125,6 @@ class Stem(nn.Module):
         return spikes
 
 
-class Block(nn.Module):
-    """Attention, then MLP, each added to the membranes."""
-
-    def __init__(self, config: SpikingformerConfig, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        dim = config.dim
-        self.attn = MembraneSelfAttention(
-            config.heads,
-            input=make_neuron(),
-            q=ConvNormNeuron(dim, dim, make_neuron()),
-            k=ConvNormNeuron(dim, dim, make_neuron()),
-            v=ConvNormNeuron(dim, dim, make_neuron()),
-            neuron=make_neuron(v_threshold=0.5),
-            proj=ConvNormNeuron(dim, dim, nn.Identity(), bias=True),
-        )
-        self.mlp = MembraneMlp(dim, int(dim * config.mlp_ratio), make_neuron)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, C, H, W]`` to the same shape."""
-        x = x + self.attn(x)
-        x = x + self.mlp(x)
-        return x
-
-
 class Spikingformer(nn.Module):
     """Spikingformer.
 
@@ -170,7 +145,11 @@ class Spikingformer(nn.Module):
         self.config = config
         self.T = config.T
         self.stem = Stem(config, make_neuron)
-        self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
+        hidden = int(config.dim * config.mlp_ratio)
+        self.blocks = nn.ModuleList(
+            MembraneBlock(config.dim, config.heads, hidden, make_neuron)
+            for _ in range(config.depth)
+        )
         self.head = nn.Linear(config.dim, config.num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
@@ -253,9 +232,11 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spiking
     shape = (depth_of(ours, "blocks"), dim, ours["stem.first.conv.weight"].shape[1], num_classes)
     known = [p for p in PRESETS.values() if (p.depth, p.dim, p.channels, p.num_classes) == shape]
     if not known and not {"num_heads", "patch_size"} <= kwargs.keys():
-        raise ValueError(
+        raise Untold(
             "the weights are of no published size and do not tell the number of heads nor the "
-            "size of a patch; give kwargs num_heads=..., patch_size=..."
+            "size of a patch; give kwargs num_heads=..., patch_size=...",
+            num_heads=1,
+            patch_size=16,
         )
     like = known[0] if known else SpikingformerConfig(1, 8, 1, image_size=224, patch_size=16)
     return SpikingformerConfig(
@@ -284,6 +265,11 @@ FAMILY = Family(
     neuron=spikingformer_neuron,
     official={
         "spikingformer": Official(_config, _rename),
-        "spikingformer_cml": Official(_cml_config, _rename, mark="block.0.mlp.mlp1_conv.weight"),
+        "spikingformer_cml": Official(
+            _cml_config,
+            _rename,
+            mark="block.0.mlp.mlp1_conv.weight",
+            sign="patch_embed.proj_conv.weight",
+        ),
     },
 )

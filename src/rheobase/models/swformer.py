@@ -8,20 +8,17 @@ stand behind the wavelets and not beside them.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from rheobase.layers import (
-    ConvNormNeuron,
     MembraneMlp,
-    NeuronConvNorm,
+    MembraneStem,
     haar,
     inverse_haar,
     over_time,
@@ -100,32 +97,6 @@ class SWformerConfig:
         return MagnitudeResetTernaryIF(
             v_threshold=self.haar_threshold, v_negative=negative, surrogate=Sigmoid(4.0)
         )
-
-
-class Stem(nn.Module):
-    """Four convolutions to tokens; what leaves it is a membrane current."""
-
-    def __init__(self, config: SWformerConfig, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        dim = config.dim
-        widths = list(pairwise([config.channels, dim // 8, dim // 4, dim // 2, dim]))
-        neurons = [make_neuron(), make_neuron(), make_neuron(), nn.Identity()]
-        self.stages = nn.ModuleList(
-            ConvNormNeuron(a, b, neuron, kernel_size=3)
-            for (a, b), neuron in zip(widths, neurons, strict=True)
-        )
-        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.first_pooled = 4 - int(math.log2(config.patch_size))
-        self.position = NeuronConvNorm(dim, dim, make_neuron(), kernel_size=3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, channels, H, W] -> [T, N, dim, H / patch, W / patch]``."""
-        for i, stage in enumerate(self.stages):
-            x = stage(x)
-            if i >= self.first_pooled:
-                x = over_time(x, self.pool)
-        y: Tensor = x + self.position(x)
-        return y
 
 
 class SharedConv2d(nn.Conv2d):
@@ -216,7 +187,9 @@ class SWformer(nn.Module):
         make_neuron = make_neuron or spikformer_neuron()
         self.config = config
         self.T = config.T
-        self.stem = Stem(config, make_neuron)
+        self.stem = MembraneStem(
+            config.channels, config.dim, config.patch_size, make_neuron, position=make_neuron()
+        )
         self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
         self.head_neuron = make_neuron() if config.head_neuron else nn.Identity()
         self.head = nn.Linear(config.dim, config.num_classes)
@@ -310,6 +283,10 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SWforme
     # Of the three released files, only that for ImageNet calls its mixer attn.
     imagenet = "block.0.attn.haar_weight" in weights
     events = channels == 2 and not imagenet
+    pooled = str(kwargs.get("pooling_stat", ""))
+    if "10" in pooled:
+        raise ValueError(f"pooling_stat must pool in the last stages, as 0011, got {pooled!r}")
+    patch_size = kwargs.get("patch_size", 16 if imagenet or events else 4)
     return SWformerConfig(
         depth=depth_of(ours, "blocks"),
         dim=dim,
@@ -318,7 +295,7 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SWforme
         channels=channels,
         num_classes=num_classes,
         T=kwargs.get("T", 16 if events else 4),
-        patch_size=kwargs.get("patch_size", 16 if imagenet or events else 4),
+        patch_size=2 ** pooled.count("1") if pooled else patch_size,
         mlp_ratio=ours["blocks.0.mlp.fc1.conv.weight"].shape[0] / dim,
         graph="event" if events else "image",
         head_neuron=imagenet,

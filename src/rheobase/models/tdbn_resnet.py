@@ -8,28 +8,28 @@ layer; ResNet-18, -34 and -50 are the usual ones, with a 3x3 stem for small imag
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from rheobase.layers import ThresholdDependentBatchNorm2d, over_time
+from rheobase.layers import over_time
 from rheobase.models._inputs import as_sequence
-from rheobase.models._neurons import stbp_neuron
+from rheobase.models._neurons import neuron_of_channels, stbp_neuron
+from rheobase.models._norms import NormName, Norms, check_norm
 from rheobase.models.registry import Family, MakeNeuron, Official
 
 __all__ = [
     "FAMILY",
+    "IMAGENET",
     "LAYOUTS",
     "PRESETS",
     "BasicBlock",
     "Bottleneck",
     "CurrentResNet",
     "CurrentResNetConfig",
-    "Norms",
     "read_config",
     "rename",
 ]
@@ -43,9 +43,16 @@ class CurrentResNetConfig:
         depths: blocks of each stage; the first stage keeps the image's size, others halve it.
         widths: channels of each stage.
         bottleneck: blocks of 1x1, 3x3 and 1x1 convolutions, whose output is four times as wide.
-        hidden: width of the linear layer, with a neuron, before the last; None: there is none.
+        hidden: width of the linear layer before the last; None: there is none.
+        hidden_fires: whether that layer has a neuron.
+        bias: whether linear layers have biases.
         stem: "3x3" for small images; "7x7", of stride 2 and with a max pooling, for ImageNet.
-        norm: "tdbn", or "batch" for plain batch norm (TET's code, under the name of tdBN).
+        stem_width: channels of the stem.
+        first_stride: of the first stage; 2 takes the place of the stem's max pooling.
+        norm: "tdbn", "batch" for plain batch norm (TET's code, under the name of tdBN), or one that
+            knows time: "bntt", "tebn" or "tab".
+        norm_shortcut: whether shortcuts that keep width and size are normalised too (GLIF).
+        per_channel: tell each neuron the channels of its layer (see `neuron_of_channels`).
         spiking_output: whether the last layer has a neuron (the released code of tdBN: its outputs
             are firing rates), or not (TET).
         num_classes: outputs.
@@ -61,8 +68,14 @@ class CurrentResNetConfig:
     widths: tuple[int, ...]
     bottleneck: bool = False
     hidden: int | None = None
+    hidden_fires: bool = True
+    bias: bool = True
     stem: Literal["3x3", "7x7"] = "3x3"
-    norm: Literal["tdbn", "batch"] = "tdbn"
+    stem_width: int = 64
+    first_stride: int = 1
+    norm: NormName = "tdbn"
+    norm_shortcut: bool = False
+    per_channel: bool = False
     spiking_output: bool = True
     num_classes: int = 10
     channels: int = 3
@@ -74,44 +87,31 @@ class CurrentResNetConfig:
             raise ValueError(
                 f"depths={self.depths} and widths={self.widths} give one number a stage each"
             )
-        if min(*self.depths, *self.widths, self.num_classes, self.channels, self.T) < 1:
+        sizes = (*self.depths, *self.widths, self.stem_width, self.hidden or 1, self.num_classes)
+        if min(*sizes, self.channels, self.T) < 1:
             raise ValueError(f"sizes must be positive, got {self}")
         if self.stem not in ("3x3", "7x7"):
             raise ValueError(f'stem must be "3x3" or "7x7", got {self.stem!r}')
-        if self.norm not in ("tdbn", "batch"):
-            raise ValueError(f'norm must be "tdbn" or "batch", got {self.norm!r}')
+        check_norm(self.norm)
 
 
-class Norms:
-    """Makes the norms of a network: of a current that meets a neuron alone, or summed with another.
-
-    Args:
-        kind: "tdbn" or "batch".
-        v_threshold: of the neurons behind; tdBN scales to it.
-    """
-
-    def __init__(self, kind: str, v_threshold: float) -> None:
-        self.kind = kind
-        self.v_threshold = v_threshold
-
-    def __call__(self, width: int, summed: bool = False) -> nn.BatchNorm2d:
-        """A norm of ``width`` channels."""
-        if self.kind == "batch":
-            return nn.BatchNorm2d(width)
-        alpha = math.sqrt(0.5) if summed else 1.0
-        return ThresholdDependentBatchNorm2d(width, self.v_threshold, alpha)
+MakeNeuronOf = Callable[[int], nn.Module]  # of a layer of so many channels
 
 
 class _Block(nn.Module):
     """The shortcut of a block, and its sum with the branch."""
 
-    def __init__(self, channels: int, width: int, stride: int, norm: Norms) -> None:
+    def __init__(
+        self, channels: int, width: int, stride: int, norm: Norms, norm_shortcut: bool
+    ) -> None:
         super().__init__()
         self.downsample: nn.Sequential | None = None
         if stride != 1 or channels != width:
             self.downsample = nn.Sequential(
                 _conv(channels, width, 1, stride), norm(width, summed=True)
             )
+        elif norm_shortcut:
+            self.downsample = nn.Sequential(norm(width, summed=True))
 
     def add(self, current: Tensor, x: Tensor) -> Tensor:
         """The branch's current and that of the block's input ``x``."""
@@ -126,7 +126,8 @@ class BasicBlock(_Block):
         width: channels of its convolutions.
         stride: 2 halves the image.
         norm: makes each norm.
-        make_neuron: makes each neuron.
+        make_neuron: makes the neuron of a layer of so many channels.
+        norm_shortcut: normalise a shortcut that keeps width and size too.
     """
 
     expansion = 1
@@ -137,13 +138,14 @@ class BasicBlock(_Block):
         width: int,
         stride: int,
         norm: Norms,
-        make_neuron: MakeNeuron,
+        make_neuron: MakeNeuronOf,
+        norm_shortcut: bool = False,
     ) -> None:
-        super().__init__(channels, width, stride, norm)
+        super().__init__(channels, width, stride, norm, norm_shortcut)
         self.conv1, self.bn1 = _conv(channels, width, 3, stride), norm(width)
-        self.sn1 = make_neuron()
+        self.sn1 = make_neuron(width)
         self.conv2, self.bn2 = _conv(width, width, 3), norm(width, summed=True)
-        self.sn2 = make_neuron()
+        self.sn2 = make_neuron(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, channels, H, W] -> [T, N, width, H / stride, W / stride]``."""
@@ -166,15 +168,16 @@ class Bottleneck(_Block):
         width: int,
         stride: int,
         norm: Norms,
-        make_neuron: MakeNeuron,
+        make_neuron: MakeNeuronOf,
+        norm_shortcut: bool = False,
     ) -> None:
-        super().__init__(channels, 4 * width, stride, norm)
+        super().__init__(channels, 4 * width, stride, norm, norm_shortcut)
         self.conv1, self.bn1 = _conv(channels, width, 1), norm(width)
-        self.sn1 = make_neuron()
+        self.sn1 = make_neuron(width)
         self.conv2, self.bn2 = _conv(width, width, 3, stride), norm(width)
-        self.sn2 = make_neuron()
+        self.sn2 = make_neuron(width)
         self.conv3, self.bn3 = _conv(width, 4 * width, 1), norm(4 * width, summed=True)
-        self.sn3 = make_neuron()
+        self.sn3 = make_neuron(4 * width)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, channels, H, W] -> [T, N, 4 * width, H / stride, W / stride]``."""
@@ -199,27 +202,30 @@ class CurrentResNet(nn.Module):
 
     def __init__(self, config: CurrentResNetConfig, make_neuron: MakeNeuron | None = None) -> None:
         super().__init__()
-        neuron = make_neuron or stbp_neuron()
-        norm = Norms(config.norm, float(getattr(neuron(), "v_threshold", 1.0)))
+        neuron = neuron_of_channels(make_neuron or stbp_neuron(), config.per_channel)
+        norm = Norms(config.norm, config.T, neuron(config.stem_width))
         self.config = config
         self.T = config.T
         kernel_size, stride = (3, 1) if config.stem == "3x3" else (7, 2)
-        self.conv1 = _conv(config.channels, 64, kernel_size, stride)
-        self.bn1 = norm(64)
-        self.sn1 = neuron()
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if config.stem == "7x7" else None
+        channels = config.stem_width
+        self.conv1 = _conv(config.channels, channels, kernel_size, stride)
+        self.bn1 = norm(channels)
+        self.sn1 = neuron(channels)
+        pools = config.stem == "7x7" and config.first_stride == 1
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if pools else None
         block = Bottleneck if config.bottleneck else BasicBlock
-        channels = 64
         for i, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True), 1):
             stage = nn.Sequential()
             for j in range(depth):
-                stage.append(block(channels, width, 2 if i > 1 and j == 0 else 1, norm, neuron))
+                halving = 1 if j else (2 if i > 1 else config.first_stride)
+                stage.append(block(channels, width, halving, norm, neuron, config.norm_shortcut))
                 channels = width * block.expansion
             self.add_module(f"layer{i}", stage)
         if config.hidden is not None:
-            self.fc1, self.sn2 = nn.Linear(channels, config.hidden), neuron()
-        self.fc2 = nn.Linear(config.hidden or channels, config.num_classes)
-        self.sn3 = neuron() if config.spiking_output else nn.Identity()
+            self.fc1 = nn.Linear(channels, config.hidden, bias=config.bias)
+            self.sn2 = neuron(config.hidden) if config.hidden_fires else nn.Identity()
+        self.fc2 = nn.Linear(config.hidden or channels, config.num_classes, bias=config.bias)
+        self.sn3 = neuron(config.num_classes) if config.spiking_output else nn.Identity()
         self._initialise()
 
     @property
@@ -271,11 +277,11 @@ LAYOUTS: dict[int, dict[str, Any]] = {
     34: {"depths": (3, 4, 6, 3), "widths": _USUAL},
     50: {"depths": (3, 4, 6, 3), "widths": _USUAL, "bottleneck": True},
 }
-_IMAGENET: dict[str, Any] = {"stem": "7x7", "num_classes": 1000, "image_size": 224}
+IMAGENET: dict[str, Any] = {"stem": "7x7", "num_classes": 1000, "image_size": 224}
 
 PRESETS: dict[str, CurrentResNetConfig] = {
     **{f"tdbn_resnet{n}_cifar10": CurrentResNetConfig(**LAYOUTS[n]) for n in LAYOUTS},
-    **{f"tdbn_resnet{n}": CurrentResNetConfig(**LAYOUTS[n], **_IMAGENET) for n in (34, 50)},
+    **{f"tdbn_resnet{n}": CurrentResNetConfig(**LAYOUTS[n], **IMAGENET) for n in (18, 34, 50)},
 }
 
 

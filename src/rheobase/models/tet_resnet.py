@@ -15,6 +15,7 @@ from torch import Tensor
 from rheobase.models._neurons import tet_neuron
 from rheobase.models.registry import Family, Official
 from rheobase.models.tdbn_resnet import (
+    IMAGENET,
     LAYOUTS,
     CurrentResNet,
     CurrentResNetConfig,
@@ -27,10 +28,11 @@ __all__ = ["FAMILY", "PRESETS"]
 _TET: dict[str, Any] = {"norm": "batch", "spiking_output": False}
 
 PRESETS: dict[str, CurrentResNetConfig] = {
-    **{f"tet_resnet{n}_cifar10": CurrentResNetConfig(**LAYOUTS[n], **_TET) for n in (18, 19)},
-    "tet_resnet34": CurrentResNetConfig(
-        **LAYOUTS[34], **_TET, stem="7x7", num_classes=1000, image_size=224
-    ),
+    **{f"tet_resnet{n}_cifar10": CurrentResNetConfig(**LAYOUTS[n], **_TET) for n in LAYOUTS},
+    **{
+        f"tet_resnet{n}": CurrentResNetConfig(**LAYOUTS[n], **_TET, **IMAGENET)
+        for n in (18, 34, 50)
+    },
 }
 
 

@@ -32,6 +32,7 @@ from rheobase.neurons.multilevel import STBIF, MultiThreshold
 from rheobase.neurons.nonlinear import EIF, QIF
 from rheobase.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 from rheobase.neurons.record import Membrane, record_membranes
+from rheobase.neurons.refractory import RefractoryLIF
 from rheobase.neurons.residual import MaskedRateIF, OffsetRateIF
 from rheobase.neurons.resonate import RAF
 from rheobase.neurons.signed import (
@@ -90,6 +91,7 @@ __all__ = [
     "PhysicalLIF",
     "PhysicalQIF",
     "RateIF",
+    "RefractoryLIF",
     "SignedIF",
     "SlidingPSN",
     "SpikeFiringApproximation",

@@ -71,6 +71,10 @@ class RateIF(Neuron):
         self.lowest = None if lowest is None else nn.Buffer(lowest.clone())
         self.largest = int(levels) if math.isfinite(levels) else None
 
+    def set_start(self, value: Tensor) -> None:
+        """Another first membrane, which broadcasts to one step's neurons."""
+        self.start = nn.Buffer(value.detach().clone())
+
     @property
     def fire(self) -> str:
         """One spike, or as many as fit."""

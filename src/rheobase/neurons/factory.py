@@ -28,8 +28,10 @@ from rheobase.neurons.learnable import KLIF, LTMD, DietLIF
 from rheobase.neurons.multilevel import STBIF, MultiThreshold
 from rheobase.neurons.nonlinear import EIF, QIF
 from rheobase.neurons.parallel import PSN, MaskedPSN, SlidingPSN
+from rheobase.neurons.refractory import RefractoryLIF
 from rheobase.neurons.resonate import RAF
 from rheobase.neurons.signed import ImbalancedSignedIF, SignedIF, TernaryIF, TernaryLIF
+from rheobase.surrogate import Surrogate, im_loss_schedule, surrogate_class
 
 __all__ = ["NEURONS", "neuron_factory"]
 
@@ -37,6 +39,7 @@ NEURONS: dict[str, Callable[..., nn.Module]] = {
     "if": IF,
     "lif": LIF,
     "plif": PLIF,
+    "refractory_lif": RefractoryLIF,
     "diet_lif": DietLIF,
     "ltmd": LTMD,
     "klif": KLIF,
@@ -77,17 +80,40 @@ def neuron_factory(
 ) -> Callable[..., nn.Module]:
     """What a model calls to make each of its neurons; later keywords override ``kwargs``.
 
+    A ``surrogate`` may be data, as a YAML file holds it: a name, or a mapping of ``name`` and
+    parameters, of which a pair goes from the first to the second as IM-Loss prescribes.
+
     Raises:
-        ValueError: no neuron has that name; the nearest ones are offered.
+        ValueError: no neuron or surrogate has that name; the nearest ones are offered.
 
     >>> neuron_factory("lif", tau=2.0)(v_threshold=0.5)
     LIF(
       tau=2.0, decay_input=True, v_threshold=0.5, v_reset=0.0
       (surrogate): ATan(alpha=2.0)
     )
+    >>> neuron_factory("if", surrogate={"name": "Dspike", "b": 5.0})().surrogate
+    Dspike(b=5.0)
     """
     if isinstance(neuron, str):
         if neuron not in NEURONS:
             raise ValueError(unknown_name("neuron", neuron, NEURONS))
         neuron = NEURONS[neuron]
+    if "surrogate" in kwargs:
+        kwargs["surrogate"] = _surrogate(kwargs["surrogate"])
     return partial(neuron, **kwargs)
+
+
+def _surrogate(given: Any) -> Surrogate | None:
+    """The surrogate that ``given`` is or tells of."""
+    if given is None or isinstance(given, Surrogate):
+        return given
+    parameters = {"name": given} if isinstance(given, str) else dict(given)
+    if "name" not in parameters:
+        raise ValueError(f"a surrogate given as {parameters} lacks its name, as in {{name: ATan}}")
+    cls = surrogate_class(parameters.pop("name"))
+    for key, value in parameters.items():
+        if key not in cls.defaults:
+            raise ValueError(unknown_name(f"parameter of {cls.__name__}", key, cls.defaults))
+        if isinstance(value, list | tuple):
+            parameters[key] = im_loss_schedule(*value)
+    return cls(**parameters)

@@ -1,6 +1,10 @@
-"""What batch norm needs besides the scan that applies it: a batch's statistics, and their gradient.
+"""Batch norm, but for its last step: a batch's statistics, differentiable without a tensor more.
 
-Everything is by channel, axis 2 of ``[T, N, C, ...]``, in float64.
+The neuron scan applies the norm as gain and shift of its input. What is left is here: mean and
+variance, and their gradient, one pass over memory each. Everything is by channel, axis 2 of
+``[T, N, C, ...]``, in float64: what cancels between the terms of the gradient stays exact.
+
+Source: Ioffe & Szegedy 2015, arXiv 1502.03167.
 """
 
 from __future__ import annotations
@@ -9,24 +13,57 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from rheobase.ops.native import Kernel, in_chunks
-from rheobase.ops.scan.layout import compute_dtype, flat
+from rheobase.ops.scan.layout import compute_dtype, flat, like_rows, rows_like
 
-__all__ = ["add_affine_", "batch_statistics"]
+__all__ = ["batch_statistics"]
 
 _DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 
-def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) variance of each channel.
+def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The sequence itself, and mean and (biased) variance of each channel.
+
+    Who goes on with the sequence given back, and not with ``x``, spares the backward pass a tensor:
+    the gradient of the statistics is added to that of the sequence in place.
 
     Args:
         x: ``[T, N, C, ...]`` on the CPU, with dense rows (`dense_rows`).
 
     Returns:
-        two tensors ``[C]``, float64.
+        ``x``; two tensors ``[C]``, float64.
     """
+    outputs: tuple[Tensor, Tensor, Tensor] = _Statistics.apply(x)  # type: ignore[no-untyped-call]
+    return outputs
+
+
+class _Statistics(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):  # type: ignore[no-untyped-def]
+        mean, variance = _mean_and_variance(x)
+        ctx.save_for_backward(x, mean)
+        return x.view_as(x), mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g, g_mean, g_variance):  # type: ignore[no-untyped-def]
+        x, mean = ctx.saved_tensors
+        scale = x.shape[2] / x.numel()
+        slope = g_variance * (2.0 * scale)
+        g = _without_gaps(g, x)
+        _add_affine_(g, x, slope, g_mean * scale - slope * mean)
+        return g
+
+
+def _without_gaps(g: Tensor, x: Tensor) -> Tensor:
+    """``g`` in the dense order of ``x``, as `_add_affine_` needs it."""
+    g = rows_like(g, x)
+    return g if flat(g)[1] == x[0].numel() else like_rows(x).copy_(g)
+
+
+def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
     count, inner = _channels(x)
     steps, size = x.shape[0], x[0].numel()
     data, x_step = flat(x)
@@ -40,15 +77,8 @@ def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return origin + total, (square - total * total).clamp_(min=0.0)
 
 
-def add_affine_(g: Tensor, x: Tensor, slope: Tensor, offset: Tensor) -> None:
-    """``g += slope * x + offset`` in place; ``slope`` and ``offset`` are ``[C]``.
-
-    Args:
-        g: ``[T, N, C, ...]`` in the dense order of ``x``, without gaps.
-        x: ``[T, N, C, ...]`` on the CPU, with dense rows.
-        slope: of each channel.
-        offset: of each channel.
-    """
+def _add_affine_(g: Tensor, x: Tensor, slope: Tensor, offset: Tensor) -> None:
+    """``g += slope * x + offset`` in place; ``slope`` and ``offset`` are ``[C]``."""
     count, inner = _channels(x)
     steps, size = x.shape[0], x[0].numel()
     data, x_step = flat(x)

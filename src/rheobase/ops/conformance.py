@@ -8,15 +8,36 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rheobase.ops.scan import ScanSpec, available_backends, scan, use_backend
-from rheobase.ops.scan.spec import CHARGES, FIRES, RESETS
 from rheobase.surrogate import surrogates
 
-__all__ = ["RUNAWAY", "TYPICAL", "Case", "Row", "cases", "check", "run"]
+__all__ = ["NEURONS", "RUNAWAY", "TYPICAL", "Case", "Level", "Row", "cases", "check", "run"]
+
+Level = Literal["fast", "pairs", "full"]
+
+_BINARY = ("at_or_above", "above")
+_USUAL = ("hard", "soft")
+
+# The neurons on the scan: the charges, fires and resets that each of them may be made of.
+NEURONS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "IF": (("integrate",), _BINARY, _USUAL),
+    "LIF and PLIF": (("relax", "blend", "leak"), _BINARY, _USUAL),
+    "Diet-SNN": (("leak",), ("ratio_above",), ("soft",)),
+    "KLIF": (("rectified",), _BINARY, (*_USUAL, "hard_scaled", "soft_scaled")),
+    "GLIF": (("affine",), _BINARY, ("gated",)),
+    "MPBN folded": (("affine",), _BINARY, _USUAL),
+    "integer LIF": (("leak",), ("count",), ("soft",)),
+    "GIF": (("integrate",), ("whole",), ("soft",)),
+    "QIF": (("quadratic",), _BINARY, ("hard",)),
+    "EIF": (("exponential",), _BINARY, ("hard",)),
+    "DSR": (("integrate", "affine"), ("at_or_above",), ("gated",)),
+    "synaptic current": (("leak",), ("above",), ("none",)),
+}
 
 # Relative to the largest gradient. Sums of a coefficient's gradient run in another order.
 _TOLERANCE = {
@@ -50,17 +71,33 @@ class Case:
     tap: str | None
 
 
-def cases(full: bool, dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
-    """Every neuron x surrogate x reset x dtype (``full``), or a few that cover each part once."""
-    if full:
-        names = [row.name for row in surrogates()]
-        kinds = itertools.product(CHARGES, FIRES, RESETS, (False, True), names, dtypes)
-        for i, (charge, fire, reset, detach, surrogate, dtype) in enumerate(kinds):
-            if charge in RUNAWAY and (reset != "hard" or fire in ("count", "whole")):
-                continue
-            spec = ScanSpec(charge, fire, reset, surrogate, detach, normed=i % 2 == 1)
-            yield Case(spec, dtype, ("number", "channel", "step")[i % 3], (None, "h", "v")[i % 3])
+def cases(level: Level, dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
+    """The kernels of a level.
+
+    Args:
+        level: "fast": a few that cover each function once. "pairs": every neuron with every
+            surrogate, in turns of dtype, detachment, coefficients and tap. "full": every neuron,
+            surrogate, dtype and detachment; hours of compiling, beginning with the pairs.
+        dtypes: of the inputs; the fast level runs the first on most kernels.
+    """
+    if level == "fast":
+        yield from _fast(dtypes)
         return
+    each = (itertools.product(*choices) for choices in NEURONS.values())
+    kinds = list(dict.fromkeys(itertools.chain.from_iterable(each)))  # some have one in common
+    names = [row.name for row in surrogates()]
+    turns = list(itertools.product(dtypes, (False, True)))
+    # Turn by turn, so that what was stopped early has seen all pairs first.
+    for turn in range(len(turns) if level == "full" else 1):
+        for (k, kind), (n, name) in itertools.product(enumerate(kinds), enumerate(names)):
+            at = 5 * k + n + turn  # every neuron, and every surrogate, meets all turns
+            dtype, detach = turns[at % len(turns)]
+            spec = ScanSpec(*kind, name, detach, normed=(k + n) % 2 == 1)
+            tap = (None, "h", "v")[n % 3]
+            yield Case(spec, dtype, ("number", "channel", "step")[(k + n) % 3], tap)
+
+
+def _fast(dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
     first, *others = dtypes
     yield Case(ScanSpec("blend", "at_or_above", "hard", "ATan", True), first, "number", None)
     yield Case(ScanSpec("affine", "ratio_above", "soft", "Sigmoid"), first, "channel", "h")
@@ -82,14 +119,21 @@ def cases(full: bool, dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
         yield Case(ScanSpec("relax", "at_or_above", "hard", "Sigmoid"), dtype, "channel", "v")
 
 
-def run(full: bool = False) -> Iterator[Row]:
-    """Check every fast backend of this machine, row by row (the full matrix takes long)."""
+def run(level: Level = "fast", part: int = 0, parts: int = 1) -> Iterator[Row]:
+    """Check every fast backend of this machine, row by row.
+
+    Args:
+        level: see `cases`.
+        part: which of ``parts`` shares of the rows, from 0 on.
+        parts: how many shares there are.
+    """
     for backend in available_backends():
         if backend == "reference":
             continue
         low = torch.float16 if backend == "triton" else torch.float64
         device = "cuda" if backend == "triton" else "cpu"
-        for case in cases(full, (torch.float32, torch.bfloat16, low)):
+        rows = cases(level, (torch.float32, torch.bfloat16, low))
+        for case in itertools.islice(rows, part, None, parts):
             yield check(case, backend, device)
 
 

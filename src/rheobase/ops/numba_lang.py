@@ -12,7 +12,9 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 __all__ = [
+    "arrays_do_not_overlap",
     "bfloat16_to_float",
+    "call",
     "exp32",
     "float_to_bfloat16",
     "gather",
@@ -73,6 +75,39 @@ def prefer_wide_vectors(typing_context: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(), generate
+
+
+@intrinsic
+def arrays_do_not_overlap(typing_context: Any) -> Any:
+    """A promise about the calling function's arguments, with which its loops vectorise.
+
+    The compiler would have to compare every pair of them at run time, and gives up on many.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        for argument in builder.function.args:
+            if isinstance(argument.type, ir.PointerType):
+                argument.add_attribute("noalias")
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+@intrinsic
+def call(typing_context: Any, function: Any, arguments: Any) -> Any:
+    """Call the C function at an address with a tuple of addresses; it returns nothing."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        address, packed = values
+        word = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [word] * len(arguments))
+        pointers = [
+            builder.inttoptr(builder.extract_value(packed, i), word) for i in range(len(arguments))
+        ]
+        builder.call(builder.inttoptr(address, kind.as_pointer()), pointers)
+        return context.get_dummy_value()
+
+    return types.none(types.int64, arguments), generate
 
 
 @njit(inline="always")

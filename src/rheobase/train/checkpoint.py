@@ -188,7 +188,9 @@ def read_state(path: Path) -> dict[str, Any]:
             f"{path} holds something other than tensors and plain data; refused, nothing in it "
             f"was executed: {str(error).splitlines()[0]}"
         ) from None
-    except (RuntimeError, EOFError) as error:
+    except (RuntimeError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # PyTorch: no whole archive
+            raise
         raise CheckpointError(f"{path} is damaged (sha256 {_sha256(path)}): {error}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a dictionary")

@@ -57,6 +57,7 @@ class DataConfig:
         workers: Loader processes per training process; 0 loads in the training process.
         mean: Per-channel mean subtracted from every image; empty for none.
         std: Per-channel deviation every image is divided by; empty for none.
+        options: The data set's own, handed to `get_dataset`, such as `frames` of recordings.
     """
 
     name: str = "mnist_sample"
@@ -65,6 +66,7 @@ class DataConfig:
     workers: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,9 @@ class LossConfig:
     """What is minimised: a loss of the logits, plus a loss on membranes, plus a teacher's.
 
     Attributes:
-        name: `cross_entropy` of the mean over time, `tet` (every step, arXiv 2202.11946) or
-            `stca` (threshold crossings, a reconstruction).
-        label_smoothing: Probability mass spread evenly over all classes; not for `stca`.
+        name: `cross_entropy` of the mean over time, `tet` (every step, arXiv 2202.11946), `mse`
+            (of firing rates, arXiv 2007.05785) or `stca` (threshold crossings, a reconstruction).
+        label_smoothing: Probability mass spread evenly over all classes; not for `mse` and `stca`.
         tet_lambda: Weight of TET's pull of all outputs towards `tet_mean`.
         tet_mean: The value TET pulls the outputs to.
         membrane: A loss on the membranes of all neurons: `im` (IM-Loss), `mpd` (RecDis-SNN, a
@@ -131,7 +133,7 @@ class LossConfig:
         teacher: Knowledge distillation.
     """
 
-    name: Literal["cross_entropy", "tet", "stca"] = "cross_entropy"
+    name: Literal["cross_entropy", "tet", "mse", "stca"] = "cross_entropy"
     label_smoothing: float = 0.0
     tet_lambda: float = 1e-3
     tet_mean: float = 1.0
@@ -171,21 +173,25 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How the learning rate moves: linear warm-up, then cosine or constant, then cool-down.
+    """How the learning rate moves: linear warm-up, then its course, then cool-down.
 
     Attributes:
-        name: `cosine` or `constant`.
+        name: `cosine`, `constant`, or `steps` down at `milestones`.
         warmup_epochs: Epochs of linear growth from `warmup_lr` to the peak.
         warmup_lr: Learning rate of the first step of the warm-up.
         min_lr: Where the cosine ends.
         cooldown_epochs: Last epochs, spent at `min_lr`.
+        milestones: Epochs from which on `steps` multiplies the rate by `factor`.
+        factor: Of one step down.
     """
 
-    name: Literal["cosine", "constant"] = "cosine"
+    name: Literal["cosine", "constant", "steps"] = "cosine"
     warmup_epochs: float = 0.0
     warmup_lr: float = 0.0
     min_lr: float = 0.0
     cooldown_epochs: float = 0.0
+    milestones: tuple[float, ...] = ()
+    factor: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -286,21 +292,28 @@ class TrainConfig:
                 "loss.name=stca counts the firing steps of one class; set loss.label_smoothing, "
                 "augment.mixup and augment.cutmix to 0"
             )
+        if self.loss.name == "mse" and self.loss.label_smoothing:
+            raise ValueError("loss.name=mse has no label smoothing; set loss.label_smoothing to 0")
+        if (self.schedule.name == "steps") != bool(self.schedule.milestones):
+            raise ValueError(
+                f"schedule.name={self.schedule.name} with milestones "
+                f"{list(self.schedule.milestones)}: give both steps and milestones, or neither"
+            )
         if self.loss.teacher.features and not self.loss.teacher.beta:
             raise ValueError("loss.teacher.features has no weight; give loss.teacher.beta too")
         if len(self.data.mean) != len(self.data.std):
             raise ValueError("data.mean and data.std: give both, one number per channel each")
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a YAML file and apply `section.key=value` overrides.
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a YAML file (None: the defaults) and apply `section.key=value` overrides.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: Unknown key or choice (the nearest is named), or an override without `=`.
         TypeError: A value of the wrong type.
     """
-    data = yaml.load(Path(path).read_text(), Loader=_Loader) or {}
+    data = (yaml.load(Path(path).read_text(), Loader=_Loader) if path else None) or {}
     for override in overrides:
         _apply(data, override)
     _check(TrainConfig, data, "")

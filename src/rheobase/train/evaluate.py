@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,21 @@ def evaluate(
     return metrics.result()
 
 
-def evaluate_run(path: str | Path, device: str = "auto", best: bool = False) -> dict[str, float]:
+def evaluate_run(
+    path: str | Path,
+    device: str = "auto",
+    best: bool = False,
+    settings: Sequence[str] = (),
+) -> dict[str, float]:
     """Evaluate a run's newest (or `best`) checkpoint, or one checkpoint, on its test images.
+
+    A model's file (`rheobase.models.save_model`) has no run: `settings` say which data it is for.
+
+    Args:
+        path: Folder of a run or of a checkpoint, or a `.safetensors` file.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        best: The best checkpoint instead of the newest.
+        settings: `section.key=value` changes of the run's settings, or of the defaults.
 
     Raises:
         FileNotFoundError: No run or no checkpoint there.
@@ -105,25 +118,31 @@ def evaluate_run(path: str | Path, device: str = "auto", best: bool = False) -> 
     """
     from rheobase.data import get_dataset
 
-    model, cfg = load_run(path, best)
+    model, cfg = load_run(path, best, settings)
     target = start_world(device).device
-    test_set = get_dataset(cfg.data.name, train=False, root=cfg.data.root)
+    test_set = get_dataset(cfg.data.name, train=False, root=cfg.data.root, **cfg.data.options)
     found = evaluate(
         model.to(target), test_set, data=cfg.data, device=target, precision=cfg.precision
     )
     return found.summary()
 
 
-def load_run(path: str | Path, best: bool = False) -> tuple[nn.Module, TrainConfig]:
+def load_run(
+    path: str | Path, best: bool = False, settings: Sequence[str] = ()
+) -> tuple[nn.Module, TrainConfig]:
     """Return the network of a run's newest (or `best`) checkpoint, or of one, and its settings.
+
+    A model's file is loaded with the default settings; `settings` are changed in either case.
 
     Raises:
         FileNotFoundError: No run or no checkpoint there.
         CheckpointError: The checkpoint is damaged.
     """
-    from rheobase.models import create_model
+    from rheobase.models import create_model, load_model
 
-    cfg, checkpoint = _locate(Path(path), best)
+    if Path(path).suffix == ".safetensors" and Path(path).is_file():
+        return load_model(path), load_config(None, settings)
+    cfg, checkpoint = _locate(Path(path), best, settings)
     model = create_model(cfg.model.name, **cfg.model.overrides)
     load_weights(model, checkpoint)
     return model, cfg
@@ -199,7 +218,7 @@ def _batches(
         yield normalize(images, data), labels, max(0, min(len(labels), counted - start))
 
 
-def _locate(path: Path, best: bool) -> tuple[TrainConfig, Path]:
+def _locate(path: Path, best: bool, settings: Sequence[str]) -> tuple[TrainConfig, Path]:
     run = path if (path / "config.yaml").exists() else path.parent.parent
     if not (run / "config.yaml").exists():
         raise FileNotFoundError(f"{path} is neither a run folder (config.yaml) nor a checkpoint")
@@ -207,4 +226,4 @@ def _locate(path: Path, best: bool) -> tuple[TrainConfig, Path]:
     checkpoint = path if run != path else checkpoints.best() if best else checkpoints.latest()
     if checkpoint is None:
         raise FileNotFoundError(f"{path} has no checkpoint yet")
-    return load_config(run / "config.yaml"), checkpoint
+    return load_config(run / "config.yaml", settings), checkpoint

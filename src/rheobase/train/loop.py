@@ -346,8 +346,9 @@ def _datasets(
         return train_set, test_set
     from rheobase.data import get_dataset
 
-    name, root = cfg.data.name, cfg.data.root
-    return get_dataset(name, train=True, root=root), get_dataset(name, train=False, root=root)
+    name, root, options = cfg.data.name, cfg.data.root, cfg.data.options
+    train = get_dataset(name, train=True, root=root, **options)
+    return train, get_dataset(name, train=False, root=root, **options)
 
 
 def _new_model(cfg: TrainConfig) -> nn.Module:

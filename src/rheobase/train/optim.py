@@ -106,8 +106,8 @@ def learning_rate(
 ) -> float:
     """Return the learning rate of optimiser step `step` (the first is 0).
 
-    Linear from `warmup_lr` to `peak`, a half cosine from `peak` to `min_lr` (or constant), then
-    `min_lr` for the cool-down.
+    Linear from `warmup_lr` to `peak`, a half cosine from `peak` to `min_lr` (or constant, or down
+    in steps), then `min_lr` for the cool-down.
 
     >>> cfg = ScheduleConfig(warmup_epochs=1, min_lr=0.1)
     >>> [round(learning_rate(s, 2, 3, 1.0, cfg), 3) for s in range(6)]
@@ -121,6 +121,9 @@ def learning_rate(
         return cfg.min_lr
     if cfg.name == "constant":
         return peak
+    if cfg.name == "steps":
+        passed = sum(step >= epoch * steps_per_epoch for epoch in cfg.milestones)
+        return float(peak * cfg.factor**passed)
     done = (step - warmup) / length
     return cfg.min_lr + (peak - cfg.min_lr) * (1 + math.cos(math.pi * done)) / 2
 

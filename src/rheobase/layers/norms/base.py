@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from rheobase.layers._checks import check_sequence, check_steps
 from rheobase.stateful import Stateful
 
-__all__ = ["Foldable", "SequenceNorm", "affine_of", "flat"]
+__all__ = ["Foldable", "SequenceNorm", "absorb", "affine_of", "flat"]
 
 
 class Foldable(nn.Module):
@@ -52,7 +52,7 @@ class Foldable(nn.Module):
             scale, shift = (tensor.clone() for tensor in self.scale_and_shift())
             gain = self.gain()
             if layer is not None:
-                _absorb(layer, scale, shift, type(self).__name__)
+                absorb(layer, scale, shift, type(self).__name__)
                 scale, shift = torch.ones_like(scale), torch.zeros_like(shift)
         for members in (self._modules, self._parameters, self._buffers):
             members.clear()
@@ -152,7 +152,13 @@ def _spread(values: Tensor, x: Tensor, start: int, last: int) -> Tensor:
     return values[start:last].view(last - start, 1, -1, *inner)
 
 
-def _absorb(layer: nn.Module, scale: Tensor, shift: Tensor, norm: str) -> None:
+def absorb(layer: nn.Module, scale: Tensor, shift: Tensor, norm: str) -> None:
+    """Put an affine map of a convolution's or linear layer's output into its weight and bias.
+
+    Raises:
+        TypeError: the layer is another.
+        ValueError: the map differs from step to step, or has another number of channels.
+    """
     if not isinstance(layer, _ConvNd | nn.Linear) or isinstance(layer, _ConvTransposeNd):
         raise TypeError(
             f"{norm} folds into a convolution or a linear layer, not {type(layer).__name__}; "

@@ -67,7 +67,8 @@ class ThresholdDependentBatchNorm2d(Foldable, nn.BatchNorm2d):
         if self.scale == 1.0:
             return super().forward(input)
         # The affine map scale * (gamma x + beta) + (1 - scale) * beta is gamma scale x + beta.
-        return torch.lerp(self.bias.view(-1, 1, 1), super().forward(input), self.scale)
+        y = super().forward(input)
+        return torch.lerp(self.bias.view(-1, 1, 1).to(y.dtype), y, self.scale)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Scale and shift in evaluation, ``[C]``."""

@@ -19,12 +19,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from rheobase._errors import unknown_name
+from rheobase.ops.eager import is_plain, is_transformed
 from rheobase.ops.scan.layout import compute_dtype, dense_rows, like_rows
-from rheobase.ops.scan.normed import InputNorm, scan_batch_normed
 from rheobase.ops.scan.reference import scan_reference
 from rheobase.ops.scan.spec import ScanSpec
 
@@ -42,7 +41,7 @@ def scan(
     coefficients: Coefficients,
     tap: Literal["h", "v"] | None = None,
     keep: bool = True,
-    norm: InputNorm | None = None,
+    norm: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Run a neuron over a sequence: charge, fire, reset at every step.
 
@@ -54,24 +53,23 @@ def scan(
             broadcasts to ``x[0]`` or, with a leading axis of size T, to ``x``.
         tap: also return a membrane sequence: "h" before firing, "v" after reset.
         keep: also return the last membrane, to go on from.
-        norm: a batch norm of ``x``, done in the same pass; only where `takes_norm`.
+        norm: gain and shift of ``x`` (a batch norm), done in the same pass; they broadcast as
+            coefficients do. Only where `takes_norm`.
 
     Returns:
         spikes ``[T, ...]``; the last membrane ``[...]`` (no gradient flows into it) or None; the
         tapped membranes ``[T, ...]`` or None. Membranes are float32 for float16 and bfloat16 input.
     """
-    if norm is not None and not norm.of_batch:
-        coefficients = {**coefficients, **norm.coefficients(x.dim())}
-        spec, norm = spec.with_norm, None
+    if norm is not None:
+        spec = spec.with_norm
+        coefficients = {**coefficients, **dict(zip(spec.input_names, norm, strict=True))}
     if _needs_reference(x, u, coefficients):
         spikes, h, v, last = scan_reference(x, u, spec, coefficients)
         return spikes, last if keep else None, {"h": h, "v": v, None: None}[tap]
     first, rest = (u, 0.0) if isinstance(u, Tensor) else (None, u)
-    if _is_plain(x):
+    if is_plain(x):
         values = _ordered(spec, coefficients)
-        arguments = (x, first, rest, spec, values, tap or "", keep)
-        outputs = _fused(*arguments) if norm is None else scan_batch_normed(*arguments, norm)
-        spikes, last, membranes = outputs
+        spikes, last, membranes = _fused(x, first, rest, spec, values, tap or "", keep)
         return spikes, last if keep else None, membranes if tap else None
     # An operator takes no list of numbers and tensors mixed: two lists, each with its names.
     numbers = {n: v for n, v in coefficients.items() if not isinstance(v, Tensor)}
@@ -86,7 +84,7 @@ def scan(
 def takes_norm(x: Tensor, u: Tensor | float, coefficients: Coefficients) -> bool:
     """Whether `scan` can do a batch norm of this input in its own pass."""
     return (
-        _is_plain(x)
+        is_plain(x)
         and x.device.type == "cpu"
         and x.stride(0) != 0
         and _forced in (None, "cpu")
@@ -136,23 +134,7 @@ def _needs_reference(x: Tensor, u: Tensor | float, coefficients: Coefficients) -
         return True
     if torch.compiler.is_compiling():
         return False
-    return _transformed()
-
-
-def _transformed() -> bool:
-    """Whether a functorch transform or a forward-mode level is active."""
-    return torch._C._functorch.peek_interpreter_stack() is not None or (
-        forward_ad._current_level >= 0
-    )
-
-
-def _is_plain(x: Tensor) -> bool:
-    """Whether this is an eager call that nobody traces."""
-    return (
-        type(x) in (Tensor, torch.nn.Parameter)
-        and not torch.compiler.is_compiling()
-        and torch._C._len_torch_dispatch_stack() == 0
-    )
+    return is_transformed()
 
 
 def _backend(x: Tensor) -> ModuleType:

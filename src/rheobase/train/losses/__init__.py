@@ -4,7 +4,12 @@ from rheobase.train.losses.build import build_loss, build_objective
 from rheobase.train.losses.distill import Distillation
 from rheobase.train.losses.membrane import MPDLoss, im_loss, rmp_loss
 from rheobase.train.losses.objective import MembraneTerm, Objective
-from rheobase.train.losses.readout import TET, Loss, cross_entropy_of_mean
+from rheobase.train.losses.readout import (
+    TET,
+    Loss,
+    cross_entropy_of_mean,
+    squared_error_of_rates,
+)
 from rheobase.train.losses.stca import STCA
 
 __all__ = [
@@ -20,4 +25,5 @@ __all__ = [
     "cross_entropy_of_mean",
     "im_loss",
     "rmp_loss",
+    "squared_error_of_rates",
 ]

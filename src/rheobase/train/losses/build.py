@@ -9,7 +9,12 @@ from rheobase.train.config import LossConfig, TeacherConfig
 from rheobase.train.losses.distill import Distillation
 from rheobase.train.losses.membrane import MEMBRANE_LOSSES
 from rheobase.train.losses.objective import MembraneTerm, Objective, Term
-from rheobase.train.losses.readout import TET, Loss, cross_entropy_of_mean
+from rheobase.train.losses.readout import (
+    TET,
+    Loss,
+    cross_entropy_of_mean,
+    squared_error_of_rates,
+)
 from rheobase.train.losses.stca import STCA
 
 __all__ = ["build_loss", "build_objective"]
@@ -21,6 +26,8 @@ def build_loss(cfg: LossConfig) -> Loss:
         return TET(cfg.tet_lambda, cfg.tet_mean, cfg.label_smoothing)
     if cfg.name == "stca":
         return STCA()
+    if cfg.name == "mse":
+        return squared_error_of_rates
     return lambda logits, target: cross_entropy_of_mean(logits, target, cfg.label_smoothing)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["TET", "Loss", "check_logits", "cross_entropy_of_mean"]
+__all__ = ["TET", "Loss", "check_logits", "cross_entropy_of_mean", "squared_error_of_rates"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """What makes a scalar of logits `[T, N, classes]` and a target."""
@@ -31,6 +31,27 @@ def cross_entropy_of_mean(logits: Tensor, target: Tensor, label_smoothing: float
     """
     check_logits(logits, target)
     return F.cross_entropy(logits.mean(0), target, label_smoothing=label_smoothing)
+
+
+def squared_error_of_rates(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared error of the outputs averaged over time, as firing rates.
+
+    The rate of the right class is to be 1, of the others 0 (Fang et al. 2021, arXiv 2007.05785).
+
+    Args:
+        logits: `[T, N, classes]`, spikes or real numbers.
+        target: Labels `[N]` (int64), or class probabilities `[N, classes]`.
+
+    Raises:
+        ValueError: Shapes that do not fit.
+
+    >>> squared_error_of_rates(torch.zeros(4, 2, 10), torch.tensor([3, 7]))
+    tensor(0.1000)
+    """
+    check_logits(logits, target)
+    rates = logits.mean(0)
+    wanted = target if target.is_floating_point() else F.one_hot(target, rates.shape[1])
+    return F.mse_loss(rates, wanted.to(rates.dtype))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Code written for other libraries, run on rheobase: one opt-in package a library."""

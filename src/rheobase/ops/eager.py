@@ -1,0 +1,35 @@
+"""Whether a call may go straight to compiled kernels, behind PyTorch's back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+__all__ = ["is_plain", "is_transformed", "watched"]
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether this is an eager call that nobody traces."""
+    return (
+        type(x) in (Tensor, torch.nn.Parameter)
+        and not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
+
+
+def is_transformed() -> bool:
+    """Whether a functorch transform or a forward-mode level is active."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or (
+        forward_ad._current_level >= 0
+    )
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether hooks are on the module, which only its own call would run."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )

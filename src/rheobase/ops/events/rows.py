@@ -1,0 +1,118 @@
+"""Rows of a matrix added up where the input is not 0, on the CPU.
+
+A weight lies with one row for each input. What an input sends is its row; a silent input costs
+nothing. Four rows at a time: the sum is then loaded and stored once for four products.
+"""
+
+# numba compiles these; their types are the compiler's, not mypy's.
+# mypy: disable-error-code="no-untyped-def, call-arg"
+from __future__ import annotations
+
+from numba import njit
+
+from rheobase.ops.numba_lang import prefer_wide_vectors
+
+__all__ = ["add_rows", "compress", "convolve", "gather", "nonzero", "scatter"]
+
+
+@njit(nogil=True, error_model="numpy")
+def nonzero(line, which, values):
+    """Write places and values of what is not 0 in ``line``; how many there are."""
+    count = 0
+    for j in range(line.size):
+        which[count] = j
+        count += 1 if line[j] != 0 else 0
+    for i in range(count):
+        values[i] = line[which[i]]
+    return count
+
+
+@njit(nogil=True, error_model="numpy", fastmath={"contract"})
+def add_rows(into, matrix, values, which, count):
+    """``into += sum of values[i] * matrix[which[i]]`` over the first ``count`` numbers i.
+
+    ``matrix`` lies row by row in one line of memory, rows as long as ``into``.
+    """
+    prefer_wide_vectors()
+    width = into.size
+    whole = count - count % 4
+    for i in range(0, whole, 4):
+        a, b = which[i] * width, which[i + 1] * width
+        c, d = which[i + 2] * width, which[i + 3] * width
+        row_a, row_b = matrix[a : a + width], matrix[b : b + width]
+        row_c, row_d = matrix[c : c + width], matrix[d : d + width]
+        w_a, w_b, w_c, w_d = values[i], values[i + 1], values[i + 2], values[i + 3]
+        for j in range(width):
+            into[j] += w_a * row_a[j] + w_b * row_b[j] + w_c * row_c[j] + w_d * row_d[j]
+    for i in range(whole, count):
+        row, weight = matrix[which[i] * width : which[i] * width + width], values[i]
+        for j in range(width):
+            into[j] += weight * row[j]
+
+
+@njit(nogil=True, error_model="numpy")
+def compress(first_chunk, last_chunk, x, which, values, starts, counts, inputs, room, rows, chunk):
+    """Places and values of what is not 0 in each row of ``x``: where they start, and how many.
+
+    Rows of a chunk share a ``room`` of both arrays; a first count of -1 says that it was too small.
+    """
+    for number in range(first_chunk, last_chunk):
+        first, last = number * chunk, min((number + 1) * chunk, rows)
+        used, end = number * room, (number + 1) * room
+        for r in range(first, last):
+            if used + inputs > end:  # even a row without zeros must fit
+                counts[first] = -1
+                break
+            line = x[r * inputs : (r + 1) * inputs]
+            starts[r] = used
+            counts[r] = nonzero(line, which[used:], values[used:])
+            used += counts[r]
+
+
+@njit(nogil=True, error_model="numpy")
+def gather(
+    first_chunk, last_chunk, which, values, starts, counts, matrix, bias, out, outputs, rows, chunk
+):
+    """``out[r] = bias + sum of values * rows of matrix``, for chunks of rows r."""
+    for r in range(first_chunk * chunk, min(last_chunk * chunk, rows)):
+        into = out[r * outputs : (r + 1) * outputs]
+        into[:] = bias
+        add_rows(into, matrix, values[starts[r] :], which[starts[r] :], counts[r])
+
+
+@njit(nogil=True, error_model="numpy", fastmath={"contract"})
+def scatter(first_chunk, last_chunk, which, values, starts, counts, g, grad, outputs, rows, chunk):
+    """``grad[k] += values * g[r]`` for every event k of row r, for chunks of columns of grad."""
+    prefer_wide_vectors()
+    first, last = first_chunk * chunk, min(last_chunk * chunk, outputs)
+    for r in range(rows):
+        row = g[r * outputs + first : r * outputs + last]
+        for i in range(starts[r], starts[r] + counts[r]):
+            into = grad[which[i] * outputs + first : which[i] * outputs + last]
+            weight = values[i]
+            for j in range(row.size):
+                into[j] += weight * row[j]
+
+
+@njit(nogil=True, error_model="numpy")
+def convolve(
+    first_chunk, last_chunk, which, values, starts, counts, matrices, bias, out, inputs, outputs,
+    height, width, out_height, out_width, kernel_height, kernel_width, stride_y, stride_x, pad_y,
+    pad_x, rows, chunk,
+):  # fmt: skip
+    """A convolution for chunks of output pixels; events by input pixel, channels last.
+
+    ``matrices``: for every place of the kernel a matrix with a row for each input channel.
+    """
+    for r in range(first_chunk * chunk, min(last_chunk * chunk, rows)):
+        into = out[r * outputs : (r + 1) * outputs]
+        into[:] = bias
+        image, pixel = r // (out_height * out_width), r % (out_height * out_width)
+        top = pixel // out_width * stride_y - pad_y
+        left = pixel % out_width * stride_x - pad_x
+        for ky in range(max(0, -top), min(kernel_height, height - top)):
+            for kx in range(max(0, -left), min(kernel_width, width - left)):
+                source = (image * height + top + ky) * width + left + kx
+                place = (ky * kernel_width + kx) * inputs * outputs
+                start = starts[source]
+                add_rows(into, matrices[place:], values[start:], which[start:], counts[source])

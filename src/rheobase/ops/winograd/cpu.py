@@ -1,0 +1,283 @@
+"""Winograd's transforms of F(4x4, 3x3) on the CPU: images ``[N, H, W, C]`` to 6x6 tiles and back.
+
+Tile m covers 4x4 output pixels; its 36 transformed values lie ``count * channels`` apart, so that
+each of the 36 products with the weights is one matrix product. The interpolation points are 0, 1,
+-1, 1/2, -2 and infinity: of the small ones those that lose least to rounding.
+
+A transform of a tile is that of its six columns, then that of its six rows; every loop over
+channels is one of vectors.
+"""
+
+# numba compiles these; their types are the compiler's, not mypy's.
+# mypy: disable-error-code="no-untyped-def, call-arg"
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from rheobase.ops.numba_lang import arrays_do_not_overlap, call, prefer_wide_vectors
+
+__all__ = ["convolve", "weight_gradient"]
+
+_QUARTER, _EIGHTH, _HALF = np.float32(0.25), np.float32(0.125), np.float32(0.5)
+_THREE_HALVES, _FIVE_HALVES = np.float32(1.5), np.float32(2.5)
+_AS_IT_IS, _TRANSPOSED = ord("N"), ord("T")
+_TWO, _FOUR, _EIGHT = np.float32(2.0), np.float32(4.0), np.float32(8.0)
+
+
+@njit(nogil=True, fastmath={"contract"})
+def _spread(d0, d1, d2, d3, d4, d5, v0, v1, v2, v3, v4, v5, n):
+    """B^T d of six lines."""
+    prefer_wide_vectors()
+    arrays_do_not_overlap()
+    for c in range(n):
+        a0, a1, a2, a3, a4, a5 = d0[c], d1[c], d2[c], d3[c], d4[c], d5[c]
+        v0[c] = (a0 + a4) + _THREE_HALVES * (a3 - a1) - _TWO * a2
+        v1[c] = (a4 - a1) + _HALF * a2 + _FIVE_HALVES * a3
+        v2[c] = (a4 + a1) - _FIVE_HALVES * a2 + _HALF * a3
+        v3[c] = (a4 - a2) + _TWO * (a3 - a1)
+        v4[c] = (a4 - a2) + _HALF * (a1 - a3)
+        v5[c] = (a1 + a5) + _THREE_HALVES * (a4 - a2) - _TWO * a3
+
+
+@njit(nogil=True, fastmath={"contract"})
+def _gather(m0, m1, m2, m3, m4, m5, y0, y1, y2, y3, n):
+    """A^T m of six lines: four."""
+    prefer_wide_vectors()
+    arrays_do_not_overlap()
+    for c in range(n):
+        a0, a1, a2, a3, a4, a5 = m0[c], m1[c], m2[c], m3[c], m4[c], m5[c]
+        plus, minus = a1 + a2, a1 - a2
+        y0[c] = (a0 + plus) + (a3 + a4)
+        y1[c] = minus + _HALF * a3 - _TWO * a4
+        y2[c] = plus + _QUARTER * a3 + _FOUR * a4
+        y3[c] = (minus + a5) + _EIGHTH * a3 - _EIGHT * a4
+
+
+@njit(nogil=True, fastmath={"contract"})
+def _spread_gradient(g0, g1, g2, g3, q0, q1, q2, q3, q4, q5, n):
+    """A g of four lines: six."""
+    prefer_wide_vectors()
+    arrays_do_not_overlap()
+    for c in range(n):
+        a0, a1, a2, a3 = g0[c], g1[c], g2[c], g3[c]
+        even, odd = a0 + a2, a1 + a3
+        q0[c] = a0
+        q1[c] = even + odd
+        q2[c] = even - odd
+        q3[c] = (a0 + _HALF * a1) + (_QUARTER * a2 + _EIGHTH * a3)
+        q4[c] = (a0 - _TWO * a1) + (_FOUR * a2 - _EIGHT * a3)
+        q5[c] = a3
+
+
+@njit(nogil=True, inline="always")
+def _line(x, zeros, row, col, height, width, image, channels):
+    """The channels of one pixel, or zeros outside of the image."""
+    if row < 0 or row >= height or col < 0 or col >= width:
+        return zeros
+    start = ((image * height + row) * width + col) * channels
+    return x[start : start + channels]
+
+
+@njit(nogil=True, inline="always")
+def _cell(tiles, k, m, count, channels):
+    start = (k * count + m) * channels
+    return tiles[start : start + channels]
+
+
+@njit(nogil=True, error_model="numpy")
+def _to_tiles(x, tiles, first, count, room, height, width, channels):
+    """B^T d B of ``count`` tiles from ``first`` on, into ``tiles`` ``[36, room, channels]``."""
+    zeros = np.zeros(channels, np.float32)
+    half = np.empty(36 * channels, np.float32)
+    down, across = (height + 3) // 4, (width + 3) // 4
+    for m in range(count):
+        image, place = (first + m) // (down * across), (first + m) % (down * across)
+        top, left = 4 * (place // across) - 1, 4 * (place % across) - 1
+        for j in range(6):
+            _spread(
+                _line(x, zeros, top, left + j, height, width, image, channels),
+                _line(x, zeros, top + 1, left + j, height, width, image, channels),
+                _line(x, zeros, top + 2, left + j, height, width, image, channels),
+                _line(x, zeros, top + 3, left + j, height, width, image, channels),
+                _line(x, zeros, top + 4, left + j, height, width, image, channels),
+                _line(x, zeros, top + 5, left + j, height, width, image, channels),
+                _cell(half, 0, j, 6, channels),
+                _cell(half, 1, j, 6, channels),
+                _cell(half, 2, j, 6, channels),
+                _cell(half, 3, j, 6, channels),
+                _cell(half, 4, j, 6, channels),
+                _cell(half, 5, j, 6, channels),
+                channels,
+            )
+        for i in range(6):
+            _spread(
+                _cell(half, i, 0, 6, channels),
+                _cell(half, i, 1, 6, channels),
+                _cell(half, i, 2, 6, channels),
+                _cell(half, i, 3, 6, channels),
+                _cell(half, i, 4, 6, channels),
+                _cell(half, i, 5, 6, channels),
+                _cell(tiles, 6 * i, m, room, channels),
+                _cell(tiles, 6 * i + 1, m, room, channels),
+                _cell(tiles, 6 * i + 2, m, room, channels),
+                _cell(tiles, 6 * i + 3, m, room, channels),
+                _cell(tiles, 6 * i + 4, m, room, channels),
+                _cell(tiles, 6 * i + 5, m, room, channels),
+                channels,
+            )
+
+
+@njit(nogil=True, error_model="numpy")
+def _from_tiles(tiles, y, first, count, room, height, width, channels):
+    """A^T m A of ``count`` tiles into the pixels of ``y`` that they cover."""
+    half = np.empty(24 * channels, np.float32)
+    beyond = np.empty(channels, np.float32)
+    down, across = (height + 3) // 4, (width + 3) // 4
+    for m in range(count):
+        image, place = (first + m) // (down * across), (first + m) % (down * across)
+        top, left = 4 * (place // across), 4 * (place % across)
+        for j in range(6):
+            _gather(
+                _cell(tiles, j, m, room, channels),
+                _cell(tiles, 6 + j, m, room, channels),
+                _cell(tiles, 12 + j, m, room, channels),
+                _cell(tiles, 18 + j, m, room, channels),
+                _cell(tiles, 24 + j, m, room, channels),
+                _cell(tiles, 30 + j, m, room, channels),
+                _cell(half, 0, j, 6, channels),
+                _cell(half, 1, j, 6, channels),
+                _cell(half, 2, j, 6, channels),
+                _cell(half, 3, j, 6, channels),
+                channels,
+            )
+        for i in range(min(4, height - top)):
+            _gather(
+                _cell(half, i, 0, 6, channels),
+                _cell(half, i, 1, 6, channels),
+                _cell(half, i, 2, 6, channels),
+                _cell(half, i, 3, 6, channels),
+                _cell(half, i, 4, 6, channels),
+                _cell(half, i, 5, 6, channels),
+                _line(y, beyond, top + i, left, height, width, image, channels),
+                _line(y, beyond, top + i, left + 1, height, width, image, channels),
+                _line(y, beyond, top + i, left + 2, height, width, image, channels),
+                _line(y, beyond, top + i, left + 3, height, width, image, channels),
+                channels,
+            )
+
+
+@njit(nogil=True, error_model="numpy")
+def _gradient_to_tiles(g, tiles, first, count, room, height, width, channels):
+    """A g A^T of ``count`` tiles: the gradient of the tiles that `_from_tiles` read."""
+    zeros = np.zeros(channels, np.float32)
+    half = np.empty(24 * channels, np.float32)
+    down, across = (height + 3) // 4, (width + 3) // 4
+    for m in range(count):
+        image, place = (first + m) // (down * across), (first + m) % (down * across)
+        top, left = 4 * (place // across), 4 * (place % across)
+        for j in range(4):
+            _spread_gradient(
+                _line(g, zeros, top, left + j, height, width, image, channels),
+                _line(g, zeros, top + 1, left + j, height, width, image, channels),
+                _line(g, zeros, top + 2, left + j, height, width, image, channels),
+                _line(g, zeros, top + 3, left + j, height, width, image, channels),
+                _cell(half, 0, j, 4, channels),
+                _cell(half, 1, j, 4, channels),
+                _cell(half, 2, j, 4, channels),
+                _cell(half, 3, j, 4, channels),
+                _cell(half, 4, j, 4, channels),
+                _cell(half, 5, j, 4, channels),
+                channels,
+            )
+        for i in range(6):
+            _spread_gradient(
+                _cell(half, i, 0, 4, channels),
+                _cell(half, i, 1, 4, channels),
+                _cell(half, i, 2, 4, channels),
+                _cell(half, i, 3, 4, channels),
+                _cell(tiles, 6 * i, m, room, channels),
+                _cell(tiles, 6 * i + 1, m, room, channels),
+                _cell(tiles, 6 * i + 2, m, room, channels),
+                _cell(tiles, 6 * i + 3, m, room, channels),
+                _cell(tiles, 6 * i + 4, m, room, channels),
+                _cell(tiles, 6 * i + 5, m, room, channels),
+                channels,
+            )
+
+
+@njit(nogil=True, error_model="numpy")
+def _product(sgemm, flags, sizes, beta, a, b, c):
+    """BLAS's ``c = a b + beta c``; ``flags``: what is transposed; ``sizes``: m n k, lda ldb ldc."""
+    call(
+        sgemm,
+        (
+            flags[:1].ctypes.data, flags[1:].ctypes.data,
+            sizes[:1].ctypes.data, sizes[1:].ctypes.data, sizes[2:].ctypes.data,
+            beta[1:].ctypes.data,
+            a.ctypes.data, sizes[3:].ctypes.data, b.ctypes.data, sizes[4:].ctypes.data,
+            beta.ctypes.data, c.ctypes.data, sizes[5:].ctypes.data,
+        ),
+    )  # fmt: skip
+
+
+@njit(nogil=True, inline="always")
+def _own(scratch, chunk, room, channels, outputs):
+    """The part of ``scratch`` for who begins with this chunk: room for tiles before and after."""
+    first = chunk * 36 * room * (channels + outputs)
+    between = first + 36 * room * channels
+    return scratch[first:between], scratch[between : between + 36 * room * outputs]
+
+
+@njit(nogil=True, error_model="numpy")
+def convolve(
+    first_chunk, last_chunk, x, weight, y, scratch, sgemm, total, chunk, room, height, width,
+    channels, outputs,
+):  # fmt: skip
+    """Convolution of chunks of tiles by ``weight`` ``[36, channels, outputs]``, ``room`` at a time.
+
+    BLAS counts columns first, so its matrices are the transposed ones.
+    """
+    tiles, products = _own(scratch, first_chunk, room, channels, outputs)
+    flags = np.array([_AS_IT_IS, _AS_IT_IS], np.uint8)
+    beta = np.array([0.0, 1.0], np.float32)
+    for first in range(first_chunk * chunk, min(last_chunk * chunk, total), room):
+        count = min(room, min(last_chunk * chunk, total) - first)
+        _to_tiles(x, tiles, first, count, room, height, width, channels)
+        # Whole fours of tiles: a tile's result must not depend on how many come with it.
+        rows = min(room, (count + 3) // 4 * 4)
+        sizes = np.array([outputs, rows, channels, outputs, channels, outputs], np.int32)
+        for k in range(36):
+            _product(
+                sgemm, flags, sizes, beta,
+                weight[k * channels * outputs : (k + 1) * channels * outputs],
+                tiles[k * room * channels : (k + 1) * room * channels],
+                products[k * room * outputs : (k + 1) * room * outputs],
+            )  # fmt: skip
+        _from_tiles(products, y, first, count, room, height, width, outputs)
+
+
+@njit(nogil=True, error_model="numpy")
+def weight_gradient(
+    first_chunk, last_chunk, x, g, sums, scratch, sgemm, total, chunk, room, height, width,
+    channels, outputs,
+):  # fmt: skip
+    """Each chunk's sum over its tiles, ``[chunks, 36, channels, outputs]``."""
+    tiles, gradient = _own(scratch, first_chunk, room, channels, outputs)
+    flags = np.array([_AS_IT_IS, _TRANSPOSED], np.uint8)
+    size = channels * outputs
+    for which in range(first_chunk, last_chunk):
+        beta = np.array([0.0, 1.0], np.float32)
+        for first in range(which * chunk, min((which + 1) * chunk, total), room):
+            count = min(room, min((which + 1) * chunk, total) - first)
+            _to_tiles(x, tiles, first, count, room, height, width, channels)
+            _gradient_to_tiles(g, gradient, first, count, room, height, width, outputs)
+            sizes = np.array([outputs, channels, count, outputs, channels, outputs], np.int32)
+            for k in range(36):
+                _product(
+                    sgemm, flags, sizes, beta,
+                    gradient[k * room * outputs : (k + 1) * room * outputs],
+                    tiles[k * room * channels : (k + 1) * room * channels],
+                    sums[(which * 36 + k) * size : (which * 36 + k + 1) * size],
+                )  # fmt: skip
+            beta[0] = 1.0

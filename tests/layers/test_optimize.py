@@ -1,0 +1,132 @@
+"""`rheobase.optimize`: what is folded, what is left, and what the result can do."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rheobase
+import rheobase.layers.optimize as optimize
+from rheobase.layers import (
+    BNTT,
+    TEBN,
+    EventConv2d,
+    EventLinear,
+    ThresholdDependentBatchNorm2d,
+    over_time,
+)
+from rheobase.layers.folding import fold_norms
+from rheobase.neurons import LIF
+
+T, N = 4, 2
+
+
+class Net(nn.Module):
+    """Convolution, norm, neuron twice, and a head."""
+
+    def __init__(self, *norms: nn.Module, shortcut: bool = False) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.norms = nn.ModuleList(norms)
+        self.neurons = nn.ModuleList([LIF(), LIF()])
+        self.head = nn.Linear(8 * 36, 5)
+        self.shortcut = shortcut
+        for norm in self.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                nn.init.uniform_(norm.weight, 1.0, 3.0)
+                nn.init.uniform_(norm.bias, 0.3, 1.0)
+                norm.running_mean.normal_()  # type: ignore[union-attr]
+                norm.running_var.uniform_(0.2, 2.0)  # type: ignore[union-attr]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = over_time(x, self.first, self.norms[0], self.neurons[0])
+        raw = over_time(x, self.second)
+        x = over_time(raw, self.norms[1], self.neurons[1])
+        return self.head((x + raw if self.shortcut else x).flatten(2))
+
+
+def _net(*norms: nn.Module, shortcut: bool = False) -> Net:
+    torch.manual_seed(0)
+    return Net(*norms, shortcut=shortcut).double().eval()
+
+
+def _input() -> Tensor:
+    return torch.rand(
+        T, N, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
+
+
+def _norms(net: nn.Module) -> list[nn.Module]:
+    kinds = (nn.BatchNorm2d, BNTT, TEBN, ThresholdDependentBatchNorm2d)
+    return [m for m in net.modules() if isinstance(m, kinds)]
+
+
+def test_batch_norms_go_into_the_weights():
+    net, x = _net(nn.BatchNorm2d(8), ThresholdDependentBatchNorm2d(8, 0.5)), _input()
+    fast = rheobase.optimize(net, x)
+    assert fast.choices[0] == "2 of 2 norms folded into the weights before them"
+    assert _norms(fast) == []
+    torch.testing.assert_close(fast(x), net(x), rtol=1e-11, atol=1e-11)
+    assert _norms(net) and net(x).requires_grad and not fast(x).requires_grad
+
+
+def test_a_norm_whose_layer_is_read_elsewhere_stays():
+    net, x = _net(nn.BatchNorm2d(8), nn.BatchNorm2d(8), shortcut=True), _input()
+    fast = rheobase.optimize(net, x)
+    assert fast.choices[0] == "1 of 2 norms folded into the weights before them"
+    assert len(_norms(fast)) == 1
+    torch.testing.assert_close(fast(x), net(x), rtol=1e-11, atol=1e-11)
+
+
+def test_norms_of_every_step():
+    net, x = _net(TEBN(8, T), BNTT(8, T)), _input()
+    with torch.no_grad():
+        net.norms[0].p.uniform_(0.5, 1.5)
+    expected = net(x)
+    assert fold_norms(net, x).startswith("1 of")
+    assert net.norms[0].folded and not net.norms[1].folded
+    torch.testing.assert_close(net(x), expected, rtol=1e-11, atol=1e-11)
+
+
+def test_streams_and_exports():
+    net, x = _net(nn.BatchNorm2d(8), nn.BatchNorm2d(8)), _input()
+    fast = rheobase.optimize(net, x)
+    with rheobase.streaming(fast):
+        pieces = torch.cat([fast(x[:1]), fast(x[1:])])
+    torch.testing.assert_close(pieces, net(x), rtol=1e-11, atol=1e-11)
+    exported = torch.export.export(fast, (x,)).module()
+    torch.testing.assert_close(exported(x), net(x), rtol=1e-11, atol=1e-11)
+
+
+def test_what_is_faster_is_taken_and_computes_the_same(monkeypatch):
+    """Whatever the clock says: once with all that can be taken, once with nothing."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(64, 32, 3, padding=1), nn.Flatten(), nn.Linear(32 * 64, 8))
+    x = (torch.rand(4, 64, 8, 8) < 0.02).float()
+    monkeypatch.setattr(optimize, "_faster", lambda made, before, run: (made, "taken"))
+    fast = rheobase.optimize(net, x, stream=True)
+    assert isinstance(fast.net[0], EventConv2d) and isinstance(fast.net[2], EventLinear)
+    assert fast.choices[1].startswith("0: event driven at 2.")
+    torch.testing.assert_close(fast(x), net(x), rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(optimize, "_faster", lambda made, before, run: (before, "left"))
+    assert type(rheobase.optimize(net, x).net[0]) is nn.Conv2d
+
+
+def test_the_faster_of_two_is_found_by_the_clock():
+    slow, quick = nn.Linear(2000, 2000), nn.Linear(2, 2)
+    run = {slow: torch.rand(64, 2000), quick: torch.rand(64, 2)}
+    chosen, finding = optimize._faster(quick, slow, lambda module: module(run[module]))
+    assert chosen is quick and finding.endswith("taken")
+    assert optimize._faster(slow, quick, lambda module: module(run[module]))[0] is quick
+
+
+def test_another_dtype_only_where_it_is_allowed():
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(512, 512), LIF(), nn.Linear(512, 4)), torch.rand(T, 64, 512)
+    assert rheobase.optimize(net, x).dtype == torch.float32
+    allowed = rheobase.optimize(net, x, dtypes=(torch.float32, torch.bfloat16))
+    assert allowed.dtype in (torch.float32, torch.bfloat16)
+    assert allowed(x).dtype == torch.float32
+    assert any("bfloat16" in line for line in allowed.choices)
+    torch.testing.assert_close(allowed(x).mean(0), net(x).mean(0), rtol=0.1, atol=0.1)
+    with pytest.raises(TypeError, match="not floating point"):
+        rheobase.optimize(net, x.long())

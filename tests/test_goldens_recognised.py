@@ -1,0 +1,154 @@
+"""Official checkpoints recognised by their names and shapes alone.
+
+Takes every file of ``$RHEOBASE_GOLDENS/models`` and ``.../shapes`` (default: ``tests/goldens``)
+whose system the library has.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from rheobase.models import create_model, list_models, load_official, recognise
+from rheobase.models.golden import read_golden
+from rheobase.models.registry import families
+from test_goldens_models import preset_of
+
+pytestmark = pytest.mark.golden
+
+GOLDENS = Path(os.environ.get("RHEOBASE_GOLDENS", Path(__file__).parent / "goldens"))
+
+# Systems of other issues whose released code asks for more than weights tell to build at all.
+NEED_MORE = ("autosnn", "snasnet")
+# Released models that differ in no parameter: each is named.
+ALIKE = [
+    {"sew_resnet", "spiking_resnet_direct"},
+    {"spikingformer", "spikingformer_cml"},
+    {"spikformer", "spikingformer_cml"},
+    {"tdbn_resnet", "tet_resnet"},
+]
+
+
+def known(system):
+    return any(system in family.official for family in families())
+
+
+@pytest.mark.parametrize("path", sorted(GOLDENS.glob("models/*.npz")), ids=lambda p: p.stem)
+def test_model_is_recognised(path):
+    golden = read_golden(path)
+    if not known(golden.system) or golden.system in NEED_MORE:
+        pytest.skip(f"the library has no {golden.system}, or it needs more than its weights")
+    found = recognise(golden.weights())
+    if not found and golden.system == "spike_driven_transformer_v2":
+        pytest.skip("a head of a detector")
+    systems = {each.system for each in found}
+    assert golden.system in systems
+    assert len(found) == 1 or any(systems <= alike for alike in ALIKE), systems
+    given = {"num_heads", "patch_size", "pooling_stat", "cls"}
+    assert all(set(each.untold) <= given for each in found)
+
+
+def weights_of(shapes):
+    """Tensors of those shapes, of one number in memory."""
+    return {key: torch.ones(()).expand(shape) for key, shape in shapes.items()}
+
+
+def shapes_in(path):
+    content = json.loads(path.read_text())
+    return content.get("keys", content)
+
+
+SHAPES = [
+    path for path in sorted(GOLDENS.glob("shapes/*.json")) if preset_of(path.stem) in list_models()
+]
+
+
+@pytest.mark.parametrize("path", SHAPES, ids=lambda p: p.stem)
+def test_published_size_is_recognised(path):
+    found = recognise(weights_of(shapes_in(path)))
+    systems = {each.system for each in found}
+    assert len(found) == 1 or any(systems <= alike for alike in ALIKE), systems
+    if path.stem.startswith(("tim_", "autost_")) or found[0].untold:
+        return  # told by values (TIM's thresholds), or needs an argument
+    assert preset_of(path.stem) in {name for each in found for name in each.presets}
+
+
+def variants(key):
+    """The key with other numbers between its dots: deeper blocks of the same network."""
+    parts = re.split(r"(?<=\.)(\d+)(?=\.)", key)
+    places = parts[1::2]
+    if len(places) > 2:
+        return [key]
+    return [
+        "".join(
+            itertools.chain.from_iterable(zip(parts[::2], [*map(str, numbers), ""], strict=True))
+        )
+        for numbers in itertools.product(range(12), repeat=len(places))
+    ]
+
+
+@cache
+def official_keys(family_name):
+    """For each system of a family: our name -> the official one, as far as the files show."""
+    family = next(f for f in families() if f.name == family_name)
+    presets = family.presets
+    names = {}
+    for path in SHAPES:
+        if preset_of(path.stem) not in presets:
+            continue
+        for system, official in family.official.items():
+            for key in shapes_in(path):
+                if official.mark is not None and official.mark not in shapes_in(path):
+                    break
+                for variant in variants(key):
+                    ours = official.rename(variant)
+                    if ours is not None:
+                        names.setdefault((system, path.stem), {}).setdefault(ours, variant)
+    return names
+
+
+def inverted(family, preset):
+    """The state dict of a preset under official names, by the first file that has them all."""
+    with torch.device("meta"):
+        ours = {k: list(v.shape) for k, v in create_model(preset).state_dict().items()}
+    for (system, _), names in official_keys(family.name).items():
+        if names.keys() >= ours.keys():
+            return system, {names[key]: shape for key, shape in ours.items()}
+    return None
+
+
+PRESETS = [
+    pytest.param(family, name, id=name)
+    for family in families()
+    if family.official
+    for name in family.presets
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("family", "name"), PRESETS)
+def test_every_preset_is_recognised_by_official_names(family, name):
+    turned = inverted(family, name)
+    if turned is None:
+        pytest.skip("no file of its released code shows all its names")
+    system, shapes = turned
+    found = recognise(weights_of(shapes))
+    assert family.name in {each.family.name for each in found}
+    if not any(each.untold for each in found) and family.name != "tim":
+        assert name in {preset for each in found for preset in each.presets}, system
+
+
+def test_no_system_need_be_named():
+    path = GOLDENS / "models" / "qkformer_cifar.npz"
+    if not path.exists():
+        pytest.skip("the folder lacks the file")
+    golden = read_golden(path)
+    net = load_official(None, {"model": golden.weights()}, {"T": 3})
+    assert (type(net).__name__, net.T, net.config.dim) == ("QKFormer", 3, 64)

@@ -1,0 +1,66 @@
+"""`rheobase plan`: what it predicts from a few images is what a step on many needs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rheobase.cli import main
+from rheobase.train import TrainConfig
+from rheobase.train.config import DataConfig, ModelConfig, OptimConfig
+from rheobase.train.plan import Plan, plan
+
+NET = {"depth": 1, "dim": 64, "heads": 2, "T": 4}
+
+
+def _config(batch: int, accumulate: int = 1) -> TrainConfig:
+    return TrainConfig(
+        model=ModelConfig("spikformer_cifar10_4_384", NET),
+        data=DataConfig(batch_size=batch),
+        optim=OptimConfig(accumulate=accumulate),
+    )
+
+
+def test_memory_that_is_there_says_how_many_images_fit():
+    found = Plan(32, (4, 8), 1000.0, 10.0, 0.5, 7)
+    assert found.fits(1000.0) == 32
+    assert found.fits(1500.0) == 82
+    assert found.fits(100.0) == 0
+
+
+def test_a_batch_is_cut_among_processes_and_micro_batches(capsys, tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        "model: {name: spikformer_cifar10_4_384, overrides: {depth: 1, dim: 32, heads: 2, T: 2}}\n"
+    )
+    arguments = ["data.batch_size=64", "optim.accumulate=2", "--processes", "4", "--memory", "2"]
+    assert main(["plan", str(tmp_path / "run.yaml"), *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert "8 images in one forward pass" in shown and "2 GiB hold" in shown
+    with pytest.raises(ValueError, match="cannot be cut evenly among 3 processes"):
+        plan(_config(64), processes=3)
+
+
+@pytest.mark.long
+def test_predicted_peak_is_what_a_step_needs():
+    batch = 64
+    predicted = plan(_config(batch)).peak_bytes
+    code = f"""
+from test_plan import _config
+from rheobase.train import plan as module
+
+class Probe(module._Step):
+    def measured(self, count):
+        self.run({batch})
+        return module._peak(self.device), 1.0
+module._Step = Probe
+print(module.plan(_config({batch})).peak_bytes)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent,
+    )
+    assert predicted == pytest.approx(float(done.stdout.split()[-1]), rel=0.15)
