@@ -20,6 +20,7 @@ _PAGE = _ROOT / "docs" / "benchmarks.md"
 _SUITES = {
     "lif_training": ("benchmarks.lif:training", 31, 3),
     "lif_inference": ("benchmarks.lif:inference", 51, 3),
+    "convolution": ("benchmarks.convolution:training", 15, 2),
     "neurons": ("benchmarks.neurons:training", 15, 2),
     "spikformer_training": ("benchmarks.transformers:training", 15, 2),
     "spikformer_inference": ("benchmarks.transformers:inference", 21, 2),
