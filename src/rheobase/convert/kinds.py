@@ -82,7 +82,15 @@ _are("shape", nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.C
 _are("shape", torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.squeeze)
 _are("shape", torch.unsqueeze, torch.cat, torch.concat, torch.stack, torch.chunk, torch.split)
 _are("shape", torch.roll, torch.narrow, torch.unbind, torch.swapaxes, torch.select, torch.flip)
-_are("shape", torch.index_select, torch.movedim, F.pixel_shuffle, F.pixel_unshuffle, F.pad)
+_are(
+    "shape",
+    torch.index_select,
+    torch.unflatten,
+    torch.movedim,
+    F.pixel_shuffle,
+    F.pixel_unshuffle,
+    F.pad,
+)
 _are("shape", operator.getitem, getattr, "view", "reshape", "flatten", "permute", "transpose")
 _are("shape", "squeeze", "unsqueeze", "size", "expand", "expand_as", "repeat", "chunk", "split")
 _are("shape", "unbind", "roll", "narrow", "select", "unflatten", "to", "float", "type_as", "dim")

@@ -117,7 +117,7 @@ def measure(
     snn = convert(net, calibration, recipe=conversion.recipe, T=most, **conversion.choices)
     targets = [_embedding(net(ids)) for ids in sentences]
     for steps in conversion.steps:
-        cosines, spikes, values = [], 0.0, 0
+        cosines, spikes, values = [], 0.0, 0.0
         for ids, target in zip(sentences, targets, strict=True):
             cosines.append(float(_embedding(snn.mean_output(ids, steps)) @ target))
         for ids in sentences[::4]:

@@ -109,7 +109,7 @@ class Accumulated(Stateful):
                 f"Accumulated streams on other shapes than {shapes}; call stream.reset() to start "
                 "another sequence"
             )
-        parts = state[1:].split(sizes)
+        parts = torch.split(state[1:], sizes)
         return int(state[0]), [
             part.view(x.shape[1:]) for part, x in zip(parts, sequences, strict=True)
         ]
@@ -151,9 +151,8 @@ class FirstStepBias(Stateful):
         """``[T, N, ...]`` to the layer's output at every step, ``[T, N, ...]``."""
         _check_sequences(self, (x,))
         before = 0 if self.carried is None else int(self.carried)
-        y = self.layer(x.flatten(0, 1))
         constant = self.layer(torch.zeros_like(x[0]))
-        y = y.unflatten(0, (len(x), -1))  # type: ignore[no-untyped-call]
+        y: Tensor = self.layer(x.flatten(0, 1)).unflatten(0, (len(x), -1))  # type: ignore[no-untyped-call]
         now = torch.arange(before, before + len(x), device=x.device)
         surplus = 1.0 - (now < self.steps).to(y.dtype) / self.steps
         self.carry(torch.tensor(float(before + len(x))))

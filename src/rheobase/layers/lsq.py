@@ -63,7 +63,7 @@ class Quantise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` quantised, same shape."""
-        weight = 1.0 / (self.highest * x.numel()) ** 0.5
+        weight: float = (self.highest * x.numel()) ** -0.5
         scaled = self.scale * weight
         scale = scaled + (self.scale - scaled).detach()
         z = x / scale + 0.5

@@ -96,7 +96,7 @@ class SelfAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """``[N, L, dim]`` to ``[N, heads, L, dim / heads]``."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # type: ignore[no-any-return]
+        return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)
 
 
 class Output(nn.Module):
@@ -226,8 +226,8 @@ def sentence_embedding(states: Tensor, mask: Tensor) -> Tensor:
     Source: sentence-transformers' all-MiniLM-L6-v2.
     """
     weights = mask.unsqueeze(-1).to(states.dtype)
-    mean = (states * weights).sum(1) / weights.sum(1)
-    return mean / mean.norm(dim=-1, keepdim=True)
+    mean: Tensor = (states * weights).sum(1) / weights.sum(1)
+    return nn.functional.normalize(mean, dim=-1)
 
 
 def encoder_from_spikezip(state: Mapping[str, Tensor], *, heads: int, levels: int) -> BertEncoder:

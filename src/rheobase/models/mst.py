@@ -69,7 +69,7 @@ class MstConfig:
 
     def size(self, stage: int) -> int:
         """Tokens on a side at a stage."""
-        return self.image_size // (self.patch_size * 2**stage)
+        return self.image_size // (self.patch_size << stage)
 
 
 def activation(config: MstConfig) -> nn.Module:
@@ -215,14 +215,14 @@ class Block(nn.Module):
 
 def _windows(x: Tensor, window: int) -> Tensor:
     """``[N, H, W, C]`` to windows ``[N * windows, L, C]``."""
-    x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))
+    x = torch.unflatten(torch.unflatten(x, 2, (-1, window)), 1, (-1, window))
     return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
 
 
 def _joined(x: Tensor, size: int, window: int) -> Tensor:
     """Windows ``[N * windows, L, C]`` to ``[N, H, W, C]``."""
     side = size // window
-    x = x.unflatten(0, (-1, side, side)).unflatten(3, (window, window))
+    x = torch.unflatten(torch.unflatten(x, 0, (-1, side, side)), 3, (window, window))
     return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
@@ -247,7 +247,7 @@ class Merging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, L, C]`` to ``[N, L / 4, 2 C]``."""
-        x = x.unflatten(1, (self.size // 2, 2, self.size // 2, 2))
+        x = torch.unflatten(x, 1, (self.size // 2, 2, self.size // 2, 2))
         x = x.permute(0, 1, 3, 4, 2, 5).flatten(3).flatten(1, 2)
         y: Tensor = self.reduction_if(self.reduction(self.norm(x)))
         return y

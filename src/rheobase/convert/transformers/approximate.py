@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from rheobase.convert.kinds import kind_of
+from rheobase.convert.pipeline import Operator
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.spiking import Replacement, folded, unfolded
 from rheobase.convert.trace import Traced, line_of
@@ -65,7 +66,7 @@ def one_variable(traced: Traced, node: fx.Node, recipe: Recipe, _: int) -> Repla
     if node not in sequences(traced, recipe):
         return None
     function = _FUNCTIONS[str(kind_of(traced, node))]
-    return SpikingApproximator(ReLUApproximator(function, -8.0, 8.0, 64), recipe.neuron.levels)
+    return SpikingApproximator(ReLUApproximator(function, -8.0, 8.0, 64), int(recipe.neuron.levels))
 
 
 def softmax(traced: Traced, node: fx.Node, recipe: Recipe, _: int) -> Replacement | None:
@@ -101,7 +102,7 @@ class _Norm(nn.Module):
         return approximated_layer_norm(x, self.norm)
 
 
-APPROXIMATED = {kind: one_variable for kind in _FUNCTIONS} | {
+APPROXIMATED: dict[str, Operator] = {kind: one_variable for kind in _FUNCTIONS} | {
     "softmax": softmax,
     "layer_norm": layer_norm,
 }

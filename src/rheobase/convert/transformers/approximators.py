@@ -100,7 +100,7 @@ def _places(
     index = torch.searchsorted(share, wanted.clamp(max=share[-1])).clamp(max=len(grid) - 1)
     places = grid[index]
     places[0], places[-1] = low, high
-    return places.unique()
+    return torch.unique(places)  # type: ignore[no-any-return]
 
 
 _EXP = ReLUApproximator(torch.exp, -20.0, 3.0, 32)
@@ -124,7 +124,7 @@ def approximated_softmax(x: Tensor) -> Tensor:
 def approximated_layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     """Layer norm by an approximated inverse root of the variance."""
     centred = x - x.mean(-1, keepdim=True)
-    y = centred * _INVERSE_ROOT(centred.square().mean(-1, keepdim=True) + norm.eps)
+    y: Tensor = centred * _INVERSE_ROOT(centred.square().mean(-1, keepdim=True) + norm.eps)
     if norm.weight is not None:
         y = y * norm.weight
     return y if norm.bias is None else y + norm.bias

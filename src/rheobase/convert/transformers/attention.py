@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ def padding(mask: Tensor) -> Tensor:
 def per_head(mask: Tensor, heads: int) -> Tensor:
     """A mask ``[queries, keys]``, or ``[N * heads, queries, keys]``, for scores."""
     mask = forbidden(mask)
-    return mask if mask.dim() == 2 else mask.unflatten(0, (-1, heads))  # type: ignore[no-untyped-call, no-any-return]
+    return mask if mask.dim() == 2 else mask.unflatten(0, (-1, heads))  # type: ignore[no-untyped-call]
 
 
 KINDS[attention_scores] = "matmul"
@@ -103,8 +104,9 @@ class _Writer:
     def replace(self, write: Any) -> None:
         """Write the operations and let the node's users take their result."""
         kept = set(self.traced.graph.nodes)
-        arguments = fx.map_arg(self.node.args, lambda n: fx.Proxy(n, self.tracer))
-        named = fx.map_arg(self.node.kwargs, lambda n: fx.Proxy(n, self.tracer))
+        proxy: Any = partial(fx.Proxy, tracer=self.tracer)
+        arguments: Any = fx.map_arg(self.node.args, proxy)
+        named: Any = fx.map_arg(self.node.kwargs, proxy)
         out = write(self, self.traced.owner(self.node), *arguments, **named)
         for new in self.traced.graph.nodes:
             if new not in kept:
@@ -119,7 +121,7 @@ class _Writer:
         """A module of the network, by name, on a value."""
         return fx.Proxy(self.traced.graph.call_module(name, (x.node,)), self.tracer)
 
-    def function(self, function: Callable[..., Tensor], *arguments: Any) -> fx.Proxy:
+    def function(self, function: Callable[..., Tensor], *arguments: Any) -> Any:
         """A function on values, as one operation."""
         return self.tracer.create_proxy("call_function", function, arguments, {})
 
@@ -165,7 +167,7 @@ def _encoder(
     mask: fx.Proxy | None = None,
     src_key_padding_mask: fx.Proxy | None = None,
     is_causal: bool | None = None,
-) -> fx.Proxy:
+) -> Any:
     x = src
     for number in range(len(module.layers)):
         x = w.part(f"layers.{number}", x, mask, src_key_padding_mask)
@@ -175,17 +177,18 @@ def _encoder(
 def _encoder_layer(
     w: _Writer,
     module: nn.TransformerEncoderLayer,
-    src: fx.Proxy,
+    src: Any,
     src_mask: fx.Proxy | None = None,
     src_key_padding_mask: fx.Proxy | None = None,
     is_causal: bool = False,
-) -> fx.Proxy:
-    def attend(x: fx.Proxy) -> fx.Proxy:
+) -> Any:
+    def attend(x: Any) -> Any:
         masks = {"attn_mask": src_mask, "key_padding_mask": src_key_padding_mask}
         return w.part("self_attn", x, x, x, need_weights=False, **masks)[0]
 
-    def mlp(x: fx.Proxy) -> fx.Proxy:
-        return w.part("linear2", module.activation(w.part("linear1", x)))
+    def mlp(x: Any) -> Any:
+        activation: Any = module.activation
+        return w.part("linear2", activation(w.part("linear1", x)))
 
     if module.norm_first:
         x = src + attend(w.part("norm1", src))

@@ -77,7 +77,8 @@ def _add(
 def _counter(module: nn.Module) -> Counter | None:
     """What counts the spikes of a module from its input and output."""
     if isinstance(module, Coded):
-        return lambda x, out: module.code.spike_count(x)
+        spike_count: Any = module.code.spike_count
+        return lambda x, out: spike_count(x)
     if not isinstance(module, Spiking):
         return None
     neuron = module.neuron

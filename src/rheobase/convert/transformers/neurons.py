@@ -76,7 +76,7 @@ class Coded(Replacement):
 def multi_threshold(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement:
     """The neuron of ECMT; the threshold holds the smallest positive and negative one."""
     positive, negative = threshold.flatten().tolist()
-    levels = recipe.neuron.levels
+    levels = int(recipe.neuron.levels)
     neuron = MultiThreshold(positive, v_negative=negative, levels=levels)
     return SizedSpiking(neuron, site, positive * 2.0 ** (levels - 1))
 
@@ -85,14 +85,16 @@ def st_bif(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement
     """The neuron of SpikeZIP-TF: the exact conversion of a quantiser."""
     quantiser = site.activation
     if not isinstance(quantiser, Quantise):
-        quantiser = Quantise(recipe.neuron.levels, symmetric=getattr(quantiser, "signed", False))
+        quantiser = Quantise(
+            int(recipe.neuron.levels), symmetric=getattr(quantiser, "signed", False)
+        )
     neuron = STBIF(lowest=quantiser.lowest, highest=quantiser.highest)
     return Spiking(neuron, site, scale=threshold)
 
 
 def burst(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement:
     """The neuron of STA; a pair of them where the value may be negative."""
-    size = recipe.neuron.levels
+    size = int(recipe.neuron.levels)
     neuron = BurstIF(threshold, burst=size, signed=True)
     kind = SizedPair if getattr(site.activation, "signed", False) else SizedSpiking
     return kind(neuron, site, threshold * (1.0 + 0.5 * size))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from rheobase.convert.pipeline import Operator
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.spiking import Replacement, folded, unfolded
 from rheobase.convert.trace import Traced
@@ -62,7 +63,7 @@ class AffineOnce(Replacement, Stateful):
         return folded(y - constant * later.view(-1, *[1] * (y.dim() - 1)))
 
     def _zeroed(self, args: tuple[Any, ...]) -> list[Any]:
-        given = [list(arg) if isinstance(arg, list | tuple) else arg for arg in args]
+        given: list[Any] = [list(arg) if isinstance(arg, list | tuple) else arg for arg in args]
         for place, *inner in self.operands:
             if inner:
                 given[place][inner[0]] = torch.zeros_like(given[place][inner[0]])
@@ -80,14 +81,14 @@ def layer_once(traced: Traced, node: fx.Node, recipe: Recipe, _: int) -> Replace
         return AffineOnce(operation_of(traced, node), ((0,),))
     if getattr(module, "bias", None) is None:
         return None
-    spread = recipe.neuron.levels if recipe.encoding.bias == "spread" else 1
+    spread = int(recipe.neuron.levels) if recipe.encoding.bias == "spread" else 1
     operation = operation_of(traced, node)
     return LayerOnce(operation, spread)
 
 
 def sum_once(traced: Traced, node: fx.Node, recipe: Recipe, _: int) -> Replacement | None:
     """A sum of spikes and what does not depend on the input."""
-    places = {(i,): arg for i, arg in enumerate(node.args)}
+    places: dict[tuple[int, ...], Any] = {(i,): arg for i, arg in enumerate(node.args)}
     return _affine(traced, node, recipe, places)
 
 
@@ -111,7 +112,7 @@ def _affine(
 
 _JOINS = (torch.cat, torch.concat, torch.stack)
 
-ONCE = {
+ONCE: dict[str, Operator] = {
     "weighted": layer_once,
     "batch_norm": layer_once,
     "add": sum_once,

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from rheobase.convert.kinds import kind_of
+from rheobase.convert.pipeline import Operator
 from rheobase.convert.recipe import Convention, Recipe
 from rheobase.convert.spiking import Replacement, folded, unfolded
 from rheobase.convert.trace import Traced
@@ -142,5 +143,5 @@ _FUNCTIONS = (
     "hardsigmoid", "mish", "softplus",
 )  # fmt: skip
 
-ACCUMULATED = {kind: accumulated for kind in (*_PRODUCTS, *_FUNCTIONS)}
-INSTANTANEOUS = {kind: instantaneous for kind in (*_PRODUCTS, *_FUNCTIONS)}
+ACCUMULATED: dict[str, Operator] = {kind: accumulated for kind in (*_PRODUCTS, *_FUNCTIONS)}
+INSTANTANEOUS: dict[str, Operator] = {kind: instantaneous for kind in (*_PRODUCTS, *_FUNCTIONS)}

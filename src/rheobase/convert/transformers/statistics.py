@@ -85,7 +85,7 @@ class QuantiserStep(Meter):
             return activation.scale.detach().clone()
         assert isinstance(activation, Encode)
         values = torch.cat(self.seen)
-        quantiser = Quantise(self.recipe.neuron.levels, symmetric=activation.signed)
+        quantiser = Quantise(int(self.recipe.neuron.levels), symmetric=activation.signed)
         best = values.abs().amax() / quantiser.highest
         return _least_error(values, best, quantiser, self.candidates)
 
