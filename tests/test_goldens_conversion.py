@@ -407,10 +407,10 @@ def check_units(name: str) -> None:
     activations = arrays["mse.act"]
     for case in cases_of(arrays, ".layer"):
         steps = int(case.removeprefix("mse.T"))
-        layer = best_threshold(activations.reshape(1, -1), steps, summed=False)
+        layer = best_threshold(activations.reshape(1, -1), steps)
         channels = activations.transpose(0, 1).flatten(1)
         torch.testing.assert_close(layer[0], arrays[f"{case}.layer"], rtol=1e-5, atol=0.0)
-        channel = best_threshold(channels, steps, summed=True)
+        channel = best_threshold(channels, steps)
         torch.testing.assert_close(channel, arrays[f"{case}.channel"], rtol=1e-5, atol=0.0)
 
 

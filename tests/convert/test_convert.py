@@ -14,7 +14,7 @@ from rheobase.convert import RECIPES, NeuronRule, Recipe, Spiking, Statistic, co
 from rheobase.layers import QCFS
 from rheobase.measure import count_operations, energy, firing_rates
 
-T = 512
+T = 256
 
 
 def double(net: nn.Module) -> nn.Module:
@@ -31,7 +31,7 @@ def images(n: int = 6, c: int = 3, size: int = 8) -> Tensor:
     return torch.rand(n, c, size, size, dtype=torch.float64, generator=torch.manual_seed(1))
 
 
-def assert_converts(ann: nn.Module, x: Tensor, atol: float = 0.03, **choices: object) -> None:
+def assert_converts(ann: nn.Module, x: Tensor, atol: float = 0.05, **choices: object) -> None:
     """The mean output goes to the ANN's, step by step as well as folded."""
     choices = {"recipe": "threshold_max", "neuron": NeuronRule(start=0.5), **choices}
     snn = convert(ann, x, T=T, **choices)
@@ -161,7 +161,8 @@ def test_an_ordinary_network():
 
 def test_it_trains_further():
     ann, x = plain(), images(32)
-    y = torch.randint(3, (32,), generator=torch.manual_seed(0))
+    y = torch.arange(32) % 3
+    x = x + 0.7 * y.view(-1, 1, 1, 1)
     snn = convert(ann, x, recipe="threshold_max", T=4, neuron=NeuronRule(start=0.5))
     optimiser = torch.optim.Adam(snn.parameters(), lr=5e-2)
     losses = []
@@ -219,6 +220,17 @@ class WithSoftmax(nn.Module):
         return torch.softmax(self.layer(x).relu(), -1)
 
 
+class OneOver(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 1.0 / (x.relu() + 1.0)
+
+
+class OverBatch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.relu()
+        return x - x.mean(0)
+
+
 def test_what_is_refused():
     ann, x = plain(), images()
     with pytest.raises(ValueError, match="needs calibration inputs"):
@@ -245,6 +257,12 @@ def test_what_is_refused():
         convert(ann, x, statistics=Statistic("max"))
     with pytest.raises(ValueError, match="at least one time step, got T=0"):
         convert(ann, x, T=0)
+    with pytest.raises(ValueError, match="clips to bounds"):
+        convert(plain(nn.Hardtanh(), nn.ReLU()), x)
+    with pytest.raises(ValueError, match=r"truediv, .*'divide'"):
+        convert(OneOver(), torch.rand(3, 4))
+    with pytest.raises(ValueError, match="takes the batch out"):
+        convert(OverBatch(), torch.rand(3, 4))
     with pytest.raises(ValueError, match="no activation to convert"):
         convert(nn.Linear(4, 2), torch.rand(3, 4))
     with pytest.raises(ValueError, match="first 4 steps, but only 2"):

@@ -6,6 +6,7 @@ import operator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, fx
 
 from rheobase.convert.encode import ENCODERS, Impulse
@@ -131,6 +132,7 @@ def _check(traced: Traced, times: dict[fx.Node, Time], recipe: Recipe) -> None:
         if node.op == "output" or times[node] != "changing":
             continue
         module = traced.owner(node)
+        _check_batch(traced, node, times)
         if isinstance(module, Replacement):
             if convention not in module.conventions:
                 raise ValueError(
@@ -143,7 +145,9 @@ def _check(traced: Traced, times: dict[fx.Node, Time], recipe: Recipe) -> None:
         kind = kind_of(traced, node)
         operands = [n for n in node.all_input_nodes if n.meta["growth"].what != "number"]
         changing = sum(times[n] == "changing" for n in operands)
-        if kind is None or not passes_spikes(kind, changing):
+        below = node.args[1] if kind == "divide" and len(node.args) > 1 else None
+        inverted = isinstance(below, fx.Node) and times[below] == "changing"
+        if kind is None or inverted or not passes_spikes(kind, changing):
             raise ValueError(_cannot(traced, node, kind, recipe))
     output = next(n for n in traced.graph.nodes if n.op == "output")
     if times[output] != "changing":
@@ -151,6 +155,25 @@ def _check(traced: Traced, times: dict[fx.Node, Time], recipe: Recipe) -> None:
             "this network has no activation to convert: its output does not depend on any that "
             f"recipe {recipe.name!r} takes ({', '.join(recipe.source)})"
         )
+
+
+def _check_batch(traced: Traced, node: fx.Node, times: dict[fx.Node, Time]) -> None:
+    """Time is folded into axis 0: nothing may reduce it, join along it, or move it to neurons."""
+    where = f"node {node.name!r} ({line_of(node)})"
+    axes = node.meta["growth"].axes if node.meta["growth"].what == "tensor" else (True,)
+    if axes and not any(axes):
+        raise ValueError(f"{where} takes the batch out of a tensor; conversion needs it on axis 0")
+    dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+    if node.target in (torch.cat, torch.concat, torch.stack) and dim == 0:
+        raise ValueError(f"{where} joins along the batch; conversion needs samples to stay apart")
+    if isinstance(traced.owner(node), Replacement):
+        for before in node.all_input_nodes:
+            growth = before.meta["growth"]
+            if growth.what == "tensor" and any(growth.axes) and not growth.axes[0]:
+                raise ValueError(
+                    f"{where} gets its batch on axis {growth.axes.index(True)}; conversion needs "
+                    "it on axis 0"
+                )
 
 
 def _cannot(traced: Traced, node: fx.Node, kind: str | None, recipe: Recipe) -> str:

@@ -35,7 +35,7 @@ class FirstSpikeNeuron(Neuron):
 
     def __init__(self, v_threshold: Tensor) -> None:
         super().__init__(v_threshold=1.0, v_reset=None)
-        self.v_threshold: Tensor = nn.Buffer(v_threshold.detach().clone())
+        self.v_threshold: nn.Parameter = nn.Parameter(v_threshold.detach().clone())
 
     def run(
         self, x: Tensor, carried: Tensor | None, tap: Tap | None

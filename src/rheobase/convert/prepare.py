@@ -40,14 +40,15 @@ def own_activations(traced: Traced) -> None:
         if kind_of(traced, node) not in ACTIVATIONS:
             continue
         module = traced.owner(node)
+        called = module is not None
         if module is None:
             module = activation_of_call(node)
-            if module is None:
-                raise ValueError(
-                    f"node {node.name!r} ({line_of(node)}) calls {node.target} with bounds that "
-                    "are no activation of rheobase.convert; write it as nn.ReLU, nn.ReLU6 or "
-                    "nn.Hardtanh(0, bound)"
-                )
+        if module is None or (isinstance(module, nn.Hardtanh) and module.min_val != 0.0):
+            raise ValueError(
+                f"node {node.name!r} ({line_of(node)}) clips to bounds that spikes can't: only 0 "
+                "to a number; write it as nn.ReLU, nn.ReLU6 or nn.Hardtanh(0, bound)"
+            )
+        if not called:
             name = add_module(traced, node.name, module)
         elif str(node.target) in taken:
             name = add_module(traced, str(node.target), copy.deepcopy(module))

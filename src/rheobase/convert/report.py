@@ -30,7 +30,7 @@ class LayerReport:
         spikes: what it was seen to send: "binary", "signed" or "levels" times the threshold.
         threshold: smallest, mean and largest.
         rate: mean spikes per neuron and step.
-        saturated: share of neurons that fired in every step.
+        saturated: share of neurons that fired as often as they could.
         dead: share of channels without a spike.
         clip_error: mean activation lost above the threshold.
         rounding_error: mean distance of the clipped activation from a multiple of threshold / T.
@@ -149,7 +149,7 @@ def warn_of_extremes(net: ConvertedNetwork, inputs: Tensor) -> None:
                 " take a larger T, a lower threshold or neurons that start at half of it",
                 stacklevel=4,
             )
-        saturated = (count >= stop.steps).double().mean().item()
+        saturated = _saturated(stop, count)
         if saturated > 0.5:
             warnings.warn(
                 f"{where} is saturated: {100 * saturated:.0f} % of its neurons fire at every step "
@@ -179,13 +179,19 @@ def _layer(stop: Stop, target: Tensor) -> LayerReport:
         spikes=_seen(spikes),
         threshold=(size.min().item(), size.mean().item(), size.max().item()),
         rate=spikes.mean().item(),
-        saturated=(count >= steps).to(mean.dtype).mean().item(),
+        saturated=_saturated(stop, count),
         dead=(count.abs().sum(axes) == 0).to(mean.dtype).mean().item(),
         clip_error=((target - clipped).abs().mean() / whole).item(),
         rounding_error=((clipped - (clipped / level).round() * level).abs().mean() / whole).item(),
         timing_error=((mean - at_once).abs().mean() / whole).item(),
         error=((mean - target).abs().mean() / whole).item(),
     )
+
+
+def _saturated(stop: Stop, count: Tensor) -> float:
+    """The share of neurons that fired as often as they could."""
+    most = stop.steps * (stop.module.neuron.largest or 1)
+    return (count >= most).double().mean().item()
 
 
 def _seen(spikes: Tensor) -> str:
