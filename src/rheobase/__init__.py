@@ -21,9 +21,13 @@ __all__ = ["__version__", "layers", "neurons", "optimize", "streaming", "surroga
 _FUNCTIONS = {"optimize": "rheobase.layers.optimize", "streaming": "rheobase.stateful"}
 
 
+_ABOVE = ("convert",)
+"""Parts on floors above that users reach through the face; loaded by name, never imported here."""
+
+
 def __getattr__(name: str) -> Any:
     """Load a part of the package when it is first asked for: the command starts without PyTorch."""
-    if name not in __all__:
+    if name not in (*__all__, *_ABOVE):
         raise AttributeError(f"module 'rheobase' has no attribute {name!r}")
     if name in _FUNCTIONS:
         value: Any = getattr(import_module(_FUNCTIONS[name]), name)

@@ -372,6 +372,29 @@ def _selftest(options: Options) -> int:
     return 1 if failed else 0
 
 
+def _convert_arguments(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODULE:FUNCTION", help="what makes the ANN, in Python")
+    parser.add_argument("--weights", help="its state dict: .safetensors, or what torch.save wrote")
+    parser.add_argument("--data", required=True, help="a data set of `rheobase data list`")
+    parser.add_argument(
+        "--recipe", action="append",
+        help="may be given again; training_free for all of those (calibration_light)",
+    )  # fmt: skip
+    parser.add_argument("--T", default="1,2,4,8,16,32,64", help="time steps, with commas")
+    parser.add_argument("--mean", default="0", help="taken from every channel of the images (0)")
+    parser.add_argument("--std", default="1", help="that every channel is divided by (1)")
+    parser.add_argument("--calibration", type=int, default=1000, help="training images used (1000)")
+    parser.add_argument("--test", type=int, default=1000, help="test images used (1000)")
+    parser.add_argument("--report", help="write this HTML page")
+    parser.add_argument("--results", help="a JSON file to write after every recipe and go on from")
+
+
+def _convert(options: Options) -> int:
+    from rheobase.experiments.convert_command import convert_from_options
+
+    return convert_from_options(options)
+
+
 def _part(text: str) -> tuple[int, int]:
     """``2/8`` as which share, from 0 on, of how many."""
     which, slash, parts = text.partition("/")
@@ -416,6 +439,13 @@ COMMANDS: dict[str, Command] = {
         "rheobase eval runs/train",
         _eval_arguments,
         _eval,
+    ),
+    "convert": Command(
+        "make a spiking network of a trained ANN and measure it at several T",
+        "rheobase convert rheobase.models.ann_resnet:cifar_resnet20 --weights resnet20.th "
+        "--data cifar10 --recipe qcfs",
+        _convert_arguments,
+        _convert,
     ),
     "models": Command(
         "list the published models and their parameter counts",

@@ -10,6 +10,7 @@ from rheobase.data.images import DatasetInfo, ImageDataset, LabelledImages
 from rheobase.data.mnist import MNIST, FashionMNIST
 from rheobase.data.registry import download, get_dataset, list_datasets
 from rheobase.data.sample import MNISTSample
+from rheobase.data.wordpiece import WordPiece
 
 __all__ = [
     "CIFAR10",
@@ -26,6 +27,7 @@ __all__ = [
     "LabelledImages",
     "MNISTSample",
     "Source",
+    "WordPiece",
     "direct",
     "download",
     "event_frames",

@@ -1,5 +1,7 @@
 """Layers shared by several model families."""
 
+from rheobase.layers.accumulated import Accumulated, FirstStepBias
+from rheobase.layers.ann_activations import QCFS, QuantReLU, RateNorm, ThresholdReLU
 from rheobase.layers.attention import (
     MembraneSelfAttention,
     SpikingSelfAttention,
@@ -12,6 +14,7 @@ from rheobase.layers.attention_tcja import TCJA
 from rheobase.layers.attention_temporal import TemporalAttention
 from rheobase.layers.drop import DropPath
 from rheobase.layers.events import EventConv2d, EventLinear
+from rheobase.layers.lsq import Quantise
 from rheobase.layers.membrane import MembraneBlock, MembraneStem
 from rheobase.layers.metaformer import MetaConvBlock, meta_downsampling
 from rheobase.layers.mlp import MembraneMlp, SpikingMlp
@@ -36,14 +39,17 @@ __all__ = [
     "BGN",
     "BNTT",
     "MPBN",
+    "QCFS",
     "STSC",
     "TAB",
     "TCJA",
     "TEBN",
+    "Accumulated",
     "ConvNormNeuron",
     "DropPath",
     "EventConv2d",
     "EventLinear",
+    "FirstStepBias",
     "FusedNormNeuron",
     "MembraneBlock",
     "MembraneMlp",
@@ -53,12 +59,16 @@ __all__ = [
     "MultiDimensionalAttention",
     "NeuNorm",
     "NeuronConvNorm",
+    "QuantReLU",
+    "Quantise",
+    "RateNorm",
     "Recurrent",
     "ReversibleSequence",
     "SpikingMlp",
     "SpikingSelfAttention",
     "TemporalAttention",
     "ThresholdDependentBatchNorm2d",
+    "ThresholdReLU",
     "attention_product",
     "haar",
     "inverse_haar",

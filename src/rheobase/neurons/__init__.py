@@ -16,6 +16,8 @@ from rheobase.neurons.biophysical import (
     PhysicalLIF,
     PhysicalQIF,
 )
+from rheobase.neurons.burst import BurstIF
+from rheobase.neurons.converted import RateIF
 from rheobase.neurons.current import CUBALIF, IMLIF, SynapticCurrent
 from rheobase.neurons.detached import DetachedLIF
 from rheobase.neurons.dsr import DSRIF, DSRLIF
@@ -31,6 +33,7 @@ from rheobase.neurons.nonlinear import EIF, QIF
 from rheobase.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 from rheobase.neurons.record import Membrane, record_membranes
 from rheobase.neurons.refractory import RefractoryLIF
+from rheobase.neurons.residual import MaskedRateIF, OffsetRateIF
 from rheobase.neurons.resonate import RAF
 from rheobase.neurons.signed import (
     ImbalancedSignedIF,
@@ -39,6 +42,7 @@ from rheobase.neurons.signed import (
     TernaryIF,
     TernaryLIF,
 )
+from rheobase.neurons.spike_codes import BinaryCode, GreedyCode, IntegerCode
 from rheobase.neurons.stepwise import StepNeuron, spike
 
 __all__ = [
@@ -65,21 +69,28 @@ __all__ = [
     "STBIF",
     "AdEx",
     "AdaptiveQIF",
+    "BinaryCode",
     "Biophysical",
+    "BurstIF",
     "DetachedLIF",
     "DietLIF",
+    "GreedyCode",
     "HodgkinHuxley",
     "ImbalancedSignedIF",
+    "IntegerCode",
     "Izhikevich",
     "Lapicque",
     "MagnitudeResetTernaryIF",
     "MaskedPSN",
+    "MaskedRateIF",
     "Membrane",
     "MultiThreshold",
     "Neuron",
+    "OffsetRateIF",
     "PhysicalEIF",
     "PhysicalLIF",
     "PhysicalQIF",
+    "RateIF",
     "RefractoryLIF",
     "SignedIF",
     "SlidingPSN",

@@ -18,6 +18,7 @@ from rheobase.neurons.biophysical import (
     PhysicalLIF,
     PhysicalQIF,
 )
+from rheobase.neurons.burst import BurstIF
 from rheobase.neurons.current import CUBALIF, IMLIF
 from rheobase.neurons.dsr import DSRIF, DSRLIF
 from rheobase.neurons.gated import GLIF
@@ -55,6 +56,7 @@ NEURONS: dict[str, Callable[..., nn.Module]] = {
     "imbalanced_signed_if": ImbalancedSignedIF,
     "multi_threshold": MultiThreshold,
     "st_bif": STBIF,
+    "burst_if": BurstIF,
     "dsr_if": DSRIF,
     "dsr_lif": DSRLIF,
     "psn": PSN,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rheobase.neurons.stepwise import State, StepNeuron
 
@@ -152,7 +152,8 @@ class ImbalancedSignedIF(TernaryIF):
 
     Args:
         slope: of the leaky ReLU, above 0.
-        options: ``v_threshold``, ``detach_reset``, ``strict`` and ``surrogate`` of `Neuron`.
+        v_threshold: of the positive side; a tensor broadcasts to one step's neurons.
+        options: ``detach_reset``, ``strict`` and ``surrogate`` of `Neuron`.
 
     Raises:
         ValueError: ``slope`` is not above 0.
@@ -161,12 +162,22 @@ class ImbalancedSignedIF(TernaryIF):
     tensor([ 1.,  0., -1.])
     """
 
-    def __init__(self, slope: float = 0.1, **options: Any) -> None:
+    def __init__(
+        self, slope: float = 0.1, *, v_threshold: float | Tensor = 1.0, **options: Any
+    ) -> None:
         if not slope > 0.0:
             raise ValueError(f"slope must be above 0, got {slope}")
         super().__init__(v_reset=None, **options)
+        self.v_threshold = own_threshold(v_threshold)
         self.slope = slope
-        self.v_negative = self.v_negative / slope
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Charge, fire on both sides, subtract the threshold of that side."""
+        h = self.charge_step(state[0], x)
+        lower = self.v_threshold / self.slope
+        up, down = self.spike(h - self.v_threshold), self.spike(-h - lower)
+        u = self.reset_membrane(h, up, self.v_threshold)
+        return up - down, h, (self.reset_membrane(u, down, -lower),)
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
@@ -182,8 +193,11 @@ class SignedIF(StepNeuron):
     Source: Hu et al. 2023 (Fast-SNN), IEEE TPAMI 45(12), and its code for epsilon.
 
     Args:
-        v_threshold: the membrane at which it fires.
-        epsilon: how far below 0 a spike is taken back.
+        v_threshold: the membrane at which it fires; a tensor broadcasts to one step's neurons, and
+            can be trained further.
+        epsilon: how far below 0 a spike is taken back, likewise; the threshold itself gives the
+            neuron of Wang et al. 2022 (signed neuron with memory), whose ``first`` is 0.
+        first: the first membrane, in thresholds.
         options: ``detach_reset`` and ``surrogate`` of `Neuron`.
 
     Raises:
@@ -196,17 +210,22 @@ class SignedIF(StepNeuron):
     largest = None
     states = 2
 
-    def __init__(self, v_threshold: float = 1.0, *, epsilon: float = 1e-3, **options: Any) -> None:
-        super().__init__(v_threshold=v_threshold, v_reset=None, **options)
-        if not (v_threshold > 0.0 and epsilon > 0.0):
-            raise ValueError(
-                f"v_threshold and epsilon must be above 0, got {v_threshold} and {epsilon}"
-            )
-        self.epsilon = epsilon
+    def __init__(
+        self,
+        v_threshold: float | Tensor = 1.0,
+        *,
+        epsilon: float | Tensor = 1e-3,
+        first: float = 0.5,
+        **options: Any,
+    ) -> None:
+        super().__init__(v_threshold=1.0, v_reset=None, **options)
+        self.v_threshold = own_threshold(v_threshold)
+        self.epsilon = own_threshold(epsilon, trained=False)
+        self.first = first
 
     def start(self, x: Tensor) -> State:
-        """Half the threshold, and no spike yet."""
-        return torch.zeros_like(x) + 0.5 * self.v_threshold, torch.zeros_like(x)
+        """``first`` thresholds, and no spike yet."""
+        return torch.zeros_like(x) + self.first * self.v_threshold, torch.zeros_like(x)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Charge, fire on both sides, reset, count."""
@@ -219,4 +238,15 @@ class SignedIF(StepNeuron):
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
-        return f"epsilon={self.epsilon:g}, {super().extra_repr()}"
+        shown = f"{self.epsilon:g}" if isinstance(self.epsilon, float) else "a tensor"
+        return f"epsilon={shown}, first={self.first}, {super().extra_repr()}"
+
+
+def own_threshold(value: float | Tensor, *, trained: bool = True) -> float | Tensor:
+    """A number as it is, a tensor as a parameter (or buffer) of the neuron; above 0."""
+    if not bool((torch.as_tensor(value) > 0.0).all()):
+        raise ValueError(f"thresholds must be above 0, got {value}")
+    if isinstance(value, float | int):
+        return float(value)
+    value = value.detach().clone()
+    return nn.Parameter(value) if trained else nn.Buffer(value)

@@ -99,6 +99,14 @@ def _integrate_partials(u: Scalar, x: Scalar) -> Scalar:
     return 1.0, 1.0
 
 
+def _integrate_driven(u: Scalar, x: Scalar, drive: Scalar) -> Scalar:
+    return u + (x + drive)
+
+
+def _integrate_driven_partials(u: Scalar, x: Scalar, drive: Scalar) -> Scalar:
+    return 1.0, 1.0, 1.0
+
+
 def _rectified(
     u: Scalar, x: Scalar, k: Scalar, decay: Scalar, gain: Scalar, bias: Scalar
 ) -> Scalar:
@@ -159,6 +167,8 @@ CHARGES: dict[str, Charge] = {
     # u decays, x is added whole: decay_input=False.
     "leak": Charge(_leak_then_add, _leak_then_add_partials),
     "integrate": Charge(_integrate, _integrate_partials),
+    # With a constant current besides the input (converted networks).
+    "integrate_driven": Charge(_integrate_driven, _integrate_driven_partials),
     # The general form h = a u + b_t x + c of which nearly every published neuron is a case.
     "affine": Charge(_affine, _affine_partials),
     # The affine form, scaled and rectified (KLIF).
@@ -253,6 +263,15 @@ def _soft_scaled_partials(h: Scalar, s: Scalar, threshold: Scalar, k: Scalar) ->
     return 1.0 / k, -threshold / k, -s / k, -(h - s * threshold) / (k * k)
 
 
+def _soft_held(h: Scalar, s: Scalar, threshold: Scalar, lowest: Scalar) -> Scalar:
+    return maximum(h - s * threshold, lowest)
+
+
+def _soft_held_partials(h: Scalar, s: Scalar, threshold: Scalar, lowest: Scalar) -> Scalar:
+    free = indicator(h - s * threshold >= lowest, h)
+    return free, -threshold * free, -s * free, 1.0 - free
+
+
 def _gated(h: Scalar, s: Scalar, gate: Scalar, amount: Scalar) -> Scalar:
     return h * (1.0 - gate * s) - amount * s
 
@@ -275,6 +294,8 @@ RESETS: dict[str, Reset] = {
     # The same after h is divided by k again (KLIF, scale_reset).
     "hard_scaled": Reset(_hard_scaled, _hard_scaled_partials),
     "soft_scaled": Reset(_soft_scaled, _soft_scaled_partials),
+    # The membrane held at or above a lowest value (converted networks).
+    "soft_held": Reset(_soft_held, _soft_held_partials),
     # Between hard and soft, by a gate (GLIF).
     "gated": Reset(_gated, _gated_partials),
     # A spike changes nothing: synaptic currents and other filters.

@@ -1,0 +1,87 @@
+"""Biases where values are sums over T: added once in all, not at every step."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rheobase.convert.kinds import WEIGHTED, kind_of
+from rheobase.convert.recipe import Recipe
+from rheobase.convert.spiking import Replacement, folded, unfolded
+from rheobase.convert.trace import Traced, add_module, line_of
+from rheobase.stateful import Stateful
+
+__all__ = ["BiasOverTime", "put_biases"]
+
+
+class BiasOverTime(Replacement, Stateful):
+    """A layer with weights whose bias is added at the first step, or a T-th of it at every step.
+
+    Args:
+        layer: with a bias.
+        when: "once" or "spread".
+        T: the steps that "spread" divides by.
+    """
+
+    conventions = ("sum",)
+
+    def __init__(self, layer: nn.Module, when: Literal["once", "spread"], T: int) -> None:
+        super().__init__()
+        self.layer = copy.deepcopy(layer)
+        bias = self.layer.bias
+        assert isinstance(bias, nn.Parameter)
+        self.bias = bias
+        self.layer.register_parameter("bias", None)
+        self.when = when
+        self.T = T
+
+    def forward(self, x: Tensor, *, steps: int) -> Tensor:
+        """``[T * N, ...]`` to ``[T * N, ...]``."""
+        y = unfolded(self.layer(x), steps)
+        axis = y.dim() - 1 if isinstance(self.layer, nn.Linear) else 2
+        bias = self.bias.view(-1, *[1] * (y.dim() - 1 - axis))
+        if self.when == "spread":
+            return folded(y + bias / self.T)
+        if self.carried is None:
+            y = torch.cat([y[:1] + bias, y[1:]])
+        self.carry(y.new_ones(()))
+        return folded(y)
+
+
+def put_biases(traced: Traced, recipe: Recipe, steps: int) -> None:
+    """Let every bias of the graph come as the recipe's encoding says.
+
+    Raises:
+        ValueError: a bias that is no layer's own (batch norm that was not folded, a constant that
+            is added), or a recipe of sums with biases at every step.
+    """
+    when = recipe.encoding.bias
+    if "once" in recipe.prepare.operators:  # its operators see to all constants
+        return
+    if recipe.encoding.convention == "mean":
+        if when != "every step":
+            raise ValueError(
+                f"recipe {recipe.name!r} codes values as means over T, so its biases come at every "
+                f"step, not {when!r}"
+            )
+        return
+    if when == "every step":
+        raise ValueError(
+            f"recipe {recipe.name!r} codes values as sums over T, where a bias at every step would "
+            "count T times; take Encoding(..., bias='once') or 'spread'"
+        )
+    for node in list(traced.graph.nodes):
+        module, kind = traced.owner(node), kind_of(traced, node)
+        if kind == "batch_norm" or (kind == "add" and len(node.all_input_nodes) < 2):
+            raise ValueError(
+                f"node {node.name!r} ({line_of(node)}) adds a constant at every step, which would "
+                "count T times in a recipe of sums; put it into a layer's bias"
+            )
+        if isinstance(module, WEIGHTED) and module.bias is not None:
+            name = str(node.target)
+            name = add_module(traced, f"{name}_timed", BiasOverTime(module, when, steps))
+            node.target = name
+    traced.module.recompile()

@@ -1,0 +1,182 @@
+"""Few-spike neurons: K steps whose spikes weigh differently, a code for any activation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from rheobase.convert.activations import Site
+from rheobase.convert.recipe import Recipe
+from rheobase.convert.spiking import NEURONS, Replacement, folded, unfolded
+from rheobase.neurons import Neuron, spike
+from rheobase.neurons.base import Tap
+
+__all__ = ["FewSpikeNeuron", "FewSpikes", "binary_code", "fit_code"]
+
+
+class FewSpikeNeuron(Neuron):
+    r"""Fires in K steps by what it got in the K steps before, each spike with its own weight.
+
+    With :math:`v` the sum of its input: :math:`z_t = [v > T_t]`, :math:`v \leftarrow v - h_t z_t`;
+    :math:`\sum_t d_t z_t` approximates :math:`f(v)`. As it needs the whole sum first it is not
+    causal. Source: Stoeckl & Maass 2021, Nature Machine Intelligence 3 (FS-neurons).
+
+    Args:
+        thresholds: :math:`T_t`, ``[K]``.
+        resets: :math:`h_t`, ``[K]``.
+        weights: :math:`d_t`, ``[K]``.
+
+    Raises:
+        ValueError: they are not three vectors of one length; the input has another number of steps.
+
+    >>> code = torch.tensor([2.0, 1.0])
+    >>> FewSpikeNeuron(code, code, code)(torch.tensor([[3.5], [0.0]])).flatten().tolist()
+    [1.0, 1.0]
+    """
+
+    scanned = False
+    causal = False
+
+    def __init__(self, thresholds: Tensor, resets: Tensor, weights: Tensor) -> None:
+        super().__init__(v_threshold=1.0, v_reset=None)
+        if not thresholds.dim() == 1 or not thresholds.shape == resets.shape == weights.shape:
+            raise ValueError(
+                "thresholds, resets and weights are vectors of one length, got "
+                f"{[list(v.shape) for v in (thresholds, resets, weights)]}"
+            )
+        self.thresholds = nn.Parameter(thresholds.clone())
+        self.resets = nn.Parameter(resets.clone())
+        self.weights = nn.Parameter(weights.clone())
+
+    def run(
+        self, x: Tensor, carried: Tensor | None, tap: Tap | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The sum of the input, then K steps."""
+        if x.shape[0] != len(self.thresholds):
+            raise ValueError(
+                f"this neuron's code has {len(self.thresholds)} steps, but was given {x.shape[0]}; "
+                "run the network with as many"
+            )
+        v = x.sum(0)
+        spikes, charged, after = [], [], []
+        for threshold, reset in zip(self.thresholds, self.resets, strict=True):
+            charged.append(v)
+            z = self.surrogate_spike(v - threshold)
+            v = v - reset * z
+            spikes.append(z)
+            after.append(v)
+        tapped = {"h": charged, "v": after}
+        return torch.stack(spikes), torch.stack(tapped[tap]) if tap else None, v
+
+    def surrogate_spike(self, z: Tensor) -> Tensor:
+        """Fire above 0, with the surrogate's gradient."""
+        return spike(z, self.surrogate, strict=True)
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"K={len(self.thresholds)}"
+
+
+class FewSpikes(Replacement):
+    """A few-spike neuron in an activation's place: its weighted spikes, summed over T."""
+
+    conventions = ("sum",)
+
+    def __init__(self, neuron: FewSpikeNeuron, site: Site) -> None:
+        super().__init__()
+        self.neuron = neuron
+        self.site = site
+
+    def forward(self, x: Tensor, *, steps: int) -> Tensor:
+        """``[T * N, ...]`` to ``[T * N, ...]``."""
+        z = self.neuron(unfolded(x, steps))
+        return folded(z * self.neuron.weights.view(-1, *[1] * (z.dim() - 1)))
+
+
+def binary_code(largest: Tensor | float, steps: int) -> Tensor:
+    """The code of a ReLU: ``largest / 2, largest / 4, ...``, thresholds, resets and weights alike.
+
+    >>> binary_code(8.0, 3).tolist()
+    [4.0, 2.0, 1.0]
+    """
+    return largest * 0.5 ** torch.arange(1, steps + 1, dtype=torch.get_default_dtype())
+
+
+def fit_code(
+    function: Callable[[Tensor], Tensor],
+    steps: int,
+    *,
+    low: float = -8.0,
+    high: float = 8.0,
+    iterations: int = 600,
+    restarts: int = 2,
+    seed: int = 0,
+) -> FewSpikeNeuron:
+    """The code of K steps that approximates a function on an interval.
+
+    Starts from a binary code of the interval and from random changes of it; Adam on the mean
+    squared error, with the surrogate's gradient; the best of all iterations is kept.
+
+    Source: Stoeckl & Maass 2021, whose codes were fitted likewise.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.linspace(low, high, 401)
+    target = function(x)
+    best: FewSpikeNeuron | None = None
+    least = torch.inf
+    for number in range(restarts):
+        neuron = _first_code(x, target, steps, 0.1 * number, generator)
+        optimiser = torch.optim.Adam(neuron.parameters(), lr=0.02)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, iterations, 1e-4)
+        current = torch.cat([x.unsqueeze(0), torch.zeros(steps - 1, len(x))])
+        for _ in range(iterations):
+            value = (neuron(current) * neuron.weights.unsqueeze(1)).sum(0)
+            loss = (value - target).square().mean()
+            if loss.item() < least:
+                least = loss.item()
+                best = FewSpikeNeuron(
+                    neuron.thresholds.detach(), neuron.resets.detach(), neuron.weights.detach()
+                )
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    assert best is not None
+    return best
+
+
+def _first_code(
+    x: Tensor, target: Tensor, steps: int, noise: float, generator: torch.Generator
+) -> FewSpikeNeuron:
+    """Halve the interval at every step; weigh by the slope of the function from end to end."""
+    high = x.max().item()
+    code = binary_code(high, steps)
+    weights = code * (target.max() / high)
+    changes = 1.0 + noise * torch.randn(3, steps, generator=generator)
+    return FewSpikeNeuron(code * changes[0], code * changes[1], weights * changes[2])
+
+
+def _few_spikes(site: Site, threshold: Tensor, recipe: Recipe, steps: int) -> Replacement:
+    if site.kind in ("relu", "relu6", "clip", "threshold_relu"):
+        code = binary_code(threshold.max().item(), steps).to(threshold)
+        return FewSpikes(FewSpikeNeuron(code, code, code), site)
+    least = 8.0 if site.kind in ("sigmoid", "tanh") else 1.0  # they saturate: look further out
+    reach = float(f"{max(least, threshold.max().item()):.1g}")
+    return FewSpikes(copy.deepcopy(_fitted(site.activation, steps, reach)).to(threshold), site)
+
+
+_codes: dict[tuple[str, int, float], FewSpikeNeuron] = {}
+
+
+def _fitted(activation: nn.Module, steps: int, reach: float) -> FewSpikeNeuron:
+    """The code of an activation on [-reach, reach], fitted when first asked for."""
+    key = repr(activation), steps, reach
+    if key not in _codes:
+        _codes[key] = fit_code(activation, steps, low=-reach, high=reach)
+    return _codes[key]
+
+
+NEURONS["few_spikes"] = _few_spikes

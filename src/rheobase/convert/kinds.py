@@ -1,0 +1,136 @@
+"""What an operation of the graph is: linear in its operand, an activation, or another kind.
+
+Linear operations commute with the mean over time, so spikes may pass through them as they are.
+Everything else must be replaced, or conversion fails.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from rheobase.convert.trace import Traced
+
+__all__ = ["ACTIVATIONS", "KINDS", "WEIGHTED", "kind_of", "kind_of_call", "passes_spikes"]
+
+WEIGHTED = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+    nn.Linear,
+)  # fmt: skip
+"""Layers with weights and one bias a channel."""
+
+ACTIVATIONS = (
+    "relu", "relu6", "clip", "leaky_relu", "gelu", "silu", "hardswish", "sigmoid", "tanh", "elu",
+    "hardsigmoid", "mish", "softplus", "encode",
+)  # fmt: skip
+"""Kinds that a spiking neuron replaces; "encode" is the identity, made spikes by a pass."""
+
+KINDS: dict[Any, str] = {}
+"""Module class, function, or method name -> kind."""
+
+
+def _are(kind: str, *targets: Any) -> None:
+    KINDS.update(dict.fromkeys(targets, kind))
+
+
+_are("relu", nn.ReLU, F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
+_are("relu6", nn.ReLU6, F.relu6)
+_are("clip", nn.Hardtanh, F.hardtanh, F.hardtanh_, torch.clamp, torch.clamp_, torch.clip)
+_are("clip", "clamp", "clamp_", "clip", "clip_", torch.clamp_min, "clamp_min")
+_are("leaky_relu", nn.LeakyReLU, F.leaky_relu, F.leaky_relu_)
+_are("gelu", nn.GELU, F.gelu)
+_are("silu", nn.SiLU, F.silu)
+_are("hardswish", nn.Hardswish, F.hardswish)
+_are("sigmoid", nn.Sigmoid, F.sigmoid, torch.sigmoid, "sigmoid")
+_are("tanh", nn.Tanh, F.tanh, torch.tanh, "tanh")
+_are("elu", nn.ELU, F.elu)
+_are("hardsigmoid", nn.Hardsigmoid, F.hardsigmoid)
+_are("mish", nn.Mish, F.mish)
+_are("softplus", nn.Softplus, F.softplus)
+_are("max_pool", nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool2d)
+_are("max_pool", F.max_pool1d, F.max_pool2d, F.max_pool3d, F.adaptive_max_pool2d)
+_are("max_pool", torch.max_pool1d, torch.max_pool2d, torch.max_pool3d)
+_are("softmax", nn.Softmax, F.softmax, torch.softmax, "softmax")
+_are("log_softmax", nn.LogSoftmax, F.log_softmax, torch.log_softmax, "log_softmax")
+_are("layer_norm", nn.LayerNorm, F.layer_norm)
+_are("rms_norm", nn.RMSNorm, F.rms_norm)
+_are("group_norm", nn.GroupNorm, F.group_norm)
+_are("attention", F.scaled_dot_product_attention)
+_are("multihead_attention", nn.MultiheadAttention)
+_are("transformer_encoder_layer", nn.TransformerEncoderLayer)
+_are("matmul", torch.matmul, torch.bmm, operator.matmul, "matmul", "bmm", "__matmul__")
+_are("einsum", torch.einsum)
+_are("multiply", operator.mul, operator.imul, torch.mul, "mul", "mul_", "__mul__")
+_are("divide", operator.truediv, operator.itruediv, torch.div, "div", "div_")
+_are("batch_norm", nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, F.batch_norm)
+_are("dropout", nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+_are("dropout", F.dropout, F.dropout2d, F.dropout1d, F.dropout3d)
+_are("identity", nn.Identity, "contiguous", "clone", torch.clone)
+_are("weighted", *WEIGHTED, F.conv1d, F.conv2d, F.conv3d, F.linear, F.conv_transpose2d)
+_are("weighted", torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose2d)
+_are("add", operator.add, operator.iadd, torch.add, "add", "add_", "__add__")
+_are("add", operator.sub, operator.isub, torch.sub, "sub", "sub_", operator.neg, torch.neg)
+_are("average", nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d)
+_are("average", nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, F.avg_pool1d, F.avg_pool2d)
+_are("average", F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d)
+_are("average", torch.avg_pool1d, torch.adaptive_avg_pool1d, torch.mean, "mean", torch.sum, "sum")
+_are("shape", nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
+_are("shape", torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.squeeze)
+_are("shape", torch.unsqueeze, torch.cat, torch.concat, torch.stack, torch.chunk, torch.split)
+_are("shape", torch.roll, torch.narrow, torch.unbind, torch.swapaxes, torch.select, torch.flip)
+_are(
+    "shape",
+    torch.index_select,
+    torch.unflatten,
+    torch.movedim,
+    F.pixel_shuffle,
+    F.pixel_unshuffle,
+    F.pad,
+)
+_are("shape", operator.getitem, getattr, "view", "reshape", "flatten", "permute", "transpose")
+_are("shape", "squeeze", "unsqueeze", "size", "expand", "expand_as", "repeat", "chunk", "split")
+_are("shape", "unbind", "roll", "narrow", "select", "unflatten", "to", "float", "type_as", "dim")
+_are("shape", "index_select", "movedim", "swapaxes", "flip", "view_as", "t", "numel")
+_are("shape", nn.ZeroPad2d, nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d)
+_are("shape", F.interpolate, F.upsample, nn.ConstantPad2d, nn.ReflectionPad2d)
+_are("shape", operator.floordiv, operator.mod)
+
+_LINEAR = {"weighted", "add", "average", "shape", "identity", "dropout", "batch_norm"}
+"""Linear (with a bias) in their operand."""
+
+_BILINEAR = {"multiply", "divide", "matmul", "einsum"}
+"""Linear as long as only one operand changes over time."""
+
+
+def kind_of(traced: Traced, node: fx.Node) -> str | None:
+    """The kind of a node; None if it is not known."""
+    return kind_of_call(traced.owner(node), node)
+
+
+def kind_of_call(module: nn.Module | None, node: fx.Node) -> str | None:
+    """The kind of a node that calls a module (or none).
+
+    A module of a class of its own says its kind as ``conversion_kind``.
+    """
+    if module is not None:
+        own = getattr(module, "conversion_kind", None)
+        if own is not None:
+            return str(own)
+        return next((KINDS[c] for c in type(module).__mro__ if c in KINDS), None)
+    if node.op in ("call_function", "call_method"):
+        return KINDS.get(node.target)
+    return None
+
+
+def passes_spikes(kind: str, changing: int) -> bool:
+    """Whether the mean over time may be taken before as well as after an operation of this kind.
+
+    Args:
+        kind: its kind.
+        changing: how many of its operands change over time.
+    """
+    return kind in _LINEAR or (kind in _BILINEAR and changing <= 1)

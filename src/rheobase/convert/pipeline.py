@@ -1,0 +1,214 @@
+"""The pipeline: trace, prepare, calibrate, replace, split, mend."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from rheobase._errors import unknown_name
+from rheobase.convert.activations import Site
+from rheobase.convert.bias import put_biases
+from rheobase.convert.build import follow_batch, split
+from rheobase.convert.calibrate import broadcasting, calibrated_thresholds, check_calibration
+from rheobase.convert.kinds import ACTIVATIONS, kind_of
+from rheobase.convert.network import ConvertedNetwork, Origin
+from rheobase.convert.pool import make_gate
+from rheobase.convert.post import calibrate_after
+from rheobase.convert.prepare import (
+    PASSES,
+    add_output_neurons,
+    fold_batch_norms,
+    own_activations,
+    pool_before_activations,
+    prune,
+)
+from rheobase.convert.recipe import Recipe
+from rheobase.convert.recipes import RECIPES
+from rheobase.convert.report import warn_of_extremes
+from rheobase.convert.spiking import NEURONS, Replacement
+from rheobase.convert.trace import Traced, add_module, line_of, trace
+
+__all__ = ["OPERATORS", "convert"]
+
+Operator = Callable[[Traced, fx.Node, Recipe, int], Replacement | None]
+
+OPERATORS: dict[str, dict[str, Operator]] = {"gate": {"max_pool": make_gate}}
+"""Name of a set of operators -> kind of node -> ``(traced, node, recipe, T) -> module``, or None
+where the node may stay (a product with a constant, say)."""
+
+
+def convert(
+    ann: nn.Module,
+    calibration: Tensor | None = None,
+    *,
+    recipe: str | Recipe = "calibration_light",
+    T: int = 32,
+    labels: Tensor | None = None,
+    batch_size: int = 128,
+    thresholds: Mapping[str, Tensor | float] | None = None,
+    leaves: Iterable[type[nn.Module]] = (),
+    **choices: Any,
+) -> ConvertedNetwork:
+    """Make a spiking network of a trained ANN.
+
+    Args:
+        ann: in evaluation mode; it is left as it is. Its control flow may not depend on data.
+        calibration: inputs ``[N, ...]`` as the ANN takes them; recipes that need no data
+            (`recipes`) take one, for its shape.
+        recipe: a name of `recipes`, or a record of one's own.
+        T: time steps that T-dependent choices are made for, and the network's default.
+        labels: of the calibration inputs, for the accuracy in the report.
+        batch_size: of the calibration; statistics that average over batches depend on it.
+        thresholds: module name of an activation -> threshold, instead of the calibrated one.
+        leaves: module classes that tracing keeps whole.
+        choices: axes of the recipe (`Recipe`) to replace, such as
+            ``statistic=Statistic("percentile", percentile=99.0)``.
+
+    Returns:
+        the spiking network; ``net.report()`` says what every layer became.
+
+    Raises:
+        ValueError: what can't be converted, naming node, source line and remedy; calibration data
+            that is missing, does not fit or makes activations that are not finite; an unknown name;
+            batch norm in training mode; T below 1.
+        TypeError: calibration data of another kind.
+
+    >>> from rheobase.convert import convert
+    >>> ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    >>> convert(ann, torch.rand(16, 4), recipe="rueckauer", T=8)(torch.rand(3, 4)).shape
+    torch.Size([8, 3, 2])
+    """
+    rule = resolved(recipe, choices)
+    if T < 1:
+        raise ValueError(f"a converted network runs at least one time step, got T={T}")
+    inputs = check_calibration(calibration, rule)
+    traced = trace(ann, leaves)
+    _prepare(traced, rule)
+    follow_batch(traced, inputs)
+    sites = _find_sites(traced, rule)
+    found = calibrated_thresholds(traced, sites, rule, T, inputs, batch_size)
+    found |= _given_thresholds(thresholds or {}, sites, inputs)
+    prepared = Traced(copy.deepcopy(traced.module), traced.leaves)
+    _put_operators(traced, rule, T)
+    _put_neurons(traced, sites, found, rule, T)
+    put_biases(traced, rule, T)
+    stem, body = split(traced, rule)
+    net = ConvertedNetwork(stem, body, rule, T).eval()
+    calibrate_after(net, prepared, inputs)
+    net.origin = Origin(prepared, inputs, labels)
+    warn_of_extremes(net, inputs[:16])
+    return net
+
+
+def resolved(recipe: str | Recipe, choices: dict[str, Any]) -> Recipe:
+    """The recipe with some of its choices replaced.
+
+    Raises:
+        ValueError: no recipe, or none of its axes, has that name.
+    """
+    if isinstance(recipe, str):
+        if recipe not in RECIPES:
+            raise ValueError(unknown_name("recipe", recipe, RECIPES))
+        recipe = RECIPES[recipe]
+    axes = [field.name for field in dataclasses.fields(Recipe)]
+    for name in choices:
+        if name not in axes:
+            raise ValueError(unknown_name("axis of a recipe", name, axes))
+    return dataclasses.replace(recipe, **choices)
+
+
+def _prepare(traced: Traced, recipe: Recipe) -> None:
+    """Change the graph as the recipe says; what it computes stays the same."""
+    prune(traced)
+    own_activations(traced)
+    if recipe.prepare.fold_batch_norm:
+        fold_batch_norms(traced)
+    if recipe.prepare.max_pool == "before_spikes":
+        pool_before_activations(traced)
+    if recipe.readout.kind == "spikes":
+        add_output_neurons(traced)
+    for name in recipe.prepare.passes:
+        if name not in PASSES:
+            raise ValueError(unknown_name("graph pass", name, PASSES))
+        PASSES[name](traced, recipe)
+
+
+def _find_sites(traced: Traced, recipe: Recipe) -> list[Site]:
+    """Every activation that a neuron will replace, in order of execution.
+
+    Raises:
+        ValueError: the recipe takes no activation of that kind.
+    """
+    sites = []
+    for node in traced.graph.nodes:
+        kind = kind_of(traced, node)
+        if kind in recipe.source:
+            module = traced.owner(node)
+            assert module is not None and kind is not None
+            sites.append(Site(str(node.target), kind, line_of(node), module))
+        elif kind in ACTIVATIONS and _operator(recipe, kind) is None:
+            able = [r.name for r in RECIPES.values() if kind in r.source]
+            raise ValueError(
+                f"node {node.name!r} ({line_of(node)}) is of kind {kind!r}, which recipe "
+                f"{recipe.name!r} does not convert (it takes {', '.join(recipe.source)}); "
+                + (f"take {' or '.join(able)}" if able else "train the network with another")
+            )
+    return sites
+
+
+def _given_thresholds(
+    given: Mapping[str, Tensor | float], sites: list[Site], like: Tensor
+) -> dict[str, Tensor]:
+    """The user's thresholds, in the shapes that neurons take."""
+    by_name = {site.name: site for site in sites}
+    for name in given:
+        if name not in by_name:
+            raise ValueError(unknown_name("activation", name, by_name))
+    return {
+        name: broadcasting(torch.as_tensor(value).to(like), by_name[name])
+        for name, value in given.items()
+    }
+
+
+def _operator(recipe: Recipe, kind: str | None) -> Operator | None:
+    """What the recipe has for a kind of node."""
+    for name in recipe.prepare.operators:
+        if name not in OPERATORS:
+            raise ValueError(unknown_name("set of spiking operators", name, OPERATORS))
+        if kind in OPERATORS[name]:
+            return OPERATORS[name][kind]
+    return None
+
+
+def _put_operators(traced: Traced, recipe: Recipe, steps: int) -> None:
+    """Replace what an operator set has something for."""
+    for node in list(traced.graph.nodes):
+        kind = kind_of(traced, node)
+        make = _operator(recipe, kind) if kind not in recipe.source else None
+        module = None if make is None else make(traced, node, recipe, steps)
+        if module is None:
+            continue
+        name = add_module(traced, f"{node.name}_spiking", module)
+        with traced.graph.inserting_after(node):
+            called = traced.graph.call_module(name, node.args, dict(node.kwargs))
+        called.meta, called.stack_trace = dict(node.meta), node.stack_trace
+        node.replace_all_uses_with(called)
+        traced.graph.erase_node(node)
+    traced.module.recompile()
+
+
+def _put_neurons(
+    traced: Traced, sites: list[Site], thresholds: dict[str, Tensor], recipe: Recipe, steps: int
+) -> None:
+    """Replace every activation by its neuron."""
+    kind = recipe.neuron.kind
+    if kind not in NEURONS:
+        raise ValueError(unknown_name("neuron rule", kind, NEURONS))
+    for site in sites:
+        module = NEURONS[kind](site, thresholds[site.name], recipe, steps)
+        traced.module.set_submodule(site.name, module)

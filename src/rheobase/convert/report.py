@@ -1,0 +1,235 @@
+"""What every layer of a converted network became, and what error it adds."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from rheobase.convert.kinds import WEIGHTED, kind_of_call
+from rheobase.convert.network import ConvertedNetwork
+from rheobase.convert.post import activations
+from rheobase.convert.spiking import Spiking, unfolded
+from rheobase.convert.trace import Traced
+from rheobase.convert.walk import Stop, walk
+
+__all__ = ["LayerReport", "Report", "make_report", "warn_of_extremes"]
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One neuron layer, over the inputs of the report and T steps.
+
+    Attributes:
+        name: of the activation that it replaces.
+        line: where that was written.
+        became: the neuron's class.
+        spikes: what it was seen to send: "binary", "signed" or "levels" times the threshold.
+        threshold: smallest, mean and largest.
+        rate: mean spikes per neuron and step.
+        saturated: share of neurons that fired as often as they could.
+        dead: share of channels without a spike.
+        clip_error: mean activation lost above the threshold.
+        rounding_error: mean distance of the clipped activation from a multiple of threshold / T.
+        timing_error: mean distance of the output from what its mean input would give at once:
+            spikes that came too early or too late (unevenness).
+        error: mean distance of the mean output from the ANN's activation; like the three above
+            relative to the mean activation.
+    """
+
+    name: str
+    line: str
+    became: str
+    spikes: str
+    threshold: tuple[float, float, float]
+    rate: float
+    saturated: float
+    dead: float
+    clip_error: float
+    rounding_error: float
+    timing_error: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """A converted network in figures.
+
+    Attributes:
+        recipe: its recipe's name.
+        paper: the recipe's source.
+        T: time steps.
+        samples: how many inputs the figures are over.
+        layers: in order of execution.
+        spikeness: for every layer with weights that runs at every step, what its input is:
+            "spikes" (0 or plus or minus one size for each channel), "spikes, averaged" (pooled),
+            "spikes, added" (a sum of several), or "analog".
+        output_error: mean distance of the mean output from the ANN's, relative, at every step.
+        accuracy: of the mean output after 1, 2, ..., T steps, in percent, where labels were given.
+        ann_accuracy: likewise of the ANN.
+    """
+
+    recipe: str
+    paper: str
+    T: int
+    samples: int
+    layers: tuple[LayerReport, ...]
+    spikeness: dict[str, str]
+    output_error: tuple[float, ...]
+    accuracy: tuple[float, ...] | None = None
+    ann_accuracy: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """A table, one line a layer."""
+        head = f"{'layer':24} {'became':16} {'threshold':>9} {'rate':>6} {'satur.':>6} {'error':>6}"
+        lines = [f"recipe {self.recipe} ({self.paper}), T = {self.T}, {self.samples} inputs", head]
+        for one in self.layers:
+            lines.append(
+                f"{one.name:24} {one.became:16} {one.threshold[1]:9.4g} {one.rate:6.3f} "
+                f"{one.saturated:6.3f} {one.error:6.3f}"
+            )
+        lines.append(f"output error after {self.T} steps: {self.output_error[-1]:.4f}")
+        if self.accuracy is not None:
+            lines.append(f"accuracy {self.accuracy[-1]:.2f} % (ANN {self.ann_accuracy:.2f} %)")
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def make_report(
+    net: ConvertedNetwork, ann: Traced, inputs: Tensor, labels: Tensor | None = None
+) -> Report:
+    """Run the ANN and the spiking network on the same inputs and compare them layer by layer."""
+    layers: list[LayerReport] = []
+    seen: dict[str, str] = {}
+
+    def visit(stop: Stop) -> None:
+        one = _layer(stop, activations(ann, stop.name, inputs))
+        layers.append(one)
+        seen[stop.name] = one.spikes
+
+    out = walk(net, inputs, visit)[net.recipe.readout.delay :]
+    target = ann.module(inputs)
+    means = out.cumsum(0)
+    if net.recipe.encoding.convention == "mean":
+        means = means / torch.arange(1, len(out) + 1).to(out).view(-1, *[1] * (out.dim() - 1))
+    apart = (means - target).abs().flatten(1).mean(1) / target.abs().mean()
+    right = right_ann = None
+    if labels is not None:
+        right = tuple((100.0 * (m.argmax(1) == labels).double().mean()).item() for m in means)
+        right_ann = (100.0 * (target.argmax(1) == labels).double().mean()).item()
+    return Report(
+        recipe=net.recipe.name,
+        paper=net.recipe.paper,
+        T=net.T,
+        samples=len(inputs),
+        layers=tuple(layers),
+        spikeness=_spikeness(net.body, seen),
+        output_error=tuple(apart.tolist()),
+        accuracy=right,
+        ann_accuracy=right_ann,
+    )
+
+
+def warn_of_extremes(net: ConvertedNetwork, inputs: Tensor) -> None:
+    """Warn of layers in which no neuron fires, or most fire at every step, naming them."""
+
+    def visit(stop: Stop) -> None:
+        count = (unfolded(stop.output, stop.steps) / stop.module.size).sum(0)
+        where = f"{stop.name!r} ({stop.module.site.line})"
+        if not bool(count.any()):
+            warnings.warn(
+                f"{where} fires no spike in {stop.steps} steps on {len(inputs)} calibration inputs:"
+                " take a larger T, a lower threshold or neurons that start at half of it",
+                stacklevel=4,
+            )
+        saturated = _saturated(stop, count)
+        if saturated > 0.5:
+            warnings.warn(
+                f"{where} is saturated: {100 * saturated:.0f} % of its neurons fire at every step "
+                "on the calibration inputs; take a higher threshold or percentile",
+                stacklevel=4,
+            )
+
+    walk(net, inputs, visit)
+
+
+def _layer(stop: Stop, target: Tensor) -> LayerReport:
+    module, steps = stop.module, stop.steps
+    size = module.size
+    spikes = unfolded(stop.output, steps) / size
+    mean = stop.mean_output()
+    current = stop.current if stop.constant else unfolded(stop.current, steps).mean(0)
+    clipped = torch.minimum(target, size)
+    at_once = (current / size * steps + 0.5).floor().clamp(0, steps) * size / steps
+    level = size / steps
+    whole = target.abs().mean().clamp(min=torch.finfo(target.dtype).tiny)
+    count = spikes.sum(0)
+    axes = [0, *range(2, count.dim())]
+    return LayerReport(
+        name=stop.name,
+        line=module.site.line,
+        became=type(module.neuron).__name__,
+        spikes=_seen(spikes),
+        threshold=(size.min().item(), size.mean().item(), size.max().item()),
+        rate=spikes.mean().item(),
+        saturated=_saturated(stop, count),
+        dead=(count.abs().sum(axes) == 0).to(mean.dtype).mean().item(),
+        clip_error=((target - clipped).abs().mean() / whole).item(),
+        rounding_error=((clipped - (clipped / level).round() * level).abs().mean() / whole).item(),
+        timing_error=((mean - at_once).abs().mean() / whole).item(),
+        error=((mean - target).abs().mean() / whole).item(),
+    )
+
+
+def _saturated(stop: Stop, count: Tensor) -> float:
+    """The share of neurons that fired as often as they could."""
+    most = stop.steps * (stop.module.neuron.largest or 1)
+    return (count >= most).double().mean().item()
+
+
+def _seen(spikes: Tensor) -> str:
+    """What a sequence of spikes is, by its values."""
+    whole = spikes.round()
+    if not bool(torch.isclose(spikes, whole, atol=1e-4).all()):
+        return "analog"
+    low, high = whole.min().item(), whole.max().item()
+    if low >= 0.0 and high <= 1.0:
+        return "binary"
+    return "signed" if low >= -1.0 and high <= 1.0 else "levels"
+
+
+def _spikeness(body: fx.GraphModule, seen: dict[str, str]) -> dict[str, str]:
+    """Follow spikes through the graph to the layers with weights."""
+    what: dict[fx.Node, str] = {}
+    found: dict[str, str] = {}
+    modules = dict(body.named_modules())
+    for node in body.graph.nodes:
+        inputs = [what[n] for n in node.all_input_nodes if what.get(n, "free") != "free"]
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        kind = kind_of_call(module, node)
+        if node.op == "placeholder":
+            what[node] = "free" if node.name == "steps" else "analog"
+        elif isinstance(module, Spiking):
+            what[node] = "analog" if seen.get(str(node.target)) == "analog" else "spikes"
+        elif not inputs:
+            what[node] = "free"
+        elif kind == "weighted":
+            if isinstance(module, WEIGHTED):
+                found[str(node.target)] = inputs[0]
+            what[node] = "analog"
+        elif kind == "shape" or kind == "max_pool":
+            what[node] = inputs[0] if len(set(inputs)) == 1 else "spikes, added"
+        elif kind == "average" and inputs[0].startswith("spikes"):
+            what[node] = "spikes, averaged"
+        elif kind == "add" and all(one.startswith("spikes") for one in inputs):
+            what[node] = "spikes, added"
+        else:
+            what[node] = "analog"
+    return found

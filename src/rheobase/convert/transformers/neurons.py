@@ -1,0 +1,125 @@
+"""Neurons of converted transformers, as the pipeline puts them in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rheobase.convert.activations import Site
+from rheobase.convert.recipe import Recipe
+from rheobase.convert.spiking import Replacement, Spiking, folded, unfolded
+from rheobase.layers import Quantise
+from rheobase.neurons import STBIF, BurstIF, GreedyCode, IntegerCode, MultiThreshold, Neuron
+
+__all__ = ["TRANSFORMER_NEURONS", "Coded", "SizedSpiking"]
+
+
+class SizedSpiking(Spiking):
+    """A neuron whose spikes have the size of what they carry.
+
+    Args:
+        neuron: gives spikes with their size.
+        site: the activation that it replaces.
+        most: the most that a step can carry.
+    """
+
+    def __init__(self, neuron: Neuron, site: Site, most: Tensor | float) -> None:
+        super().__init__(neuron, site)
+        self.most = most
+
+    @property
+    def size(self) -> Tensor:
+        """The most that a step can carry."""
+        return torch.as_tensor(self.most)
+
+    def forward(self, x: Tensor, *, steps: int, constant: bool = False) -> Tensor:
+        """``[T * N, ...]`` to ``[T * N, ...]``; a constant ``[N, ...]`` is repeated."""
+        current = x.expand(steps, *x.shape) if constant else unfolded(x, steps)
+        return folded(self.send(current))
+
+    def send(self, current: Tensor) -> Tensor:
+        """``[T, N, ...]`` to what is sent, same shape."""
+        spikes: Tensor = self.neuron(current)
+        return spikes
+
+
+class SizedPair(SizedSpiking):
+    """Two neurons for a value of either sign: one takes the current, the other its negative."""
+
+    def send(self, current: Tensor) -> Tensor:
+        """``[T, N, ...]`` to what the two send, one minus the other."""
+        up, down = self.neuron(torch.stack([current, -current], -1)).unbind(-1)
+        return up - down  # type: ignore[no-any-return]
+
+
+class Coded(Replacement):
+    """A code of a few spikes in an activation's place: each step's value, coded by itself.
+
+    Args:
+        code: value to value, with ``spike_count``.
+        site: what it replaces.
+    """
+
+    conventions = ("mean", "sum")
+
+    def __init__(self, code: nn.Module, site: Site) -> None:
+        super().__init__()
+        self.code = code
+        self.site = site
+
+    def forward(self, x: Tensor, *, steps: int) -> Tensor:
+        """``[T * N, ...]`` to what is coded, same shape."""
+        y: Tensor = self.code(x)
+        return y
+
+
+def multi_threshold(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement:
+    """The neuron of ECMT; the threshold holds the smallest positive and negative one."""
+    positive, negative = threshold.flatten().tolist()
+    levels = int(recipe.neuron.levels)
+    neuron = MultiThreshold(positive, v_negative=negative, levels=levels)
+    return SizedSpiking(neuron, site, positive * 2.0 ** (levels - 1))
+
+
+def st_bif(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement:
+    """The neuron of SpikeZIP-TF: the exact conversion of a quantiser."""
+    quantiser = site.activation
+    if not isinstance(quantiser, Quantise):
+        quantiser = Quantise(
+            int(recipe.neuron.levels), symmetric=getattr(quantiser, "signed", False)
+        )
+    neuron = STBIF(lowest=quantiser.lowest, highest=quantiser.highest)
+    return Spiking(neuron, site, scale=threshold)
+
+
+def burst(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement:
+    """The neuron of STA; a pair of them where the value may be negative."""
+    size = int(recipe.neuron.levels)
+    neuron = BurstIF(threshold, burst=size, signed=True)
+    kind = SizedPair if getattr(site.activation, "signed", False) else SizedSpiking
+    return kind(neuron, site, threshold * (1.0 + 0.5 * size))
+
+
+def integer_code(site: Site, _: Tensor, recipe: Recipe, __: int) -> Replacement:
+    """Integers in units of the mean magnitude, ``levels`` of them up to it, as bits."""
+    return Coded(IntegerCode(recipe.neuron.levels), site)
+
+
+def signed_digits(site: Site, _: Tensor, recipe: Recipe, __: int) -> Replacement:
+    """The same integers, in the fewest spikes of either sign."""
+    return Coded(IntegerCode(recipe.neuron.levels, form="signed_digits"), site)
+
+
+def greedy_code(site: Site, _: Tensor, recipe: Recipe, __: int) -> Replacement:
+    """Signed powers of two with a dead zone: less error for as many spikes."""
+    return Coded(GreedyCode(recipe.neuron.levels, dead_zone=0.7), site)
+
+
+TRANSFORMER_NEURONS = {
+    "multi_threshold": multi_threshold,
+    "st_bif": st_bif,
+    "burst": burst,
+    "integer_code": integer_code,
+    "signed_digits": signed_digits,
+    "greedy_code": greedy_code,
+}

@@ -1,0 +1,185 @@
+"""Where a transformer needs spikes: at what enters a layer with weights or a product of two values.
+
+A pass over the graph puts an `Encode` there, which conversion takes for an activation: it is
+calibrated, and replaced by the recipe's neuron.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from rheobase.convert.kinds import kind_of
+from rheobase.convert.recipe import Recipe
+from rheobase.convert.trace import Traced, add_module
+from rheobase.layers import Quantise
+
+__all__ = [
+    "SIZES",
+    "Encode",
+    "encode_for_sta",
+    "encode_hidden_operands",
+    "encode_linear_inputs",
+    "encode_operands",
+    "input_dependent",
+    "note_weights",
+]
+
+
+class Encode(nn.Module):
+    """The identity, to become a spiking neuron.
+
+    Attributes:
+        source: the kind of operation that its value comes from ("layer_norm", "softmax", ...).
+        signed: whether calibration saw negative values.
+    """
+
+    conversion_kind = "encode"
+
+    def __init__(self, source: str = "") -> None:
+        super().__init__()
+        self.source = source
+        self.signed = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``."""
+        return x
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"of {self.source}" if self.source else ""
+
+
+def note_weights(traced: Traced, _: Recipe | None = None) -> None:
+    """Note in every ReLU the largest weight or bias of the layer before it, for its threshold."""
+    for node in traced.graph.nodes:
+        relu = traced.owner(node)
+        if not isinstance(relu, nn.ReLU):
+            continue
+        layer = traced.owner(_origin(traced, node.args[0]))
+        if layer is not None:
+            relu.largest_weight = max(float(p.detach().max()) for p in layer.parameters())  # type: ignore[assignment]
+
+
+SIZES = (getattr, "size", "dim", "numel")
+"""What takes a tensor and gives something of its shape."""
+
+
+def encode_operands(traced: Traced, _: Recipe | None = None) -> None:
+    """Encode what enters weights, and both operands of a product; nothing in a quantised network.
+
+    The first layer with weights, which takes the network's input itself, keeps it as it is.
+    """
+    _encode(traced, ("weighted", "matmul", "multiply"))
+
+
+def encode_hidden_operands(traced: Traced, _: Recipe | None = None) -> None:
+    """As `encode_operands`, but the last layer takes its input as it is, as in ECMT's code."""
+    _encode(traced, ("weighted", "matmul", "multiply"), head=False)
+
+
+def encode_linear_inputs(traced: Traced, _: Recipe | None = None) -> None:
+    """Encode what enters weights alone; products of attention stay analog."""
+    _encode(traced, ("weighted",))
+
+
+def encode_for_sta(traced: Traced, _: Recipe | None = None) -> None:
+    """Encode norms and contexts that enter weights, and attention itself.
+
+    Queries, keys and values stay currents; behind an activation the hidden spikes of its
+    approximator go on into the next weights.
+    """
+    _encode(traced, ("weighted", "matmul"), sources=("layer_norm", "matmul", "softmax"))
+
+
+def input_dependent(traced: Traced) -> set[fx.Node]:
+    """Nodes whose value depends on that of the input, not on its sizes alone."""
+    found: set[fx.Node] = set()
+    for node in traced.graph.nodes:
+        takes = not found.isdisjoint(node.all_input_nodes)
+        if node.op == "placeholder" or (takes and node.target not in SIZES):
+            found.add(node)
+    return found
+
+
+def _encode(
+    traced: Traced,
+    kinds: tuple[str, ...],
+    head: bool = True,
+    sources: tuple[str, ...] | None = None,
+) -> None:
+    """Encode operands of nodes of these kinds, if they come from one of ``sources``."""
+    if _drop_relus_of_quantisers(traced):
+        return
+    dependent = input_dependent(traced)
+    raw = _raw(traced)
+    output = next(node for node in traced.graph.nodes if node.op == "output")
+    last = None if head else _origin(traced, output)
+    encoders: dict[fx.Node, fx.Node] = {}
+    for node in list(traced.graph.nodes):
+        kind = kind_of(traced, node)
+        if kind not in kinds or node is last:
+            continue
+        operands = [n for n in node.args if isinstance(n, fx.Node) and n in dependent]
+        if kind == "multiply" and len(operands) < 2:
+            continue
+        if kind == "weighted":
+            operands = operands[:1]
+        for operand in operands:
+            origin = _origin(traced, operand)
+            wanted = sources is None or kind_of(traced, origin) in sources
+            if operand not in raw and wanted and kind_of(traced, origin) != "encode":
+                node.replace_input_with(operand, _encoder(traced, operand, origin, encoders))
+    traced.graph.lint()
+    traced.module.recompile()
+
+
+def _drop_relus_of_quantisers(traced: Traced) -> bool:
+    """Whether the network has quantisers, which then say where its spikes are.
+
+    A ReLU behind an unsigned quantiser does nothing, and is taken out.
+    """
+    found = False
+    for node in list(traced.graph.nodes):
+        module = traced.owner(node)
+        if isinstance(module, Quantise):
+            found = True
+            for user in list(node.users):
+                if not module.symmetric and kind_of(traced, user) == "relu":
+                    user.replace_all_uses_with(node)
+                    traced.graph.erase_node(user)
+    traced.module.recompile()
+    return found
+
+
+def _encoder(
+    traced: Traced, operand: fx.Node, origin: fx.Node, encoders: dict[fx.Node, fx.Node]
+) -> fx.Node:
+    """The encoder of a value: one for all that take it."""
+    if operand not in encoders:
+        module = Encode(kind_of(traced, origin) or "")
+        name = add_module(traced, f"{operand.name}_encode", module)
+        with traced.graph.inserting_after(operand):
+            encoders[operand] = traced.graph.call_module(name, (operand,))
+        encoders[operand].stack_trace = operand.stack_trace
+    return encoders[operand]
+
+
+def _origin(traced: Traced, node: fx.Node) -> fx.Node:
+    """What a value comes from, before its shape was changed."""
+    while node.op == "output" or kind_of(traced, node) in ("shape", "identity", "dropout"):
+        before: Any = node.args[0] if node.args else None
+        if not isinstance(before, fx.Node):
+            break
+        node = before
+    return node
+
+
+def _raw(traced: Traced) -> set[fx.Node]:
+    """The input, and what is that in another shape."""
+    return {
+        node
+        for node in traced.graph.nodes
+        if _origin(traced, node).op == "placeholder" and node.op != "output"
+    }

@@ -1,0 +1,175 @@
+"""Accuracy of converted networks against time steps, for one recipe or many."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rheobase.convert import RECIPES, ConvertedNetwork, convert
+
+__all__ = ["Curve", "accuracy_curve", "conversion_curves", "curve_page", "table"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One recipe's accuracies.
+
+    Attributes:
+        recipe: its name.
+        accuracy: T -> percent, converted anew for every T.
+        seconds: of all conversions, and of all inference.
+        why_not: why there are none.
+    """
+
+    recipe: str
+    accuracy: dict[int, float]
+    seconds: tuple[float, float] = (0.0, 0.0)
+    why_not: str = ""
+
+
+@torch.no_grad()
+def accuracy_curve(
+    net: ConvertedNetwork, images: Tensor, labels: Tensor, batch_size: int = 250
+) -> list[float]:
+    """Accuracy in percent of the mean output after 1, 2, ..., T steps (after the delay)."""
+    right = torch.zeros(net.T)
+    delay = net.recipe.readout.delay
+    for x, y in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
+        sums = net(x)[delay:].cumsum(0)
+        right += (sums.argmax(2) == y).sum(1)
+    return (100.0 * right / len(images)).tolist()
+
+
+def conversion_curves(
+    ann: nn.Module,
+    calibration: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    steps: Sequence[int],
+    recipes: Iterable[str] | None = None,
+    *,
+    results: str | os.PathLike[str] | None = None,
+) -> list[Curve]:
+    """Convert for every recipe and every T, and measure.
+
+    Args:
+        ann: the trained network.
+        calibration: inputs ``[N, ...]``.
+        images: test inputs.
+        labels: their classes.
+        steps: the T to convert for and to measure at.
+        recipes: names; default those that need no training.
+        results: a JSON file that is written after every recipe, and from which a run that was
+            stopped goes on.
+    """
+    names = list(recipes or [r.name for r in RECIPES.values() if "training" not in r.needs])
+    path = None if results is None else Path(results)
+    done = (
+        json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else {}
+    )
+    for name in names:
+        if name in done:
+            continue
+        done[name] = _measured(ann, calibration, images, labels, steps, name)
+        if path is not None:
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(done, indent=1), encoding="utf-8")
+            part.replace(path)
+    return [_curve(name, done[name]) for name in names]
+
+
+def _measured(
+    ann: nn.Module,
+    calibration: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    steps: Sequence[int],
+    name: str,
+) -> dict[str, Any]:
+    accuracy, converting, running = {}, 0.0, 0.0
+    try:
+        for count in steps:
+            start = time.perf_counter()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                net = convert(ann, calibration, recipe=name, T=count)
+            converting += time.perf_counter() - start
+            start = time.perf_counter()
+            accuracy[count] = accuracy_curve(net, images, labels)[-1]
+            running += time.perf_counter() - start
+    except ValueError as error:
+        return {"accuracy": {}, "seconds": [converting, running], "why_not": str(error)}
+    return {"accuracy": accuracy, "seconds": [converting, running], "why_not": ""}
+
+
+def _curve(name: str, found: dict[str, Any]) -> Curve:
+    accuracy = {int(count): value for count, value in found["accuracy"].items()}
+    converting, running = found["seconds"]
+    return Curve(name, accuracy, (converting, running), found["why_not"])
+
+
+def _percent(curve: Curve, steps: int) -> str:
+    return f"{curve.accuracy[steps]:.2f}" if steps in curve.accuracy else "–"
+
+
+def table(curves: Sequence[Curve], steps: Sequence[int]) -> str:
+    """A Markdown table: one line a recipe, one column a T."""
+    lines = ["| recipe | " + " | ".join(f"T = {t}" for t in steps) + " |"]
+    lines.append("|" + "---|" * (len(steps) + 1))
+    for curve in curves:
+        cells = [_percent(curve, t) for t in steps]
+        lines.append(f"| {curve.recipe} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def curve_page(title: str, ann_accuracy: float, curves: Sequence[Curve], net: ConvertedNetwork,
+               steps: Sequence[int]) -> str:  # fmt: skip
+    """One HTML page without outside resources: the curve, and every layer of one network."""
+    css = files("rheobase.experiments").joinpath("report.css").read_text(encoding="utf-8")
+    report = net.report()
+    head = "".join(f"<th>T = {t}</th>" for t in steps)
+    rows = "".join(
+        f"<tr><td>{escape(c.recipe)}</td>"
+        + "".join(
+            f"<td>{c.accuracy[t]:.2f}</td>" if t in c.accuracy else "<td>–</td>" for t in steps
+        )
+        + "</tr>"
+        for c in curves
+    )
+    columns = ("layer", "line", "became", "spikes", "threshold", "rate", "saturated", "dead",
+               "clip", "rounding", "timing", "error")  # fmt: skip
+    layers = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (
+            one.name, one.line.rsplit("/", 1)[-1], one.became, one.spikes,
+            f"{one.threshold[1]:.4g}", f"{one.rate:.4f}", f"{one.saturated:.4f}",
+            f"{one.dead:.3f}", f"{one.clip_error:.4f}", f"{one.rounding_error:.4f}",
+            f"{one.timing_error:.4f}", f"{one.error:.4f}",
+        )) + "</tr>"
+        for one in report.layers
+    )  # fmt: skip
+    kinds = "".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(what)}</td></tr>"
+        for name, what in report.spikeness.items()
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{escape(title)}</h1>\n<p>The ANN: {ann_accuracy:.2f} %. Accuracy of the mean output, "
+        f"in percent:</p>\n<table><tr><th>recipe</th>{head}</tr>{rows}</table>\n"
+        f"<h2>Every layer at T = {report.T}</h2>\n<p>Errors are relative to the layer's mean "
+        f"activation, over {report.samples} calibration inputs.</p>\n<table><tr>"
+        + "".join(f"<th>{name}</th>" for name in columns)
+        + f"</tr>{layers}</table>\n<h2>What the layers with weights are given</h2>\n"
+        f"<table><tr><th>layer</th><th>input</th></tr>{kinds}</table>\n</main>\n</body>\n</html>\n"
+    )

@@ -1,0 +1,94 @@
+"""``rheobase convert``: an ANN by name, its weights, a data set, recipes; a table and a page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rheobase.convert import convert, recipes
+from rheobase.data import get_dataset
+from rheobase.experiments.conversion_curve import conversion_curves, curve_page, table
+from rheobase.models.ann_resnet import official_weights
+
+__all__ = ["convert_from_options", "load_ann", "load_images"]
+
+
+def convert_from_options(options: argparse.Namespace) -> int:
+    """What the command does."""
+    steps = [int(number) for number in _numbers(options.T, "--T")]
+    ann = load_ann(options.model, options.weights)
+    mean = _numbers(options.mean, "--mean")
+    deviation = _numbers(options.std, "--std")
+    calibration, _ = load_images(options.data, True, options.calibration, mean, deviation)
+    images, labels = load_images(options.data, False, options.test, mean, deviation)
+    names = options.recipe or ["calibration_light"]
+    if names == ["training_free"]:
+        names = [one.name for one in recipes() if "training" not in one.needs]
+    with torch.no_grad():
+        right = torch.cat([ann(x).argmax(1) for x in torch.split(images, 250)]) == labels
+    accuracy = 100.0 * right.double().mean().item()
+    curves = conversion_curves(
+        ann, calibration, images, labels, steps, names, results=options.results
+    )
+    print(f"ANN: {accuracy:.2f} % of {len(images)} test images")
+    print(table(curves, steps))
+    for curve in curves:
+        if curve.why_not:
+            print(f"{curve.recipe}: {curve.why_not}")
+    if options.report:
+        net = convert(ann, calibration, recipe=names[0], T=steps[-1])
+        page = curve_page(f"{options.model} converted", accuracy, curves, net, steps)
+        Path(options.report).write_text(page, encoding="utf-8")
+        print(f"report: {options.report}")
+    return 0
+
+
+def load_ann(name: str, weights: str | os.PathLike[str] | None = None) -> nn.Module:
+    """The module that ``package.module:function`` makes, with weights, in evaluation mode.
+
+    Raises:
+        ValueError: the name has another form, or what it names makes no module.
+        OSError: the weights can't be read.
+    """
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise ValueError(f"expected package.module:function that makes the ANN, got {name!r}")
+    ann = getattr(import_module(module), attribute)()
+    if not isinstance(ann, nn.Module):
+        raise ValueError(f"{name} made a {type(ann).__name__}, not a torch.nn.Module")
+    if weights is not None:
+        ann.load_state_dict(_state_dict(Path(weights)))
+    return ann.eval()
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    return official_weights(loaded) if "state_dict" in loaded else dict(loaded)
+
+
+def load_images(
+    data: str, train: bool, count: int, mean: list[float], deviation: list[float]
+) -> tuple[Tensor, Tensor]:
+    """The first ``count`` images, normalised, and their labels."""
+    dataset = get_dataset(data, train=train)
+    pairs = [dataset[i] for i in range(min(count, len(dataset)))]
+    images = torch.stack([image for image, _ in pairs])
+    shape = (-1, 1, 1)
+    images = (images - torch.tensor(mean).view(shape)) / torch.tensor(deviation).view(shape)
+    return images, torch.tensor([label for _, label in pairs])
+
+
+def _numbers(words: str, option: str) -> list[float]:
+    try:
+        return [float(word) for word in words.split(",")]
+    except ValueError as error:
+        raise ValueError(f"{option} takes numbers with commas, got {words!r}") from error

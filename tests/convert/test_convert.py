@@ -1,0 +1,290 @@
+"""Conversion of small networks: what the graph may hold, what it becomes, what is refused."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import rheobase
+from rheobase.convert import RECIPES, NeuronRule, Recipe, Spiking, Statistic, convert, recipes
+from rheobase.layers import QCFS
+from rheobase.measure import count_operations, energy, firing_rates
+
+T = 256
+
+
+def double(net: nn.Module) -> nn.Module:
+    """In float64, with batch norms that do something."""
+    torch.manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+    return net.double().eval()
+
+
+def images(n: int = 6, c: int = 3, size: int = 8) -> Tensor:
+    return torch.rand(n, c, size, size, dtype=torch.float64, generator=torch.manual_seed(1))
+
+
+def assert_converts(ann: nn.Module, x: Tensor, atol: float = 0.05, **choices: object) -> None:
+    """The mean output goes to the ANN's, step by step as well as folded."""
+    choices = {"recipe": "threshold_max", "neuron": NeuronRule(start=0.5), **choices}
+    snn = convert(ann, x, T=T, **choices)
+    assert not any(isinstance(m, nn.ReLU | nn.Hardtanh | nn.LeakyReLU) for m in snn.modules())
+    with torch.no_grad():
+        mean = snn.mean_output(x)
+        assert torch.allclose(mean, ann(x), atol=atol), (mean - ann(x)).abs().max()
+        snn.stepwise = False
+        sequence = snn(x, 5)
+        snn.stepwise = True
+        assert torch.allclose(snn(x, 5), sequence, atol=1e-12)
+
+
+class Functional(nn.Module):
+    """Functional calls, a module used twice, a shape taken from the input, a concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 4, 3, padding=1)
+        self.b = nn.Conv2d(4, 4, 3, padding=1, groups=2)
+        self.c = nn.ConvTranspose2d(8, 4, 2, stride=2, groups=2)
+        self.norm = nn.BatchNorm2d(4)
+        self.act = nn.ReLU(inplace=True)
+        self.head = nn.Linear(4 * 8 * 8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = x.shape[0]
+        x = F.relu(self.a(x))
+        y = self.act(self.b(x)) + x
+        y = torch.relu_(self.b(y))
+        y = self.act(y - 0.1)
+        y = F.max_pool2d(torch.cat([x, y], 1), 2)
+        y = self.norm(self.c(y)).relu()
+        y = F.dropout(y, 0.5, training=self.training)
+        y = torch.clamp(y, 0, 1.5)
+        return self.head(y.view(batch, -1))
+
+
+class Residual(nn.Module):
+    """Two branches with batch norm, a projection, ReLU6 and adaptive pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU6())
+        self.branch = nn.Sequential(
+            nn.Conv2d(6, 6, 3, 2, 1, groups=6), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 1)
+        )
+        self.short = nn.Conv2d(6, 8, 1, 2)
+        self.norm = nn.BatchNorm2d(8)
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(),
+            nn.Dropout(), nn.Linear(6, 3),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = F.relu(self.norm(self.branch(x) + self.short(x)))
+        return self.head(x)
+
+
+def plain(*activations: nn.Module) -> nn.Module:
+    first, second = activations or (nn.ReLU(), nn.ReLU())
+    return double(
+        nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), first, nn.MaxPool2d(2), nn.Flatten(),
+            nn.Linear(36, 8), second, nn.Linear(8, 3),
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [Functional, Residual])
+def test_any_network_converts(make):
+    ann, x = double(make()), images()
+    weights = copy.deepcopy(ann.state_dict())
+    assert_converts(ann, x)
+    assert all(torch.equal(v, weights[k]) for k, v in ann.state_dict().items()), "the ANN changed"
+
+
+def test_leaky_relu_by_signed_spikes():
+    ann = plain(nn.LeakyReLU(0.1), nn.LeakyReLU(0.1))
+    assert_converts(ann, images(), recipe="spiking_yolo", neuron=RECIPES["spiking_yolo"].neuron)
+
+
+def test_max_pooling_by_a_gate():
+    assert_converts(
+        plain(), images(), recipe="rueckauer", prepare=RECIPES["rueckauer"].prepare, atol=0.06
+    )
+
+
+def test_channel_and_neuron_thresholds():
+    for granularity in ("channel", "neuron"):
+        assert_converts(plain(), images(), granularity=granularity)
+
+
+@pytest.mark.filterwarnings("ignore:.*never active")
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_runs(name):
+    recipe = RECIPES[name]
+    kinds = {"qcfs": QCFS(4, 1.0), "rate_norm": rheobase.layers.RateNorm()}
+    own = next((kinds[kind] for kind in recipe.source if kind in kinds), nn.ReLU())
+    ann = plain(copy.deepcopy(own), copy.deepcopy(own)) if "relu" not in recipe.source else plain()
+    post = [
+        p if not p.iterations else type(p)(p.kind, p.samples, 3, p.learning_rate, 4)
+        for p in recipe.post
+    ]
+    snn = convert(ann, images(), recipe=recipe, T=8, post=tuple(post))
+    out = snn(images())
+    assert out.shape == (8 + recipe.readout.delay, 6, 3)
+    assert out.isfinite().all()
+
+
+def test_an_ordinary_network():
+    ann, x = plain(), images()
+    snn = convert(ann, x, recipe="calibration_light", T=6)
+    with torch.no_grad():
+        whole = snn(x)
+        with rheobase.streaming(snn):
+            pieces = torch.cat([snn(x, 2), snn(x, 4)])
+        assert torch.equal(pieces, whole)
+        assert torch.equal(snn(x), whole)
+    rates = firing_rates(snn, x)
+    assert len(rates) == 2 and all(0.0 <= rate <= 1.0 for rate in rates.values())
+    report = count_operations(snn, x)
+    assert [layer.steps for layer in report.layers] == [1, 6, 6], "the first layer runs once"
+    assert energy(report).pj > 0.0
+
+
+def test_it_trains_further():
+    ann, x = plain(), images(32)
+    y = torch.arange(32) % 3
+    x = x + 0.7 * y.view(-1, 1, 1, 1)
+    snn = convert(ann, x, recipe="threshold_max", T=4, neuron=NeuronRule(start=0.5))
+    optimiser = torch.optim.Adam(snn.parameters(), lr=5e-2)
+    losses = []
+    for _ in range(20):
+        loss = F.cross_entropy(snn.mean_output(x), y)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_it_exports():
+    ann, x = plain(), images()
+    snn = convert(ann.float(), x.float(), recipe="threshold_max", T=4)
+    exported = torch.export.export(snn, (x.float(),)).module()
+    with torch.no_grad():
+        assert torch.allclose(exported(x.float()), snn(x.float()), atol=1e-5)
+
+
+def test_report():
+    ann, x = double(Residual()), images(16)
+    labels = ann(x).argmax(1)
+    snn = convert(ann, x, recipe="threshold_max", T=64, labels=labels)
+    report = snn.report()
+    assert [one.became for one in report.layers] == ["RateIF"] * 4
+    assert all(one.spikes == "binary" for one in report.layers)
+    assert report.spikeness["branch.0"] == "spikes"
+    assert report.spikeness["head.2"] == "spikes, averaged"
+    assert report.accuracy is not None and report.accuracy[-1] >= 90.0
+    assert report.output_error[-1] < report.output_error[3]
+    assert report.layers[0].clip_error == 0.0
+    assert "RateIF" in str(report)
+
+
+def test_recipes_are_listed():
+    listed = {one.name: one for one in recipes()}
+    assert listed["qcfs"].needs == ("training",) and "2303.04347" in listed["qcfs"].paper
+    assert len(listed) >= 25 and all(isinstance(one, Recipe) for one in listed.values())
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x.relu()
+        return x
+
+
+class WithSoftmax(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(self.layer(x).relu(), -1)
+
+
+class OneOver(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 1.0 / (x.relu() + 1.0)
+
+
+class OverBatch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.relu()
+        return x - x.mean(0)
+
+
+def test_what_is_refused():
+    ann, x = plain(), images()
+    with pytest.raises(ValueError, match="needs calibration inputs"):
+        convert(ann, recipe="calibration_light")
+    with pytest.raises(ValueError, match=r"does not take calibration inputs of shape \[6, 1, 8, 8"):
+        convert(ann, x[:, :1])
+    with pytest.raises(TypeError, match=r"got torch\.bool"):
+        convert(ann, x > 0.5)
+    with pytest.raises(ValueError, match=r"'2'.*not finite"):
+        convert(ann, x * torch.nan)
+    with pytest.raises(ValueError, match="batch norm '1' is in training mode"):
+        convert(copy.deepcopy(ann).train(), x)
+    with pytest.raises(ValueError, match=r"test_convert.py:\d+, in forward.*decides by the value"):
+        convert(Branching(), x)
+    with pytest.raises(ValueError, match=r"softmax.*test_convert.py:\d+, in forward.*'softmax'"):
+        convert(WithSoftmax(), x[:, 0, 0, :4].float(), recipe="threshold_max")
+    with pytest.raises(ValueError, match=r"'gelu'.*does not convert.*few_spikes"):
+        convert(plain(nn.GELU(), nn.ReLU()), x)
+    with pytest.raises(ValueError, match=r"without a trained threshold|does not convert"):
+        convert(ann, x, recipe="qcfs")
+    with pytest.raises(ValueError, match="unknown recipe 'calibration_lite'; did you mean"):
+        convert(ann, x, recipe="calibration_lite")
+    with pytest.raises(ValueError, match="unknown axis of a recipe 'statistics'"):
+        convert(ann, x, statistics=Statistic("max"))
+    with pytest.raises(ValueError, match="at least one time step, got T=0"):
+        convert(ann, x, T=0)
+    with pytest.raises(ValueError, match="clips to bounds"):
+        convert(plain(nn.Hardtanh(), nn.ReLU()), x)
+    with pytest.raises(ValueError, match=r"truediv, .*'divide'"):
+        convert(OneOver(), torch.rand(3, 4))
+    with pytest.raises(ValueError, match="takes the batch out"):
+        convert(OverBatch(), torch.rand(3, 4))
+    with pytest.raises(ValueError, match="no activation to convert"):
+        convert(nn.Linear(4, 2), torch.rand(3, 4))
+    with pytest.raises(ValueError, match="first 4 steps, but only 2"):
+        convert(plain(QCFS(4), QCFS(4)), x, recipe="cos", T=2)(x)
+
+
+def test_dead_and_saturated_layers_are_named():
+    ann = plain()
+    ann[0].bias.data.fill_(-100.0)
+    with pytest.warns(UserWarning, match=r"'2'.*never active"):
+        convert(ann, images(), recipe="threshold_max")
+    with pytest.warns(UserWarning, match="saturate"):
+        convert(plain(), images(), recipe="threshold_max", statistic=Statistic("max", scale=0.01))
+
+
+def test_conventions_are_not_mixed():
+    with pytest.raises(ValueError, match=r"'spiking_yolo'|biases at every step|means over T"):
+        convert(plain(), images(), encoding=rheobase.convert.Encoding("current", bias="once"))
+    with pytest.raises(ValueError, match="count T times"):
+        convert(plain(), images(), encoding=rheobase.convert.Encoding("impulse"))
+
+
+def test_spiking_modules_take_the_activations_place():
+    snn = convert(plain(), images(), recipe="threshold_max", T=2)
+    assert isinstance(snn.body.get_submodule("2"), Spiking)

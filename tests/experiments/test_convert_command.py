@@ -1,0 +1,57 @@
+"""``rheobase convert`` from the command line to the page."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from rheobase.cli import main
+from rheobase.convert import Statistic, convert
+from rheobase.models.ann_resnet import CifarResNet, official_weights
+
+NETWORK = """
+from torch import nn
+def make():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 4, 3, 2), nn.ReLU(), nn.Flatten(),
+        nn.Linear(144, 10),
+    )
+"""
+
+
+def test_table_page_and_results(tmp_path, monkeypatch, capsys):
+    (tmp_path / "small_ann.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    import small_ann
+
+    torch.manual_seed(0)
+    weights = tmp_path / "weights.pt"
+    torch.save(small_ann.make().state_dict(), weights)
+    words = ["convert", "small_ann:make", "--weights", str(weights), "--data", "mnist_sample"]
+    words += ["--recipe", "threshold_max", "--recipe", "qcfs", "--T", "2,8", "--test", "20"]
+    words += ["--calibration", "20", "--report", str(tmp_path / "out.html")]
+    words += ["--results", str(tmp_path / "out.json")]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "| recipe | T = 2 | T = 8 |" in out
+    assert "qcfs: node" in out and "does not convert" in out
+    page = (tmp_path / "out.html").read_text()
+    assert "RateIF" in page and "What the layers with weights are given" in page
+    assert set(json.loads((tmp_path / "out.json").read_text())) == {"threshold_max", "qcfs"}
+    assert main([*words[:1], "small_ann", *words[2:]]) == 2
+    assert "expected package.module:function" in capsys.readouterr().err
+
+
+def test_a_residual_network_of_the_literature():
+    torch.manual_seed(0)
+    net = CifarResNet(1)
+    assert sum(p.numel() for p in CifarResNet(3).parameters()) == 269_722  # He et al.: 0.27 M
+    state = {f"module.{key}": value for key, value in net.state_dict().items()}
+    net.load_state_dict(official_weights({"state_dict": state}))
+    x = torch.rand(8, 3, 16, 16)
+    snn = convert(net.eval(), x, T=64, recipe="inference_scale", statistic=Statistic("max"))
+    report = snn.report()
+    assert report.spikeness["layer2.0.conv1"] == "spikes"
+    assert report.spikeness["linear"] == "spikes, averaged"
+    assert report.output_error[-1] < 0.1
