@@ -8,6 +8,7 @@ training loop does the rest. `learning_rule` finds one by name, as ``rule.name=o
 from rheobase.learn.online import OTTT, SLTT, TruncatedBPTT
 from rheobase.learn.registry import RULES, learning_rule
 from rheobase.learn.rule import LearningRule, Lesson
+from rheobase.learn.stdp import PairSTDP, RewardedSTDP, bounded
 
 __all__ = [
     "OTTT",
@@ -15,6 +16,9 @@ __all__ = [
     "SLTT",
     "LearningRule",
     "Lesson",
+    "PairSTDP",
+    "RewardedSTDP",
     "TruncatedBPTT",
+    "bounded",
     "learning_rule",
 ]
