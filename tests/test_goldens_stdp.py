@@ -1,8 +1,8 @@
 """Plasticity held to SpikingJelly, Brian2 and NEST.
 
 Takes every ``stdp_*`` and ``brian_STDP_*`` file of ``$RHEOBASE_GOLDENS/direct`` and every
-``*stdp*``, ``*STDP*`` file of ``hardware`` (default: ``tests/goldens``). A kind that is not built is
-skipped by name.
+``*stdp*``, ``*STDP*`` file of ``hardware`` (default: ``tests/goldens``). A kind that is not built
+is skipped by name.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_said_before_training(tmp_path: Path) -> None:
 def test_weights_that_move_within_a_batch_cannot_be_accumulated(tmp_path: Path) -> None:
     cfg = config(tmp_path, rule=RuleConfig("ottt", {"every_step": True}),
                  optim=OptimConfig(accumulate=2))  # fmt: skip
-    with pytest.raises(ValueError, match="set optim[.]accumulate=1"):
+    with pytest.raises(ValueError, match=r"set optim\.accumulate=1"):
         train(cfg, Spiking(), TRAIN, TEST)
 
 

@@ -24,11 +24,13 @@ from rheobase.neurons.gated import GLIF
 from rheobase.neurons.integer import GIF, ILIF
 from rheobase.neurons.integrate_and_fire import IF, LIF, PLIF
 from rheobase.neurons.learnable import KLIF, LTMD, DietLIF
+from rheobase.neurons.learnable_surrogate import LSGLIF
 from rheobase.neurons.multilevel import STBIF, MultiThreshold
 from rheobase.neurons.nonlinear import EIF, QIF
 from rheobase.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 from rheobase.neurons.resonate import RAF
 from rheobase.neurons.signed import ImbalancedSignedIF, SignedIF, TernaryIF, TernaryLIF
+from rheobase.neurons.tandem import TandemIF
 
 __all__ = ["NEURONS", "neuron_factory"]
 
@@ -38,6 +40,7 @@ NEURONS: dict[str, Callable[..., nn.Module]] = {
     "plif": PLIF,
     "diet_lif": DietLIF,
     "ltmd": LTMD,
+    "lsg_lif": LSGLIF,
     "klif": KLIF,
     "glif": GLIF,
     "clif": CLIF,
@@ -54,6 +57,7 @@ NEURONS: dict[str, Callable[..., nn.Module]] = {
     "st_bif": STBIF,
     "dsr_if": DSRIF,
     "dsr_lif": DSRLIF,
+    "tandem_if": TandemIF,
     "psn": PSN,
     "masked_psn": MaskedPSN,
     "sliding_psn": SlidingPSN,
