@@ -92,11 +92,13 @@ def resumed(module: Stateful, state: Tensor | None) -> Iterator[None]:
 
 
 @contextmanager
-def streaming(net: nn.Module) -> Iterator[Stream]:
+def streaming(net: nn.Module, *, norms_by_piece: bool = False) -> Iterator[Stream]:
     """Keep the state of ``net`` between calls, until the block ends.
 
     Args:
         net: a causal network, called on pieces ``[t, N, ...]`` of a sequence ``[T, N, ...]``.
+        norms_by_piece: let batch norm in training mode take each piece's own statistics, as
+            online learning does, instead of refusing it; pieces then no longer equal one call.
 
     Raises:
         ValueError: a module needs the whole sequence (it is not causal), batch norm is in
@@ -110,7 +112,7 @@ def streaming(net: nn.Module) -> Iterator[Stream]:
     True
     """
     modules = {name: m for name, m in net.named_modules() if isinstance(m, Stateful)}
-    _refuse_acausal(net, modules)
+    _refuse_acausal(net, modules, norms_by_piece)
     for module in modules.values():
         module._streams, module._state = True, None
     try:
@@ -120,12 +122,12 @@ def streaming(net: nn.Module) -> Iterator[Stream]:
             module._streams, module._state = False, None
 
 
-def _refuse_acausal(net: nn.Module, modules: dict[str, Stateful]) -> None:
+def _refuse_acausal(net: nn.Module, modules: dict[str, Stateful], norms_by_piece: bool) -> None:
     for name, module in net.named_modules():
         where = f"{name or 'the network'} ({type(module).__name__})"
         if not getattr(module, "causal", True):
             raise ValueError(f"{where} is not causal: it needs the whole sequence in one call")
-        if isinstance(module, _BatchNorm) and module.training:
+        if isinstance(module, _BatchNorm) and module.training and not norms_by_piece:
             raise ValueError(
                 f"{where} is in training mode, and its statistics need the whole sequence in one "
                 "call; call net.eval() before streaming"

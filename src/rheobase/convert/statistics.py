@@ -187,7 +187,7 @@ def best_threshold(values: Tensor, steps: int) -> Tensor:
     errors = torch.zeros_like(candidates, dtype=torch.float64)
     if len(values) == 1:  # zeros are coded without error
         values = values[values > 0.0].unsqueeze(0)
-    for chunk in values.split(max(1, _CHUNK // len(values)), 1):
+    for chunk in torch.split(values, max(1, _CHUNK // len(values)), 1):
         for i, candidate in enumerate(candidates.unsqueeze(2)):
             rates = (chunk / candidate).mul_(steps).clamp_(0, steps).floor_()
             rates.mul_(candidate).div_(steps).sub_(chunk)

@@ -60,10 +60,8 @@ class EventConv2d(nn.Conv2d):
         """``[N, C, H, W]`` to ``[N, O, H', W']``."""
         matrices = _laid_out(self, matrices_by_place)
         down, right = self.stride
-        high, wide = self.padding
-        return event_conv2d(
-            x, self.weight, self.bias, (down, right), (int(high), int(wide)), matrices
-        )
+        high, wide = map(int, self.padding)
+        return event_conv2d(x, self.weight, self.bias, (down, right), (high, wide), matrices)
 
 
 def can_be_event_driven(conv: nn.Conv2d) -> bool:

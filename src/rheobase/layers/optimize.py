@@ -6,6 +6,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -105,7 +106,7 @@ def optimize(
                 choices.append(f"{other}: {line}")
                 fast, dtype = chosen.net, chosen.dtype
         if any(isinstance(module, nn.Conv2d) for module in fast.modules()):
-            last = copy.deepcopy(fast).to(memory_format=torch.channels_last)
+            last = copy.deepcopy(fast).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             x = example.to(dtype)
             fast, line = _faster(last, fast, lambda net: run(net, x))
             choices.append(f"weights channels last: {line}")
@@ -118,8 +119,13 @@ def _called(net: nn.Module, x: Tensor) -> None:
 
 def _streamed(net: nn.Module, x: Tensor) -> None:
     with streaming(net):
-        for step in x.split(1):
+        for step in torch.split(x, 1):
             net(step)
+
+
+def _by_steps(steps: Sequence[Tensor], module: nn.Module) -> None:
+    for step in steps:
+        module(step)
 
 
 def _event_layers(net: nn.Module, example: Tensor, pieces: int) -> list[str]:
@@ -143,7 +149,7 @@ def _event_layers(net: nn.Module, example: Tensor, pieces: int) -> list[str]:
         made = copy.copy(layer)
         made.__class__ = EventLinear if isinstance(layer, nn.Linear) else EventConv2d
         steps = x.chunk(pieces)
-        chosen, line = _faster(made, layer, lambda module, steps=steps: [*map(module, steps)])
+        chosen, line = _faster(made, layer, partial(_by_steps, steps))
         if chosen is made and name:
             _replace(net, name, made)
             density = float(x.count_nonzero()) / x.numel()

@@ -28,6 +28,7 @@ from rheobase.neurons.integer import GIF, ILIF, expand
 from rheobase.neurons.integrate_and_fire import IF, LIF, PLIF
 from rheobase.neurons.lapicque import Lapicque
 from rheobase.neurons.learnable import KLIF, LTMD, DietLIF
+from rheobase.neurons.learnable_surrogate import LSGLIF
 from rheobase.neurons.multilevel import STBIF, MultiThreshold
 from rheobase.neurons.nonlinear import EIF, QIF
 from rheobase.neurons.parallel import PSN, MaskedPSN, SlidingPSN
@@ -44,6 +45,7 @@ from rheobase.neurons.signed import (
 )
 from rheobase.neurons.spike_codes import BinaryCode, GreedyCode, IntegerCode
 from rheobase.neurons.stepwise import StepNeuron, spike
+from rheobase.neurons.tandem import TandemIF
 
 __all__ = [
     "ALIF",
@@ -59,6 +61,7 @@ __all__ = [
     "IMLIF",
     "KLIF",
     "LIF",
+    "LSGLIF",
     "LTMD",
     "NEURONS",
     "PLIAF",
@@ -97,6 +100,7 @@ __all__ = [
     "SpikeFiringApproximation",
     "StepNeuron",
     "SynapticCurrent",
+    "TandemIF",
     "TernaryIF",
     "TernaryLIF",
     "expand",

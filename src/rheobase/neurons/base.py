@@ -108,7 +108,7 @@ class Neuron(Stateful):
         values["threshold"] = self.threshold(x)
         if self.v_reset is not None:
             values["v_reset"] = self.v_reset
-        for name, value in self.surrogate.parameters_by_name().items():
+        for name, value in self.surrogate.parameters_for(x).items():
             values[f"surrogate_{name}"] = value
         return values
 

@@ -25,12 +25,14 @@ from rheobase.neurons.gated import GLIF
 from rheobase.neurons.integer import GIF, ILIF
 from rheobase.neurons.integrate_and_fire import IF, LIF, PLIF
 from rheobase.neurons.learnable import KLIF, LTMD, DietLIF
+from rheobase.neurons.learnable_surrogate import LSGLIF
 from rheobase.neurons.multilevel import STBIF, MultiThreshold
 from rheobase.neurons.nonlinear import EIF, QIF
 from rheobase.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 from rheobase.neurons.refractory import RefractoryLIF
 from rheobase.neurons.resonate import RAF
 from rheobase.neurons.signed import ImbalancedSignedIF, SignedIF, TernaryIF, TernaryLIF
+from rheobase.neurons.tandem import TandemIF
 from rheobase.surrogate import Surrogate, im_loss_schedule, surrogate_class
 
 __all__ = ["NEURONS", "neuron_factory"]
@@ -42,6 +44,7 @@ NEURONS: dict[str, Callable[..., nn.Module]] = {
     "refractory_lif": RefractoryLIF,
     "diet_lif": DietLIF,
     "ltmd": LTMD,
+    "lsg_lif": LSGLIF,
     "klif": KLIF,
     "glif": GLIF,
     "clif": CLIF,
@@ -59,6 +62,7 @@ NEURONS: dict[str, Callable[..., nn.Module]] = {
     "burst_if": BurstIF,
     "dsr_if": DSRIF,
     "dsr_lif": DSRLIF,
+    "tandem_if": TandemIF,
     "psn": PSN,
     "masked_psn": MaskedPSN,
     "sliding_psn": SlidingPSN,

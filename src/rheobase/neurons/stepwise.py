@@ -25,7 +25,7 @@ def spike(z: Tensor, surrogate: Surrogate, strict: bool = False) -> Tensor:
     tensor([0., 1., 1.])
     """
     s = ((z > 0.0) if strict else (z >= 0.0)).to(z.dtype)
-    return with_surrogate(s, z, type(surrogate), list(surrogate.parameters_by_name().values()))
+    return with_surrogate(s, z, type(surrogate), list(surrogate.parameters_for(z).values()))
 
 
 class StepNeuron(Neuron):

@@ -13,11 +13,11 @@ Two normalisations are in use, and each class says which is its own: *mass 1* (t
 A parameter is a constant, an `nn.Parameter` to be learnt, or a schedule that `set_progress` moves
 along in training.
 
-Not here, because they are not functions of z alone or rest on formulas still to be confirmed: the
-time-based gradient of hybrid STDB, STCA, LSG, the four alternatives of STBP, MPD-AGL, TrSG and
-LocalZO's sampled form come with issue direct-training. Not here at all, because they are slips of
-a library rather than surrogates: snnTorch's sign-changing ``triangular``, Norse's ``heavi_erfc``
-and ``heavi_tanh`` as released (`Erf` and `EvolvingTanh` are what they approximate).
+A width that follows a learnt decay (LSG) is the neuron's: `rheobase.neurons.LSGLIF`. Not here,
+because they are not functions of z alone or rest on formulas still to be confirmed: the time-based
+gradient of hybrid STDB, the four alternatives of STBP, MPD-AGL and TrSG. Not here at all, because
+they are slips of a library rather than surrogates: snnTorch's sign-changing ``triangular``, Norse's
+``heavi_erfc`` and ``heavi_tanh`` as released (`Erf` and `EvolvingTanh` are what they approximate).
 """
 
 from rheobase.surrogate.algebraic import (
@@ -51,6 +51,7 @@ from rheobase.surrogate.piecewise import (
     Triangular,
     Window,
 )
+from rheobase.surrogate.sampled import LocalZO
 from rheobase.surrogate.schedule import im_loss_schedule, set_progress
 from rheobase.surrogate.sigmoidal import (
     ATan,
@@ -74,6 +75,7 @@ __all__ = [
     "Heaviside",
     "LeakyKReLU",
     "LinearDecay",
+    "LocalZO",
     "LogTailedReLU",
     "MultiGaussian",
     "NonzeroSignLogAbs",

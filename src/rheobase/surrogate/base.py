@@ -96,6 +96,10 @@ class Surrogate(nn.Module):
         """The parameters in the order in which ``derivative`` takes them."""
         return {name: getattr(self, name) for name in self.defaults}
 
+    def parameters_for(self, x: Tensor) -> dict[str, float | Tensor]:
+        """The parameters for one input of a neuron; a sampled surrogate draws them here."""
+        return self.parameters_by_name()
+
     def forward(self, z: Tensor) -> Tensor:
         """The surrogate derivative ``g(z)``, elementwise: same shape and dtype as ``z``."""
         result: Tensor = type(self).derivative(z, *self.parameters_by_name().values())

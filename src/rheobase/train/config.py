@@ -24,6 +24,7 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "ParallelConfig",
+    "RuleConfig",
     "ScheduleConfig",
     "TeacherConfig",
     "TrainConfig",
@@ -143,6 +144,20 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class RuleConfig:
+    """What fills the gradients that the optimiser follows.
+
+    Attributes:
+        name: `bptt`, backpropagation of the loss through the whole sequence, or a name of
+            `rheobase.learn.RULES`.
+        options: Of the rule, by the names of its arguments.
+    """
+
+    name: str = "bptt"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class OptimConfig:
     """How the parameters move.
 
@@ -249,6 +264,7 @@ class TrainConfig:
         data: The images.
         augment: Their augmentation.
         loss: The loss.
+        rule: The learning rule.
         optim: The optimiser.
         schedule: The learning rate's course.
         parallel: Several processes.
@@ -265,6 +281,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    rule: RuleConfig = field(default_factory=RuleConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
@@ -299,10 +316,24 @@ class TrainConfig:
                 f"schedule.name={self.schedule.name} with milestones "
                 f"{list(self.schedule.milestones)}: give both steps and milestones, or neither"
             )
+        if self.rule.name != "bptt":
+            self._check_rule()
         if self.loss.teacher.features and not self.loss.teacher.beta:
             raise ValueError("loss.teacher.features has no weight; give loss.teacher.beta too")
         if len(self.data.mean) != len(self.data.std):
             raise ValueError("data.mean and data.std: give both, one number per channel each")
+
+    def _check_rule(self) -> None:
+        """Refuse what only backpropagation of the whole objective can serve."""
+        needs = {
+            "precision=fp32": self.precision == "fp32",
+            "parallel.strategy=ddp": self.parallel.strategy == "ddp",
+            "loss.membrane=none": self.loss.membrane == "none",
+            "no loss.teacher": not self.loss.teacher.run,
+        }
+        wanted = [need for need, given in needs.items() if not given]
+        if wanted:
+            raise ValueError(f"rule.name={self.rule.name} needs {', '.join(wanted)}")
 
 
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> TrainConfig:

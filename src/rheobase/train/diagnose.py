@@ -11,10 +11,10 @@ from torch.distributed.tensor import DTensor
 
 __all__ = [
     "TrainingDiverged",
+    "answer_of",
     "check_images",
     "check_labels",
     "check_weights",
-    "classes_of",
     "first_nonfinite",
     "time_first",
 ]
@@ -49,8 +49,8 @@ def check_labels(labels: Tensor, classes: int) -> None:
         )
 
 
-def classes_of(model: nn.Module, image: Any, device: torch.device) -> int:
-    """Run one image `[C, H, W]` (or `[T, C, H, W]`) through the model; return its class count.
+def answer_of(model: nn.Module, image: Any, device: torch.device) -> tuple[int, int]:
+    """Run one image `[C, H, W]` (or `[T, C, H, W]`) through the model; return T and its classes.
 
     Raises:
         TypeError: The dataset does not give a floating tensor.
@@ -70,7 +70,7 @@ def classes_of(model: nn.Module, image: Any, device: torch.device) -> int:
             f"the model returns shape {list(logits.shape)} for one image; "
             "expected every time step, [T, N, classes]"
         )
-    return int(logits.shape[-1])
+    return int(logits.shape[0]), int(logits.shape[-1])
 
 
 def time_first(images: Tensor) -> Tensor:

@@ -18,16 +18,17 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.utils.data import Dataset
 
 from rheobase import surrogate
+from rheobase.learn import LearningRule, Lesson, learning_rule
 from rheobase.train.augment import Augment, mix
 from rheobase.train.checkpoint import Checkpoints
 from rheobase.train.config import TrainConfig
 from rheobase.train.data import EpochBatches, KeyedDataset, train_loader
 from rheobase.train.diagnose import (
     TrainingDiverged,
+    answer_of,
     check_images,
     check_labels,
     check_weights,
-    classes_of,
     first_nonfinite,
     time_first,
 )
@@ -35,7 +36,14 @@ from rheobase.train.evaluate import autocast, evaluate
 from rheobase.train.interrupt import Interrupt
 from rheobase.train.losses import build_objective
 from rheobase.train.optim import build_ema, build_optimizer, build_scheduler
-from rheobase.train.parallel import average_buffers, gradient_sync, reduce_mean, start_world, wrap
+from rheobase.train.parallel import (
+    average_buffers,
+    average_gradients,
+    gradient_sync,
+    reduce_mean,
+    start_world,
+    wrap,
+)
 from rheobase.train.progress import Event
 from rheobase.train.run import CsvLog, RunFolder
 from rheobase.train.seeding import generator, seed_of
@@ -123,8 +131,9 @@ class Trainer:
         )
         self.model = (model or _new_model(cfg)).to(world.device)
         check_weights(self.model)
-        self.classes = classes_of(self.model, data[(0, 0)][0], world.device)
+        self.steps, self.classes = answer_of(self.model, data[(0, 0)][0], world.device)
         self.wrapped = wrap(self.model, world, cfg)
+        self.rule = _rule(cfg, self.model)
         self.objective = build_objective(cfg.loss, world.device)
         optimizer = build_optimizer(self.model, cfg.optim)
         self.state = TrainState(
@@ -224,6 +233,8 @@ class Trainer:
     def _backward(self, parts: Batches) -> Tensor:
         """Accumulate the gradients of one step's micro-batches; return their mean loss."""
         torch.manual_seed(seed_of(self.cfg.seed, "step", self.at.step))
+        if self.rule is not None:
+            return self._learn(self.rule, parts)
         total = torch.zeros((), device=self.world.device)
         for number, (images, labels) in enumerate(parts, 1):
             with gradient_sync(self.wrapped, number == len(parts)):
@@ -232,7 +243,36 @@ class Trainer:
             total += loss.detach()
         return total
 
+    def _learn(self, rule: LearningRule, parts: Batches) -> Tensor:
+        """Let a learning rule fill the gradients; return the mean loss."""
+        total = torch.zeros((), device=self.world.device)
+        for images, labels in parts:
+            total += rule(self._lesson(*self._batch(images, labels))) / len(parts)
+        average_gradients(self.model, len(parts))
+        return total
+
+    def _lesson(self, images: Tensor, target: Tensor) -> Lesson:
+        repeats = None if images.dim() == 5 else self.steps
+        return Lesson(
+            self.model, images, target, self.objective.loss, repeats, self._update_within_a_batch
+        )
+
+    def _update_within_a_batch(self) -> None:
+        if self.cfg.optim.accumulate > 1:
+            raise ValueError(
+                f"rule.name={self.cfg.rule.name} moves the weights within a batch, so batches "
+                "cannot be accumulated; set optim.accumulate=1"
+            )
+        average_gradients(self.model, 1)
+        self.state.optimizer.step()
+        self.state.optimizer.zero_grad(set_to_none=True)
+
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        images, target = self._batch(images, labels)
+        return self.objective(self.model, self._logits, images, target)
+
+    def _batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """A checked batch on the device, as the network takes it, and what it is to say."""
         check_images(images)
         check_labels(labels, self.classes)
         images = images.to(self.world.device, non_blocking=True)
@@ -241,7 +281,7 @@ class Trainer:
         if (augment.mixup or augment.cutmix) and self.at.epoch < (augment.mix_until or math.inf):
             rng = generator(self.cfg.seed, "mix", self.at.step)
             images, target = mix(images, target, self.classes, augment, rng)
-        return self.objective(self.model, self._logits, time_first(images), target)
+        return time_first(images), target
 
     def _logits(self, images: Tensor) -> Tensor:
         with autocast(self.world.device, self.precision):
@@ -349,6 +389,15 @@ def _datasets(
     name, root, options = cfg.data.name, cfg.data.root, cfg.data.options
     train = get_dataset(name, train=True, root=root, **options)
     return train, get_dataset(name, train=False, root=root, **options)
+
+
+def _rule(cfg: TrainConfig, model: nn.Module) -> LearningRule | None:
+    """The rule that fills the gradients; None for backpropagation of the whole objective."""
+    if cfg.rule.name == "bptt":
+        return None
+    rule = learning_rule(cfg.rule.name, **cfg.rule.options)
+    rule.check(model)
+    return rule
 
 
 def _new_model(cfg: TrainConfig) -> nn.Module:

@@ -21,7 +21,15 @@ from torch.nn.parallel import DistributedDataParallel
 from rheobase.layers.sync_norm import convert_sync_batchnorm
 from rheobase.train.config import ParallelConfig, TrainConfig
 
-__all__ = ["World", "average_buffers", "gradient_sync", "reduce_mean", "start_world", "wrap"]
+__all__ = [
+    "World",
+    "average_buffers",
+    "average_gradients",
+    "gradient_sync",
+    "reduce_mean",
+    "start_world",
+    "wrap",
+]
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,17 @@ def average_buffers(model: nn.Module) -> None:
         if buffer.is_floating_point():
             dist.all_reduce(buffer)
             buffer.div_(dist.get_world_size())
+
+
+@torch.no_grad()
+def average_gradients(model: nn.Module, parts: int) -> None:
+    """Divide gradients by ``parts`` and average them over all processes.
+
+    For what fills gradients without the backward pass that DDP watches.
+    """
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad = reduce_mean(parameter.grad / parts)
 
 
 def reduce_mean(values: Tensor) -> Tensor:

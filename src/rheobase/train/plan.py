@@ -105,7 +105,8 @@ class _Step:
         images = torch.rand(count, *self.shape, device=self.device)
         labels = torch.zeros(count, dtype=torch.int64, device=self.device)
         self.optimizer.zero_grad()
-        self.objective(self.net, self._logits, images, labels).backward()
+        loss = self.objective(self.net, self._logits, images, labels)
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         if self.device.type == "cuda":
             torch.cuda.synchronize()

@@ -102,7 +102,8 @@ class _Norm(nn.Module):
         return approximated_layer_norm(x, self.norm)
 
 
-APPROXIMATED: dict[str, Operator] = {kind: one_variable for kind in _FUNCTIONS} | {
+APPROXIMATED: dict[str, Operator] = {
+    **dict.fromkeys(_FUNCTIONS, one_variable),
     "softmax": softmax,
     "layer_norm": layer_norm,
 }

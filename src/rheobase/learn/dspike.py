@@ -1,0 +1,105 @@
+"""Choosing Dspike's temperature by finite differences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rheobase.learn.rule import Lesson
+from rheobase.surrogate import Dspike
+
+__all__ = ["TemperatureChoice", "choose_temperature"]
+
+
+@dataclass(frozen=True)
+class TemperatureChoice:
+    """What `choose_temperature` found.
+
+    Attributes:
+        b: the temperature that the network now has.
+        cosines: candidate temperature -> cosine of its gradient with the finite differences.
+    """
+
+    b: float
+    cosines: dict[float, float]
+
+
+def choose_temperature(
+    lesson: Lesson,
+    *,
+    step: float = 0.2,
+    epsilon: float = 0.1,
+    elements: int | None = None,
+    seed: int = 0,
+) -> TemperatureChoice:
+    r"""Give every `Dspike` of a network the temperature whose gradient is nearest to the truth.
+
+    The truth is :math:`\nabla_\epsilon L(w_i) = \frac{L(w + \epsilon e_i) - L(w - \epsilon
+    e_i)}{2\epsilon}` for the weights of the first layer; the candidates are b, b + step and
+    b - step, compared by the cosine of their surrogate gradients with it. The paper does so at the
+    start of every epoch: call it on ``start`` and ``epoch`` events of `rheobase.train.train`.
+
+    Source: Li et al. 2021 (Dspike), NeurIPS 34, section 4.
+
+    Args:
+        lesson: a network and a batch.
+        step: distance of the candidates; those that are not above 0 are left out.
+        epsilon: of the differences.
+        elements: weights to take, chosen at random; None takes all, two forward passes each.
+        seed: of that choice.
+
+    Returns:
+        the choice, which is also made.
+
+    Raises:
+        ValueError: no `Dspike`, or several of different temperature; no weights.
+    """
+    surrogates = [m for m in lesson.net.modules() if isinstance(m, Dspike)]
+    temperatures = {float(m.parameters_by_name()["b"]) for m in surrogates}
+    if len(temperatures) != 1:
+        raise ValueError(
+            "choose_temperature takes a network whose surrogates are Dspike, all of one "
+            f"temperature; found {sorted(temperatures)}"
+        )
+    weight = next((p for p in lesson.net.parameters() if p.dim() > 1 and p.requires_grad), None)
+    if weight is None:
+        raise ValueError("the network has no weights to compare gradients of")
+    b = temperatures.pop()
+    rng = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(weight.numel(), generator=rng)[:elements]
+    truth = _differences(lesson, weight, chosen, epsilon)
+    cosines = {}
+    for candidate in (b, b + step, b - step):
+        if candidate > 0.0:
+            _set(surrogates, candidate)
+            ours = _gradient(lesson, weight).flatten()[chosen].double()
+            cosines[candidate] = float(nn.functional.cosine_similarity(ours, truth, dim=0))
+    best = max(cosines, key=lambda candidate: cosines[candidate])
+    _set(surrogates, best)
+    return TemperatureChoice(best, cosines)
+
+
+def _set(surrogates: list[Dspike], b: float) -> None:
+    for surrogate in surrogates:
+        surrogate.assign("b", b)
+
+
+@torch.no_grad()
+def _differences(lesson: Lesson, weight: Tensor, chosen: Tensor, epsilon: float) -> Tensor:
+    flat, found = weight.data.view(-1), []
+    for i in chosen.tolist():
+        kept = float(flat[i])
+        losses = []
+        for shift in (epsilon, -epsilon):
+            flat[i] = kept + shift
+            losses.append(float(lesson.loss(lesson.net(lesson.inputs), lesson.target)))
+        flat[i] = kept
+        found.append((losses[0] - losses[1]) / (2.0 * epsilon))
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def _gradient(lesson: Lesson, weight: Tensor) -> Tensor:
+    loss = lesson.loss(lesson.net(lesson.inputs), lesson.target)
+    return torch.autograd.grad(loss, weight)[0]

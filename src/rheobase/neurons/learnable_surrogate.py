@@ -1,0 +1,76 @@
+"""A LIF whose surrogate gradient is as wide as its learnt decay spreads its membranes (LSG)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rheobase.neurons.base import Neuron
+from rheobase.neurons.parameters import per_channel
+from rheobase.surrogate import Rectangular
+
+__all__ = ["LSGLIF"]
+
+
+class LSGLIF(Neuron):
+    r"""LIF with a learnt decay, and a rectangular surrogate that follows it. A reconstruction.
+
+    :math:`h_t = \lambda u_{t-1} + x_t` with :math:`\lambda = \sigma(w)` for the layer or each
+    channel. Independent inputs of deviation d make membranes of deviation
+    :math:`d / \sqrt{1 - \lambda^2}`, so the surrogate is a rectangle of mass 1 and width
+    :math:`k = k_0 / \sqrt{1 - \lambda^2}`, through which no gradient reaches :math:`\lambda`.
+
+    The paper's equations could not be had. Its abstract says that the width is modulated by the
+    change of the membranes' distribution, which theory ties to the decay factors, and that
+    trainable decay factors implement it. That much is here; the exact function of the decay is the
+    stationary one above, and uncertain.
+    Source: Lian et al. 2023 (LSG), IJCAI, abstract.
+
+    Args:
+        decay: initial :math:`\lambda`, in (0, 1).
+        width: :math:`k_0`, the width without memory.
+        channels: number of channels (axis 2 of ``[T, N, C, ...]``) for a decay each.
+        options: those of `Neuron` but ``surrogate``.
+
+    Raises:
+        ValueError: an argument is out of its domain; the input has another number of channels.
+
+    >>> neuron = LSGLIF(decay=0.6, width=1.0)
+    >>> round(neuron.width.item(), 4)
+    1.25
+    """
+
+    charge = "leak"
+
+    def __init__(
+        self,
+        decay: float = 0.25,
+        *,
+        width: float = 1.0,
+        channels: int | None = None,
+        **options: Any,
+    ) -> None:
+        if not 0.0 < decay < 1.0 or not width > 0.0:
+            raise ValueError(f"decay in (0, 1) and width above 0, got {decay} and {width}")
+        super().__init__(surrogate=Rectangular(1.0 / width), **options)
+        w = math.log(decay / (1.0 - decay))
+        self.w = nn.Parameter(torch.tensor(w) if channels is None else torch.full((channels,), w))
+        self.narrowest = width
+
+    @property
+    def width(self) -> Tensor:
+        """The surrogate's width as it stands."""
+        return self.narrowest * torch.rsqrt(1.0 - self.w.detach().sigmoid().square())
+
+    def charge_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
+        """The decay as a tensor that broadcasts to ``x``."""
+        decay = per_channel(self.w.sigmoid(), x, "LSGLIF")
+        return {"decay": decay, "bias": self.rest * (1.0 - decay)}
+
+    def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
+        """With the surrogate's height, the inverse of its width."""
+        height = per_channel(1.0 / self.width, x, "LSGLIF")
+        return super().coefficients(x) | {"surrogate_alpha": height}
