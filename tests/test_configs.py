@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from rheobase.data import list_datasets
 from rheobase.experiments.pairs import PAIRS
 from rheobase.models import create_model
 from rheobase.train import load_config
@@ -18,7 +17,6 @@ from rheobase.train.optim import build_optimizer
 FOLDER = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
 SMALL = [path for path in RECIPES if path.stem.endswith("_small")]
-BROUGHT = {"imagenet", "cifar10dvs"}  # data that users have; their recipes say so
 
 # Table II of S1: each row has its recipe.
 TABLE_II = {
@@ -41,16 +39,9 @@ def built(cfg, device="cpu"):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipe_builds(path):
     cfg = load_config(path)
-    net = built(cfg, "meta")
-    build_optimizer(net, cfg.optim)
+    build_optimizer(built(cfg, "meta"), cfg.optim)
     build_objective(dataclasses.replace(cfg.loss, teacher=TeacherConfig()))
-    data = {info.name: info for info in list_datasets()}
-    assert cfg.data.name in data.keys() | BROUGHT
     assert cfg.run == f"runs/{path.stem}"
-    if cfg.data.name in data:
-        channels, side, _ = data[cfg.data.name].shape
-        assert (net.config.channels, net.config.num_classes) == (channels, 10)
-        assert net.config.image_size == side
     comment = path.read_text().split("\nrun:")[0]
     assert all(line.startswith("#") for line in comment.splitlines())
     assert f"train configs/{path.name}" in comment

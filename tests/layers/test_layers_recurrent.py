@@ -141,7 +141,7 @@ def test_bfloat16_computes_in_float32():
 def test_counters_see_the_feedback():
     layer, x = _layer(NEURONS["cuba"]()).float(), _input().detach().float()
     net = nn.Sequential(nn.Linear(F_, F_), layer)
-    assert firing_rates(net, x)["1"] == pytest.approx(float(net(x).mean()))
+    assert firing_rates(net, x)["1"] == pytest.approx(net(x).mean().item())
     report = count_operations(net, x)
     feedback = [count for count in report.layers if count.name.startswith("1")]
     assert sum(count.macs * count.steps for count in feedback) == T * F_ * F_

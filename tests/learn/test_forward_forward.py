@@ -69,7 +69,7 @@ def test_goodness_classifies_after_learning() -> None:
             each.append(goodness(fire(first(x.expand(6, *x.shape)))))
         return float((torch.stack(each, 1).argmax(1) == target).float().mean())
 
-    rule, before = ForwardForward(threshold=0.2), by_goodness()
+    rule, before = ForwardForward(), by_goodness()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
     for _ in range(150):
         optimizer.zero_grad()

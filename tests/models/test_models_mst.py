@@ -86,7 +86,7 @@ def test_conversion_puts_a_neuron_everywhere_and_a_step_on_its_own():
 @torch.no_grad()
 def test_masking_is_random_in_evaluation_too():
     net, x = small(masking=0.5), torch.randn(2, 3, 32, 32)
-    snn = convert(net, x, recipe="mst", T=4)
+    snn = convert(net, x, recipe="mst", T=16)
     assert not torch.equal(snn(x), snn(x))
     with pytest.raises(ValueError, match="masking"):
         MstConfig(masking=1.0)

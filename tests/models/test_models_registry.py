@@ -138,7 +138,9 @@ def test_parameter_counts(name):
 def test_every_registered_model_builds():
     with torch.device("meta"):
         for name in list_models():
-            assert create_model(name).config.T >= 1, name
+            config = create_model(name).config
+            # What settles to an equilibrium has steps of its own.
+            assert getattr(config, "T", 1) >= 1, name
 
 
 def test_list_models_matches_shell_patterns():

@@ -37,7 +37,7 @@ class SpikeTimes(nn.Module):
 
     >>> layer = SpikeTimes(1, 1, delays=1, tau=2.0, horizon=8.0)
     >>> _ = layer.weight.data.fill_(1.0)
-    >>> layer(torch.zeros(1, 1)).item()  # epsilon is 1 at its peak, tau after the delay
+    >>> round(layer(torch.zeros(1, 1)).item(), 2)  # epsilon is 1 at its peak, tau after the delay
     3.0
     """
 

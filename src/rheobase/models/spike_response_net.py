@@ -68,6 +68,7 @@ class SpikeResponseNet(nn.Module):
     Args:
         config: sizes and kinds.
 
+    >>> import torch
     >>> net = SpikeResponseNet(SpikeResponseConfig((8,), inputs=16, T=5))
     >>> net(torch.rand(2, 1, 4, 4)).shape
     torch.Size([5, 2, 10])

@@ -36,6 +36,8 @@ NEURONS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "QIF": (("quadratic",), _BINARY, ("hard",)),
     "EIF": (("exponential",), _BINARY, ("hard",)),
     "DSR": (("integrate", "affine"), ("at_or_above",), ("gated",)),
+    "converted": (("integrate_driven",), _BINARY, _USUAL),
+    "converted, held": (("integrate", "integrate_driven"), _BINARY, ("soft_held",)),
     "synaptic current": (("leak",), ("above",), ("none",)),
 }
 
@@ -171,6 +173,7 @@ TYPICAL = {
     "input_gain": 1.1, "input_shift": -0.2,
     "threshold": 0.8, "levels": 4.0, "v_reset": -0.1, "k": 1.2, "curvature": 0.6,
     "critical": 0.5, "sharpness": 1.3, "rheobase": 0.7, "gate": 0.6, "amount": 0.3,
+    "drive": 0.1, "lowest": -0.4,
 }  # fmt: skip
 
 

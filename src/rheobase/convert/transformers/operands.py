@@ -57,8 +57,11 @@ def note_weights(traced: Traced, _: Recipe | None = None) -> None:
         relu = traced.owner(node)
         if not isinstance(relu, nn.ReLU):
             continue
-        layer = traced.owner(_origin(traced, node.args[0]))
-        if layer is not None:
+        origin = _origin(traced, node.args[0])
+        while kind_of(traced, origin) in ("max_pool", "average"):
+            origin = _origin(traced, origin.all_input_nodes[0])
+        layer = traced.owner(origin)
+        if layer is not None and any(True for _ in layer.parameters()):
             relu.largest_weight = max(float(p.detach().max()) for p in layer.parameters())  # type: ignore[assignment]
 
 

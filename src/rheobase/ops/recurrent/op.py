@@ -36,13 +36,14 @@ def recurrent_scan(
     """
     if _needs_reference(x, state, coefficients):
         return recurrent_reference(x, weight, state, cell, coefficients)
-    values = [coefficients[name] for name in cell.spec.names]
+    values = list(coefficients.values())
     numbers = [0.0 if isinstance(v, Tensor) else float(v) for v in values]
     tensors = [v for v in values if isinstance(v, Tensor)]
     which = [i for i, v in enumerate(values) if isinstance(v, Tensor)]
     spikes, _, last = _scan(
-        x, weight, state, cell.spec.key, list(cell.numbers), numbers, tensors, which
-    )
+        x, weight, state, cell.spec.key, list(cell.numbers), " ".join(coefficients), numbers,
+        tensors, which,
+    )  # fmt: skip
     return spikes, last
 
 
@@ -73,13 +74,19 @@ def _cell(spec: str, linear: Sequence[float]) -> Cell:
     return Cell(ScanSpec.from_key(spec), *linear)
 
 
-def _joined(
-    numbers: Sequence[float], tensors: Sequence[Tensor], which: Sequence[int]
+def _ordered(
+    cell: Cell,
+    names: str,
+    numbers: Sequence[float],
+    tensors: Sequence[Tensor],
+    which: Sequence[int],
 ) -> list[float | Tensor]:
+    """The values in the order of ``spec.names``, which can't be read while a graph is traced."""
     values: list[float | Tensor] = list(numbers)
     for i, tensor in zip(which, tensors, strict=True):
         values[i] = tensor
-    return values
+    by_name = dict(zip(names.split(), values, strict=True))
+    return [by_name[name] for name in cell.spec.names]
 
 
 @torch.library.custom_op("rheobase::recurrent_scan", mutates_args=())
@@ -89,19 +96,21 @@ def _scan(
     state: Tensor,
     spec: str,
     linear: Sequence[float],
+    names: str,
     numbers: Sequence[float],
     tensors: Sequence[Tensor],
     which: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    values = _joined(numbers, tensors, which)
+    cell = _cell(spec, linear)
     outputs: tuple[Tensor, Tensor, Tensor] = _backend(x).forward(
-        x.contiguous(), weight.contiguous(), state.contiguous(), _cell(spec, linear), values
-    )
+        x.contiguous(), weight.contiguous(), state.contiguous(), cell,
+        _ordered(cell, names, numbers, tensors, which),
+    )  # fmt: skip
     return outputs
 
 
 @_scan.register_fake
-def _(x, weight, state, spec, linear, numbers, tensors, which):  # type: ignore[no-untyped-def]
+def _(x, weight, state, spec, linear, names, numbers, tensors, which):  # type: ignore[no-untyped-def]
     return x.new_empty(x.shape), x.new_empty(x.shape), state.new_empty(state.shape)
 
 
@@ -114,21 +123,24 @@ def _scan_backward(
     state: Tensor,
     spec: str,
     linear: Sequence[float],
+    names: str,
     numbers: Sequence[float],
     tensors: Sequence[Tensor],
     which: Sequence[int],
     wanted: Sequence[int],
 ) -> list[Tensor]:
+    cell, given = _cell(spec, linear), names.split()
     gradients: list[Tensor] = _backend(g).backward(
-        g, spikes, currents, weight.contiguous(), state.contiguous(), _cell(spec, linear),
-        _joined(numbers, tensors, which), wanted,
+        g, spikes, currents, weight.contiguous(), state.contiguous(), cell,
+        _ordered(cell, names, numbers, tensors, which),
+        [cell.spec.names.index(given[i]) for i in wanted],
     )  # fmt: skip
     return gradients
 
 
 @_scan_backward.register_fake
 def _(  # type: ignore[no-untyped-def]
-    g, spikes, currents, weight, state, spec, linear, numbers, tensors, which, wanted
+    g, spikes, currents, weight, state, spec, linear, names, numbers, tensors, which, wanted
 ):
     by_index = dict(zip(which, tensors, strict=True))
     return [torch.empty_like(currents), *(torch.empty_like(by_index[i]) for i in wanted)]
@@ -155,10 +167,11 @@ def _gradients(ctx: Any, g: Tensor, g_currents: Tensor, g_last: Tensor) -> tuple
         g_weight = torch.addmm(g_weight, gx[0].t(), state[0])
     by_index = dict(zip(ctx.wanted, gradients, strict=True))
     # An empty list is a tree of its own, which the gradients must mirror.
-    for_numbers: list[None] | None = None if ctx.constants[2] else []
+    for_numbers: list[None] | None = None if ctx.constants[3] else []
     for_which: list[None] | None = None if ctx.which else []
     return (
-        gx, g_weight, None, None, None, for_numbers, [by_index.get(i) for i in ctx.which], for_which
+        gx, g_weight, None, None, None, None,
+        for_numbers, [by_index.get(i) for i in ctx.which], for_which,
     )  # fmt: skip
 
 
