@@ -1,13 +1,15 @@
 """Converted networks held to the released code of their methods: every file of the folder.
 
 A file's kind is the beginning of its name, its cases are its array names. Released code ran in
-float32: the mean error of the accumulated output must be below 1e-5 of the mean output, over all
-samples but those (at most one in fifty) in which a spike stood within the last bits of its
-threshold and fell on the other side.
+float32: the mean error of the accumulated output must be below 1e-5 of the mean output. Where a
+membrane stands within the last bits of its threshold the order of additions decides whether it
+fires, which depends on machine and threads. A sample that differs must therefore be shown to be
+such a tie: the official output has to come out when its currents are changed in their last bits.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable
@@ -98,12 +100,65 @@ def neurons(net: ConvertedNetwork) -> list[Spiking]:
     return [module for module in modules if isinstance(module, Spiking)]
 
 
-def assert_same_output(mine: Tensor, official: Tensor, case: str, tolerance: float = 1e-5) -> None:
-    mine, official = mine.detach().double(), official.double()
-    apart = (mine - official).abs().mean(1) / official.abs().mean().clamp(min=1e-9)
-    off = int((apart > 10 * tolerance).sum())
-    assert off <= max(1, len(apart) // 50), f"{case}: {off} samples differ, {apart.max():.1e}"
-    assert apart[apart <= 10 * tolerance].mean() <= tolerance, f"{case}: {apart.mean():.1e}"
+Run = Callable[[Tensor], Tensor]
+LAST_BITS = 8 * torch.finfo(torch.float32).eps  # of a current or membrane: sums round often
+
+
+def assert_same_output(
+    net: ConvertedNetwork,
+    run: Run,
+    x: Tensor,
+    official: Tensor,
+    case: str,
+    *,
+    mine: Tensor | None = None,
+) -> None:
+    """``run(x)``, which is ``mine`` if that is known, is ``official`` but for samples with ties."""
+    mine = run(x) if mine is None else mine
+    off = assert_close_means(mine, official, case).nonzero().flatten().tolist()
+    wrong = [i for i in off if not is_tie(net, run, x[i : i + 1], official[i : i + 1])]
+    assert not wrong, f"{case}: samples {wrong} differ, and by no tie"
+
+
+def assert_close_means(mine: Tensor, official: Tensor, case: str) -> Tensor:
+    """The mean error is small without the samples that are off, which are returned, as a mask."""
+    apart = relative_errors(mine, official, official)
+    off = apart > 1e-4
+    assert apart[~off].mean() <= 1e-5, f"{case}: {apart.mean():.1e}"
+    return off
+
+
+def relative_errors(mine: Tensor, official: Tensor, scale: Tensor) -> Tensor:
+    """``[N]``."""
+    size = scale.detach().double().abs().mean().clamp(min=1e-9)
+    return (mine.detach().double() - official.detach().double()).abs().mean(1) / size
+
+
+def is_tie(net: ConvertedNetwork, run: Run, sample: Tensor, official: Tensor) -> bool:
+    """Whether the official output comes out of currents that differ in their last bits only."""
+    draw, copies = torch.Generator().manual_seed(0), 256
+    noise: dict[nn.Module, Tensor] = {}
+
+    def shake(module: Spiking, args: tuple[Tensor]) -> tuple[Tensor]:
+        current = args[0]
+        if module not in noise:  # the same at every step, as what rounded weights do
+            shape = copies, *current.shape[1:]
+            noise[module] = (torch.rand(shape, generator=draw) * 2.0 - 1.0) * amplitude(len(shape))
+        steps = len(current) // copies
+        size = current.abs().maximum(module.size.detach())
+        return (current + size * noise[module].repeat(steps, *[1] * (current.dim() - 1)),)
+
+    def amplitude(axes: int) -> Tensor:
+        """From a thirtieth of the last bits to all of them: where there are many near ties."""
+        return LAST_BITS * torch.logspace(-1.5, 0.0, copies).view(-1, *[1] * (axes - 1))
+
+    handles = [module.register_forward_pre_hook(shake) for module in neurons(net)]
+    try:
+        found = run(sample.expand(copies, *sample.shape[1:]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return bool((relative_errors(found, official, official) <= 1e-4).any())
 
 
 def assert_same_thresholds(net: ConvertedNetwork, official: list[Tensor], case: str) -> None:
@@ -122,7 +177,19 @@ def assert_same_curve(net: ConvertedNetwork, arrays: Arrays, x: Tensor, case: st
     with torch.no_grad():
         sums = net(x, max(steps) + net.recipe.readout.delay)[net.recipe.readout.delay :].cumsum(0)
     for number, t in enumerate(steps):
-        assert_same_output(sums[t - 1], arrays[f"{case}acc_out"][number], f"{case} T={t}")
+        official = arrays[f"{case}acc_out"][number]
+        run = total(net, t, net.recipe.readout.delay)
+        assert_same_output(net, run, x, official, f"{case} T={t}", mine=sums[t - 1])
+
+
+def total(net: ConvertedNetwork, steps: int, delay: int = 0) -> Run:
+    """The sum of the outputs of ``steps`` steps, behind the readout's delay."""
+
+    def run(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return net(x, steps + delay)[delay:].sum(0)
+
+    return run
 
 
 def cases_of(arrays: Arrays, ending: str = ".acc_out") -> list[str]:
@@ -235,7 +302,17 @@ def check_qcfs(name: str) -> None:
     with torch.no_grad():
         steps = snn(x, len(arrays["out_per_step_T16"]))
     for t, official in enumerate(arrays["out_per_step_T16"]):
-        assert_same_output(steps[t], official, f"step {t}")
+        assert_same_output(snn, step(snn, t), x, official, f"step {t}", mine=steps[t])
+
+
+def step(net: ConvertedNetwork, number: int) -> Run:
+    """The output of one step."""
+
+    def run(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return net(x, number + 1)[number]
+
+    return run
 
 
 def check_of_qcfs(name: str) -> None:
@@ -287,9 +364,8 @@ def check_threshold_relu(name: str) -> None:
                 net, calibration, recipe="threshold_relu", T=t, thresholds=given,
                 neuron=NeuronRule(shift=shift == "1"),
             )  # fmt: skip
-            with torch.no_grad():
-                out = snn(x).sum(0)
-            assert_same_output(out, goldens[f"{case}.acc_out"][number], f"{case} T={t}")
+            official = goldens[f"{case}.acc_out"][number]
+            assert_same_output(snn, total(snn, t), x, official, f"{case} T={t}")
 
 
 class CalibrationNet(nn.Module):
@@ -331,21 +407,71 @@ def check_calibration(name: str) -> None:
         post.append(PostCalibration("potential_mean", samples=128))
     if "light" in words:
         post.append(PostCalibration("bias_mean", samples=128))
+    choices: dict[str, Any] = {
+        "recipe": "calibration_none", "statistic": statistic,
+        "granularity": "channel" if "cw" in words else "layer",
+        "neuron": NeuronRule(shift="noshift" not in words),
+    }  # fmt: skip
     for number, t in enumerate(goldens["T"].tolist()):
-        sizes = list(part(goldens, f"T{t}.thr").values())
+        case, official = f"{name} T={t}", goldens["acc_out"][number]
         # The weights of the released run hang on its random numbers: thresholds only, then.
-        steps = [] if "weights" in words else post
-        snn = convert(
-            net, arrays["x_calib"], recipe="calibration_none", T=t, statistic=statistic,
-            granularity="channel" if "cw" in words else "layer",
-            neuron=NeuronRule(shift="noshift" not in words), post=tuple(steps),
-        )  # fmt: skip
-        assert_same_thresholds(snn, sizes, f"{name} T={t}")
+        choices |= {"T": t, "post": () if "weights" in words else tuple(post)}
+        snn = convert(net, arrays["x_calib"], **choices)
+        assert_same_thresholds(snn, list(part(goldens, f"T{t}.thr").values()), case)
         if "weights" in words:
             continue
-        with torch.no_grad():
-            out = snn(x).sum(0)
-        assert_same_output(out, goldens["acc_out"][number], f"{name} T={t}")
+        take_calibrated(snn, goldens, t, case)
+        if "mempot" in words and f"T{t}.mempot0" not in goldens:
+            assert_some_calibration_gives(official, net, arrays["x_calib"], choices, x, case)
+        else:
+            assert_same_output(snn, total(snn, t), x, official, case)
+
+
+def assert_some_calibration_gives(
+    official: Tensor, net: nn.Module, data: Tensor, choices: dict[str, Any], x: Tensor, case: str
+) -> None:
+    """The official output comes out of calibration inputs that differ in their last bits only.
+
+    Where a file has no first membranes, what a tie in calibration did to them can't be put right: a
+    neuron that starts a 128th of its threshold off changes a spike in up to half the samples.
+    """
+    draw, off = torch.Generator().manual_seed(0), []
+    while not off or (min(off) > len(x) // 50 and len(off) < 24):
+        bits = LAST_BITS / 4 * (2.0 * torch.rand(data.shape, generator=draw) - 1.0)
+        snn = convert(net, data * (1.0 + bits) if off else data, **choices)
+        apart = relative_errors(total(snn, choices["T"])(x), official, official)
+        off.append(int((apart > 1e-4).sum()))
+    assert min(off) <= len(x) // 50, f"{case}: {off} samples differ"
+
+
+def take_calibrated(net: ConvertedNetwork, goldens: Arrays, t: int, case: str) -> None:
+    """Biases and first membranes are official up to whole spikes; then put the official ones.
+
+    Calibration counts spikes of a run over 128 samples: a tie in it moves a mean by a whole number
+    of spikes, and with it every sample that comes after.
+    """
+    modules = neurons(net)
+    layers = [m for part in (net.stem, net.body) for m in part.modules()]
+    layers = [m for m in layers if isinstance(m, nn.Conv2d)]
+    for number, (module, layer) in enumerate(zip(modules, layers, strict=True)):
+        positions = 128 * math.prod(module.site.shape[1:])
+        official = goldens.get(f"T{t}.bias{number}")
+        if official is not None:
+            one = module.size.detach().flatten() / (t * positions)
+            assert_whole_spikes((layer.bias.detach() - official) / one, t * positions, case)
+            layer.bias.data = official
+        official = goldens.get(f"T{t}.mempot{number}")
+        if official is not None:
+            one = module.size.detach() / 128
+            assert_whole_spikes((module.neuron.start - official[0]) / one, t * 128, case)
+            module.neuron.set_start(official[0])
+
+
+def assert_whole_spikes(apart: Tensor, chances: int, case: str) -> None:
+    """Whole numbers of spikes to rounding, and few of all the chances to fire."""
+    whole = apart.round()
+    assert (apart - whole).abs().max() <= 0.1, f"{case}: {apart.abs().max():.2f} spikes"
+    assert whole.abs().sum() <= 1e-4 * chances * len(apart), f"{case}: {whole.abs().sum()} spikes"
 
 
 def fast_snn(arrays: Arrays) -> nn.Module:
@@ -380,16 +506,15 @@ def fast_snn(arrays: Arrays) -> nn.Module:
 def check_fast_snn(name: str) -> None:
     arrays = load(name)
     net, x, steps = fast_snn(arrays), arrays["x_test"], int(arrays["T"])
-    assert_same_output(net(x), arrays["ann_logits"], f"{name} ANN")
+    assert not assert_close_means(net(x), arrays["ann_logits"], f"{name} ANN").any()
     for case, rule in (
         ("signed", NeuronRule("signed", start=0.5, tolerance=1e-3)),
         ("unsigned", NeuronRule(start=0.5)),
     ):
         snn = convert(net, x[:1], recipe="fast_snn", T=steps, neuron=rule, prepare=UNFOLDED)
         assert_same_thresholds(snn, list(arrays["act_alpha"]), case)
-        with torch.no_grad():
-            out = snn(x).sum(0)
-        assert_same_output(out, arrays[f"snn_{case}_sum"], f"{name} {case}")
+        official = arrays[f"snn_{case}_sum"]
+        assert_same_output(snn, total(snn, steps), x, official, f"{name} {case}")
 
 
 def check_units(name: str) -> None:
@@ -418,9 +543,10 @@ def check_toolbox(name: str) -> None:
     """SNN toolbox, INI simulator: pools are neurons at the threshold before, the output spikes.
 
     It took 480 of the calibration images (whole batches); a file has accuracies only, in which a
-    sample without any output spike counts as wrong.
+    sample without any output spike counts as wrong. It normalises weights, so that all thresholds
+    are 1, and so does this: means of four such spikes are exact, and often are at the threshold.
     """
-    net, arrays = trained("ann_relu_nobn_avg")
+    arrays = load("ann_relu_nobn_avg")
     x, labels = arrays["x_test"], arrays["y_test"]
     goldens = load(name)
     for case in cases_of(goldens, ".acc_all_T"):
@@ -428,22 +554,20 @@ def check_toolbox(name: str) -> None:
         assert percent, case
         statistic = Statistic("percentile", percentile=float(percent[1]), nonzero=True)
         choices: dict[str, Any] = {
-            "recipe": "rueckauer", "T": 64, "statistic": statistic,
-            "readout": Readout("spikes"),
+            "recipe": "rueckauer", "T": 64, "readout": Readout("spikes"),
             "prepare": Preparation(passes=("spiking_averages",)),
         }  # fmt: skip
         calibration = arrays["x_calib"][:480]
-        first = {
-            m.site.name: m.size.detach() for m in neurons(convert(net, calibration, **choices))
-        }
-        places = list(first)
-        given = {
-            n: first[places[i - 1]] for i, n in enumerate(places) if re.fullmatch(r"\d+_neurons", n)
-        }  # fmt: skip
-        snn = convert(net, calibration, thresholds=given, **choices)
-        scales = [m.size.item() for m in neurons(snn) if m.site.name not in given]
-        for found, official in zip(scales, goldens[f"{case}.scale"], strict=False):
-            assert abs(found - float(official)) <= 0.006, "printed to two decimals"
+        net, _ = trained("ann_relu_nobn_avg")
+        found = neurons(convert(net, calibration, statistic=statistic, **choices))
+        scales = [m.size.item() for m in found if not re.fullmatch(r"\d+_neurons", m.site.name)]
+        for scale, official in zip(scales, goldens[f"{case}.scale"], strict=False):
+            assert abs(scale - float(official)) <= 0.006, "printed to two decimals"
+        layers = [m for m in net if isinstance(m, nn.Conv2d | nn.Linear)]
+        for layer, before, scale in zip(layers, [1.0, *scales], scales, strict=False):
+            layer.weight.data *= before / scale
+            layer.bias.data /= scale
+        snn = convert(net, calibration, statistic=Statistic("constant"), **choices)
         with torch.no_grad():
             counts = snn(x).cumsum(0)
         right = (counts.argmax(2) == labels) & (counts.sum(2) > 0)

@@ -99,3 +99,10 @@ def test_real_cifar10_from_binary_and_python_batches(
         again = CIFAR10(tmp_path / folder[-3:], train=False)
         assert torch.equal(again.images, test.images)
         assert torch.equal(again.labels, test.labels)
+
+
+def test_the_middle_of_the_sample() -> None:
+    whole, middle = MNISTSample(train=False), get_dataset("mnist_sample", train=False, size=24)
+    assert torch.equal(middle.images, whole.images[..., 2:26, 2:26])
+    with pytest.raises(ValueError, match="even number from 2 to 28"):
+        MNISTSample(size=30)

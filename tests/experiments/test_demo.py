@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rheobase.experiments import side_by_side
 from rheobase.experiments.demo import run_demo
-from rheobase.train import Checkpoints
+from rheobase.train import Checkpoints, evaluate_run
 from rheobase.train.checkpoint import read_tensors
 
 NETWORKS = ("spiking", "ordinary")
@@ -99,6 +99,14 @@ def test_a_finished_demo_is_not_trained_again(demo: Path) -> None:
     run_demo(demo, quick=True)
     assert (demo / "report.html").exists()
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(demo).items())
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_its_networks_can_be_evaluated(demo: Path, network: str) -> None:
+    """On all test digits, by what the run folder itself says of data and network."""
+    found = evaluate_run(demo / network)
+    assert found["samples"] == 1000
+    assert found["accuracy"] == found[f"accuracy_T{1 if network == 'ordinary' else 4}"]
 
 
 def test_another_seed_in_the_same_folder_is_refused(demo: Path) -> None:

@@ -117,3 +117,18 @@ def test_a_rule_is_chosen_on_the_command_line(tmp_path: Path) -> None:
     cfg = load_config(file, ["rule.name=sltt", "rule.options.k=2", "model.overrides.T=4"])
     assert cfg.rule == RuleConfig("sltt", {"k": 2})
     assert cfg.model == ModelConfig("plif_net_mnist", {"T": 4})
+
+
+def test_the_rule_may_be_named_without_its_section() -> None:
+    named = load_config(None, ["rule.name=ottt"])
+    assert load_config(None, ["train.rule=ottt"]) == load_config(None, ["rule=ottt"]) == named
+    assert named.rule == RuleConfig("ottt")
+    options = ["train.rule=ottt", "train.rule.options.decay=0.5", "train.optim.lr=0.1"]
+    cfg = load_config(None, options)
+    assert cfg.rule == RuleConfig("ottt", {"decay": 0.5}) and cfg.optim.lr == 0.1
+    with pytest.raises(ValueError, match="unknown key 'rul'; did you mean 'rule'"):
+        load_config(None, ["train.rul=ottt"])
+    with pytest.raises(TypeError, match="rule: expected a section of key: value lines, got 3"):
+        load_config(None, ["train.rule=3"])
+    with pytest.raises(TypeError, match="augment: expected a section"):
+        load_config(None, ["augment=flip"])

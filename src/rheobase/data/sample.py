@@ -30,7 +30,13 @@ class MNISTSample(ImageDataset):
     >>> image.shape, label
     (torch.Size([1, 28, 28]), 7)
 
+    Args:
+        train: the training or the test images.
+        transform: applied to each image.
+        size: keep the middle ``size`` x ``size`` pixels; the margin of MNIST's 28 x 28 is empty.
+
     Raises:
+        ValueError: ``size`` is not an even number from 2 to 28.
         ChecksumError: the file in the package is damaged.
     """
 
@@ -44,7 +50,11 @@ class MNISTSample(ImageDataset):
         how="comes with rheobase (0.8 MB)",
     )
 
-    def __init__(self, train: bool = True, transform: Transform | None = None) -> None:
+    def __init__(
+        self, train: bool = True, transform: Transform | None = None, *, size: int = 28
+    ) -> None:
+        if size not in range(2, 29, 2):
+            raise ValueError(f"size={size}: must be an even number from 2 to 28")
         self.transform = transform
         split = "train" if train else "test"
         packed = _FILE.read_bytes()
@@ -54,7 +64,9 @@ class MNISTSample(ImageDataset):
                 f"{_FILE} is damaged: expected sha256 {_SHA256}, found {found}. Reinstall rheobase"
             )
         with np.load(io.BytesIO(lzma.decompress(packed)), allow_pickle=False) as arrays:
-            self.images = torch.from_numpy(arrays[f"{split}_images"])
+            margin = (28 - size) // 2
+            images = torch.from_numpy(arrays[f"{split}_images"])
+            self.images = images[..., margin : 28 - margin, margin : 28 - margin]
             self.labels = torch.from_numpy(arrays[f"{split}_labels"]).long()
 
     @classmethod

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset, Subset
 
 from rheobase.data import MNISTSample
@@ -64,8 +64,9 @@ class _Size:
     overrides: dict[str, Any]
 
 
-_STEM = {"depth": 1, "image_size": 24, "patch_size": 8}
-FULL = _Size(6, 50, 5_000, 1_000, 50, {"dim": 96, **_STEM})
+_SIDE = 24  # the stem can halve it thrice
+_STEM = {"depth": 1, "image_size": _SIDE, "patch_size": 8}
+FULL = _Size(12, 50, 5_000, 1_000, 50, {"dim": 96, **_STEM})
 QUICK = _Size(2, 20, 120, 50, 2, {"dim": 16, "heads": 2, **_STEM})
 
 
@@ -141,12 +142,7 @@ def _train(
 
 
 def _digits(train: bool, count: int) -> Dataset[Any]:
-    return Subset(MNISTSample(train=train, transform=_crop), range(count))
-
-
-def _crop(image: Tensor) -> Tensor:
-    """The middle 24 x 24 of 28 x 28, which the stem can halve thrice; MNIST's margin is empty."""
-    return image[..., 2:-2, 2:-2]
+    return Subset(MNISTSample(train=train, size=_SIDE), range(count))
 
 
 def _config(folder: Path, model: str, seed: int, epochs: int, size: _Size) -> TrainConfig:
@@ -156,7 +152,13 @@ def _config(folder: Path, model: str, seed: int, epochs: int, size: _Size) -> Tr
         device="cpu",
         epochs=epochs,
         model=ModelConfig(model, size.overrides),
-        data=DataConfig("mnist_sample", batch_size=size.batch, mean=(0.1307,), std=(0.3081,)),
+        data=DataConfig(
+            "mnist_sample",
+            batch_size=size.batch,
+            mean=(0.1307,),
+            std=(0.3081,),
+            options={"size": _SIDE},
+        ),
         augment=AugmentConfig(shift=1),
         loss=LossConfig("tet", tet_lambda=0.0),
         optim=OptimConfig("adamw", lr=2e-3, weight_decay=0.02),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rheobase.layers.norms import ThresholdDependentBatchNorm2d
 from rheobase.neurons import Neuron
-from rheobase.ops.batch_norm import batch_statistics
+from rheobase.ops.batch_norm import batch_gain_and_shift
 from rheobase.ops.eager import watched
 from rheobase.ops.scan.layout import dense_rows
 
@@ -48,8 +48,7 @@ def norm_and_fire(
     x, *norming = _gain_and_shift(dense_rows(x), norm)
     if pool is not None:
         x = pool(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-    shape = (-1, *[1] * (x.dim() - 3))
-    spikes: Tensor = neuron(x, norm=tuple(v.view(shape) for v in norming))
+    spikes: Tensor = neuron(x, norm=norming)
     return spikes
 
 
@@ -59,20 +58,21 @@ def _has_negative_gain(weight: Tensor | nn.Module) -> bool:
 
 
 def _gain_and_shift(x: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-    """The input to go on with, and what makes its batch norm of it, ``[C]`` each."""
+    """The input to go on with, and what makes its batch norm of it, each for ``x[0, 0]``."""
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
     weight: Tensor = norm.weight
     if isinstance(norm, ThresholdDependentBatchNorm2d):
         weight = weight * norm.scale
     if norm.training or norm.running_mean is None:
-        x, mean, variance = batch_statistics(x)
+        x, gain, shift, mean, variance = batch_gain_and_shift(x, weight, norm.bias, norm.eps)
         if norm.track_running_stats:
             _update(norm, mean, variance, x.numel() // x.shape[2])
-    else:
-        assert norm.running_var is not None
-        mean, variance = norm.running_mean.double(), norm.running_var.double()
-    gain = weight.double() * (variance + norm.eps).rsqrt()
-    return x, gain, norm.bias.double() - mean * gain
+        return x, gain, shift
+    assert norm.running_var is not None
+    gain = weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
+    shift = norm.bias.double() - norm.running_mean.double() * gain
+    shape = (-1, *[1] * (x.dim() - 3))
+    return x, gain.view(shape), shift.view(shape)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ class DECOLLE(ResponseRule):
     A layer's spikes go through a fixed random readout, :math:`y = G s`, into the same loss as the
     output's; :math:`\Delta W \propto -(G^T \partial L/\partial y \odot \sigma'(z))\,P^T`. No error
     passes from layer to layer or back in time. The last layer learns from its own membrane.
+    Recurrent weights are not trained.
 
     Source: Kaiser, Mostafa & Neftci 2020, Frontiers in Neuroscience 14:424, eqs. 5 to 9.
 

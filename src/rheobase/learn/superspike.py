@@ -20,7 +20,8 @@ class SuperSpikeRule(ResponseRule):
     spikes from desired ones, with :math:`e_i = \alpha * (\hat s_i - s_i)`. Hidden neurons get
     :math:`e_j = \sum_k B_{jk} e_k`. :math:`\alpha` is a double exponential.
 
-    The desired spikes of a label are regular ones of its neuron, and none of the others.
+    The desired spikes of a label are regular ones of its neuron, and none of the others. Recurrent
+    weights are not trained.
     Source: Zenke & Ganguli 2018, Neural Computation 30(6), eqs. 2.9 to 2.13 and section 2.4
     (the optimiser's own business is what the paper calls the per-parameter rate).
 

@@ -18,43 +18,65 @@ from torch.autograd.function import once_differentiable
 from rheobase.ops.native import Kernel, in_chunks
 from rheobase.ops.scan.layout import compute_dtype, flat, like_rows, rows_like
 
-__all__ = ["batch_statistics"]
+__all__ = ["batch_gain_and_shift"]
 
 _DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 
-def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The sequence itself, and mean and (biased) variance of each channel.
+def batch_gain_and_shift(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The sequence itself, and the gain and shift that make its batch norm of it.
 
     Who goes on with the sequence given back, and not with ``x``, spares the backward pass a tensor:
     the gradient of the statistics is added to that of the sequence in place.
 
     Args:
         x: ``[T, N, C, ...]`` on the CPU, with dense rows (`dense_rows`).
+        weight: the norm's gain ``[C]``.
+        bias: the norm's shift ``[C]``.
+        eps: added to the variance.
 
     Returns:
-        ``x``; two tensors ``[C]``, float64.
+        ``x``; gain and shift, which broadcast to ``x[0, 0]``; mean and (biased) variance ``[C]``,
+        without gradient. All but ``x`` float64.
     """
-    outputs: tuple[Tensor, Tensor, Tensor] = _Statistics.apply(x)  # type: ignore[no-untyped-call]
+    outputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _GainAndShift.apply(  # type: ignore[no-untyped-call]
+        x, weight, bias, eps
+    )
     return outputs
 
 
-class _Statistics(torch.autograd.Function):
+class _GainAndShift(torch.autograd.Function):
+    """One node instead of a dozen: at small batches the graph costs as much as the passes."""
+
     @staticmethod
-    def forward(ctx, x):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, weight, bias, eps):  # type: ignore[no-untyped-def]
         mean, variance = _mean_and_variance(x)
-        ctx.save_for_backward(x, mean)
-        return x.view_as(x), mean, variance
+        inverse = (variance + eps).rsqrt_()
+        gain = weight * inverse
+        shift = torch.addcmul(bias.double(), mean, gain, value=-1.0)
+        ctx.save_for_backward(x, weight, mean, inverse)
+        ctx.bias_dtype = bias.dtype
+        ctx.mark_non_differentiable(mean, variance)
+        ctx.set_materialize_grads(False)
+        shape = (-1, *[1] * (x.dim() - 3))
+        return x.view_as(x), gain.view(shape), shift.view(shape), mean, variance
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g, g_mean, g_variance):  # type: ignore[no-untyped-def]
-        x, mean = ctx.saved_tensors
-        scale = x.shape[2] / x.numel()
-        slope = g_variance * (2.0 * scale)
+    def backward(ctx, g, g_gain, g_shift, g_mean, g_variance):  # type: ignore[no-untyped-def]
+        x, weight, mean, inverse = ctx.saved_tensors
+        per_value = x.shape[2] / x.numel()
+        g_shift = g_shift.flatten()
+        # The shift holds the gain too, and the gain is weight / sqrt(variance + eps).
+        g_gain = torch.addcmul(g_gain.flatten(), mean, g_shift, value=-1.0)
+        gain = weight * inverse
+        slope = gain * inverse * inverse * g_gain * -per_value
+        offset = gain * g_shift * -per_value - slope * mean
         g = _without_gaps(g, x)
-        _add_affine_(g, x, slope, g_mean * scale - slope * mean)
-        return g
+        _add_affine_(g, x, slope, offset)
+        return g, (g_gain * inverse).to(weight.dtype), g_shift.to(ctx.bias_dtype), None
 
 
 def _without_gaps(g: Tensor, x: Tensor) -> Tensor:

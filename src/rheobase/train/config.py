@@ -341,8 +341,18 @@ class TrainConfig:
             raise ValueError(f"rule.name={self.rule.name} needs {', '.join(wanted)}")
 
 
+_NAMED_SECTIONS = {
+    section
+    for section, hint in get_type_hints(TrainConfig).items()
+    if dataclasses.is_dataclass(hint) and "name" in get_type_hints(hint)
+}
+
+
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a YAML file (None: the defaults) and apply `section.key=value` overrides.
+
+    A word given to a section that has a name is its name: `rule=ottt` is `rule.name=ottt`. A
+    leading `train.` may stand before any key: `train.rule=ottt`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -388,12 +398,16 @@ def _apply(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals:
         raise ValueError(f"override {override!r}: expected key=value, for instance optim.lr=0.001")
+    value = yaml.load(text, Loader=_Loader)
+    key = key.removeprefix("train.")
+    if isinstance(value, str) and key in _NAMED_SECTIONS:
+        key = f"{key}.name"
     *parents, last = key.split(".")
     for parent in parents:
         data = data.setdefault(parent, {})
         if not isinstance(data, dict):
             raise ValueError(f"override {override!r}: {parent!r} is not a section")
-    data[last] = yaml.load(text, Loader=_Loader)
+    data[last] = value
 
 
 def _check(cls: type, data: Any, path: str) -> None:

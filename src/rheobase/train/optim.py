@@ -97,8 +97,10 @@ def build_optimizer(model: nn.Module, cfg: OptimConfig) -> Optimizer:
         raise ValueError("the model has no trainable parameter (requires_grad=True) to optimise")
     if cfg.name == "sgd":
         return SGD(groups, lr=cfg.lr, momentum=cfg.momentum)
-    make = AdamW if cfg.name == "adamw" else LAMB
-    return make(groups, lr=cfg.lr, betas=cfg.betas, eps=cfg.eps)
+    if cfg.name == "lamb":
+        return LAMB(groups, lr=cfg.lr, betas=cfg.betas, eps=cfg.eps)
+    # Fused: one pass over all parameters, where a step for each costs small networks milliseconds.
+    return AdamW(groups, lr=cfg.lr, betas=cfg.betas, eps=cfg.eps, fused=True)
 
 
 def learning_rate(
