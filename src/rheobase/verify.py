@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -330,8 +331,10 @@ def _miscount(calls: list[Tensor] | None, rate: float, count: Callable[[Tensor],
         return math.inf
     outputs = torch.cat(calls)
     error = abs(count(outputs) - rate * outputs.numel())
-    # The smallest spike of all neurons is 1/8; rates may be stored in single precision.
-    return 0.0 if error < 0.05 + 1e-7 * outputs.numel() else error
+    # Counts must be equal: the smallest spike of all neurons is 1/8, so only rounding is below
+    # 0.05. Rates that fit into float32 were rounded to it.
+    rounding = 1e-7 if float(np.float32(rate)) == rate else 1e-15
+    return 0.0 if error < 0.05 + rounding * outputs.numel() else error
 
 
 def _parameter_gradient(golden: Golden, net: nn.Module, key: str) -> Tensor | None:

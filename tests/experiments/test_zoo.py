@@ -78,8 +78,19 @@ def test_it_trains_measures_and_does_nothing_twice(
     dead = [layer for layer, rate in row["rates"].items() if rate < 0.01]
     assert (f"dead: {', '.join(dead)}." in text) == bool(dead)
 
+    assert "trained on all training images of CIFAR-10 (1 epoch, batches of 500, " in text
+
+    run_zoo(tmp_path, tmp_path / "part.md", ["digits"], ["data.train_images=500"])
+    assert (tmp_path / "runs" / "digits_500" / "measured.json").exists()
+    part = (tmp_path / "part.md").read_text()
+    assert "the first 500 training images" in part
+    assert "`python -m rheobase.experiments.zoo data.train_images=500`" in part
+
     monkeypatch.setattr("rheobase.experiments.zoo.train", None)  # nothing is trained again
     run_zoo(tmp_path, table, ["digits"])
     assert table.read_text() == text
+    (tmp_path / "later.yaml").write_text(DIGITS.format(folder=tmp_path / "later"))
+    run_zoo(tmp_path, table, ["digits"])
+    assert "Not trained at this budget yet: later." in table.read_text()
     with pytest.raises(FileNotFoundError, match=r"no .*digit\.yaml; known: digits"):
         run_zoo(tmp_path, table, ["digit"])

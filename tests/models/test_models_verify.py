@@ -8,7 +8,7 @@ import torch
 from model_toys import small
 
 from rheobase.models.golden import read_golden
-from rheobase.verify import print_reports, verify, verify_many
+from rheobase.verify import _active, _miscount, print_reports, verify, verify_many
 
 
 def record(name="LIFNode", **changes):
@@ -95,6 +95,14 @@ def test_one_spike_too_many_fails(tmp_path, arrays):
     rates["stem.stages.0.neuron"] += 1 / (3 * 2 * 4 * 8 * 8)
     report = run(tmp_path, arrays | {"rates": np.array(json.dumps(rates))})
     assert failed(report) == ["spikes of stem.stages.0.neuron"]
+
+
+def test_one_spike_among_millions_counts():
+    outputs = torch.zeros(3, 7_000_000)
+    outputs[:, ::3] = 1
+    spikes, rate = outputs.sum().item(), outputs.double().mean().item()
+    assert _miscount([outputs], rate, _active) == 0
+    assert _miscount([outputs], (spikes + 1) / outputs.numel(), _active) == pytest.approx(1, 1e-3)
 
 
 def test_a_neuron_that_we_lack_fails(tmp_path, arrays):

@@ -53,6 +53,7 @@ def test_saved_config_reads_back(file: Path, tmp_path: Path) -> None:
         ("optim.lr", ValueError, r"expected key=value"),
         ("seed.a=1", ValueError, r"'seed' is not a section"),
         ("epochs=0", ValueError, r"epochs=0: must be at least 1"),
+        ("data.train_images=-1", ValueError, r"train_images=-1: give 0 for all"),
         ("optim.lr=-1", ValueError, r"optim\.lr=-1"),
         ("optim.ema=1", ValueError, r"optim\.ema=1"),
         ("data.mean=[0.5]", ValueError, r"give both"),

@@ -11,7 +11,7 @@ from train_toys import images
 
 from rheobase.train import Augment, mix, random_flip, random_shift
 from rheobase.train.config import AugmentConfig, DataConfig
-from rheobase.train.data import EpochBatches, KeyedDataset, train_loader
+from rheobase.train.data import EpochBatches, KeyedDataset, first_samples, train_loader
 from rheobase.train.seeding import generator
 
 
@@ -29,6 +29,15 @@ def test_global_batches_do_not_depend_on_processes(world: int, accumulate: int) 
     ]
     micro = [key for parts in zip(*ranks, strict=True) for part in parts for key in part]
     assert micro == [key for batch in whole for key in batch] and len(whole) == 6
+
+
+def test_a_part_of_the_images_is_the_first() -> None:
+    data = images(20)
+    assert first_samples(data, 0) is data
+    part = first_samples(data, 6)
+    assert len(part) == 6 and torch.equal(part[5][0], data[5][0])
+    with pytest.raises(ValueError, match=r"data\.train_images=21, but .* 20 samples"):
+        first_samples(data, 21)
 
 
 def test_order_changes_with_epoch_and_seed_only() -> None:

@@ -3,6 +3,7 @@
 ``python -m rheobase.experiments.zoo`` trains every recipe of ``configs/zoo`` and its ANN twin, or
 those named, one after another, and writes ``docs/zoo.md`` of all that are finished. It may be
 stopped at any moment and run again: trainings continue, and what is finished is not done again.
+``epochs=1 data.train_images=10000`` behind it is a tenth of the budget, in folders of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,21 @@ def run_zoo(
         FileNotFoundError: no recipe has that name.
     """
     known = {path.stem: path for path in sorted(configs.glob("*.yaml"))}
+    recipes = {name: _recipe(path, overrides) for name, path in known.items()}
     for name in names or known:
         if name not in known:
             raise FileNotFoundError(f"there is no {configs / name}.yaml; known: {', '.join(known)}")
-        cfg = load_config(known[name], overrides)
-        found = Path(cfg.run) / "measured.json"
+        found = Path(recipes[name].run) / "measured.json"
         if not found.exists():
-            _write(found, json.dumps(_one(cfg), indent=1))
-        runs = [Path(load_config(path, overrides).run) for path in known.values()]
-        write_table(table, [run for run in runs if (run / "measured.json").exists()])
+            _write(found, json.dumps(_one(recipes[name]), indent=1))
+        write_table(table, {name: Path(cfg.run) for name, cfg in recipes.items()}, overrides)
+
+
+def _recipe(path: Path, overrides: Sequence[str]) -> TrainConfig:
+    """A recipe; on a part of the images, in a folder that says so."""
+    cfg = load_config(path, overrides)
+    part = cfg.data.train_images
+    return dataclasses.replace(cfg, run=f"{cfg.run}_{part}") if part else cfg
 
 
 def _one(cfg: TrainConfig) -> dict[str, Any]:
@@ -70,6 +77,7 @@ def _one(cfg: TrainConfig) -> dict[str, Any]:
         "overrides": cfg.model.overrides,
         "epochs": cfg.epochs,
         "batch_size": cfg.data.batch_size,
+        "train_images": cfg.data.train_images,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         **measure(cfg, trained),
         "twin": measure(twin_cfg, train(twin_cfg, twin), ordinary=True),
@@ -131,21 +139,27 @@ def _test_images(cfg: TrainConfig) -> Tensor:
     return normalize(torch.stack([data[i][0] for i in range(count)]), cfg.data)
 
 
-def write_table(path: Path, runs: Sequence[Path]) -> None:
-    """Write the Markdown page of finished runs."""
-    rows = {run.name: json.loads((run / "measured.json").read_text()) for run in runs}
-    settings = {(row["epochs"], row["batch_size"], row["machine"]) for row in rows.values()}
-    budget = "; ".join(
-        f"{epochs} epochs, batches of {batch}, {machine}" for epochs, batch, machine in settings
-    )
+def write_table(path: Path, runs: Mapping[str, Path], overrides: Sequence[str] = ()) -> None:
+    """Write the Markdown page of finished runs.
+
+    Args:
+        path: of the page.
+        runs: folder of every recipe's run; those without ``measured.json`` are named as missing.
+        overrides: what the recipes were overridden with.
+    """
+    files = {name: run / "measured.json" for name, run in runs.items()}
+    rows = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    command = " ".join(["python -m rheobase.experiments.zoo", *overrides])
     lines = [
         "# The zoo on CIFAR-10",
         "",
-        "A small network of each family, trained on the 50,000 images of CIFAR-10 for the same",
-        f"budget ({budget}), tested on the 10,000. Sizes are cut down to what two CPU cores train",
-        "in minutes: the accuracies say that each learns, not which is best. Recipes:",
-        "`configs/zoo/`. Written by `python -m rheobase.experiments.zoo`.",
+        f"Small networks of several families, trained on {_budget(rows.values())},",
+        "and tested on all 10,000 test images. Sizes are cut down to what CPU cores train in",
+        "minutes: the accuracies say whether each learns (chance is 10 %), not which is best.",
+        f"Recipes: `configs/zoo/`. Written by `{command}`,",
+        "which resumes what is unfinished.",
         "",
+        *_missing([name for name in runs if name not in rows]),
         "The twin is the same network with ReLU in every neuron's place, computed once. SOPs are",
         'synaptic operations for one image; energy follows the convention "paper" (4.6 pJ a MAC of',
         "the first layer, 0.9 pJ a SOP), the twin's 4.6 pJ a MAC: memory is in neither. A step is",
@@ -166,6 +180,22 @@ def write_table(path: Path, runs: Sequence[Path]) -> None:
     for name, row in rows.items():
         lines += [f"**{name}** (`{row['model']}`): {_rates(row['rates'])}", ""]
     _write(path, "\n".join(lines))
+
+
+def _budget(rows: Iterable[Mapping[str, Any]]) -> str:
+    """In words; more than one only if the runs differ."""
+    budgets = {
+        f"{f'the first {images:,}' if images else 'all'} training images of CIFAR-10 "
+        f"({row['epochs']} epoch{'s' * (row['epochs'] > 1)}, batches of {row['batch_size']}, "
+        f"{row['machine']})"
+        for row in rows
+        for images in [row["train_images"]]
+    }
+    return " or ".join(sorted(budgets))
+
+
+def _missing(names: Sequence[str]) -> list[str]:
+    return [f"Not trained at this budget yet: {', '.join(names)}.", ""] if names else []
 
 
 def _row(name: str, row: Mapping[str, Any]) -> str:

@@ -55,6 +55,8 @@ class DataConfig:
         name: A name of `rheobase.data.get_dataset`.
         root: Folder that holds the data set; None uses the data set's own cache.
         batch_size: Images per optimiser step, over all processes and accumulation steps.
+        train_images: How many of the training images, from the first, an epoch passes over; 0 for
+            all. Testing always takes all of the test images.
         workers: Loader processes per training process; 0 loads in the training process.
         mean: Per-channel mean subtracted from every image; empty for none.
         std: Per-channel deviation every image is divided by; empty for none.
@@ -64,6 +66,7 @@ class DataConfig:
     name: str = "mnist_sample"
     root: str | None = None
     batch_size: int = 128
+    train_images: int = 0
     workers: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -299,6 +302,8 @@ class TrainConfig:
         for key, number in at_least_one.items():
             if number < 1:
                 raise ValueError(f"{key}={number}: must be at least 1")
+        if self.data.train_images < 0:
+            raise ValueError(f"data.train_images={self.data.train_images}: give 0 for all images")
         if not self.optim.lr > 0:
             raise ValueError(f"optim.lr={self.optim.lr}: must be above 0")
         if not 0 <= self.optim.ema < 1:

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, Subset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from rheobase.train.seeding import generator
 
-__all__ = ["EpochBatches", "KeyedDataset", "train_loader"]
+__all__ = ["EpochBatches", "KeyedDataset", "first_samples", "train_loader"]
 
 Key = tuple[int, int]
 
@@ -96,6 +96,24 @@ class KeyedDataset(Dataset[tuple[Tensor, int]]):
         epoch, sample = key
         image, label = self.dataset[sample]
         return self.augment(image, epoch, sample), int(label)
+
+
+def first_samples(dataset: Dataset[Any], count: int) -> Dataset[Any]:
+    """Return the first `count` samples of a data set, or all of it for 0.
+
+    Raises:
+        ValueError: The data set has fewer.
+
+    >>> len(first_samples([5, 6, 7], 2)), len(first_samples([5, 6, 7], 0))
+    (2, 3)
+    """
+    assert isinstance(dataset, Sized)
+    if count > len(dataset):
+        raise ValueError(
+            f"data.train_images={count}, but the training set has {len(dataset)} samples; "
+            "give at most as many, or 0 for all"
+        )
+    return Subset(dataset, range(count)) if count else dataset
 
 
 def train_loader(

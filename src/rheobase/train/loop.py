@@ -22,7 +22,7 @@ from rheobase.learn import LearningRule, Lesson, learning_rule
 from rheobase.train.augment import Augment, mix
 from rheobase.train.checkpoint import Checkpoints
 from rheobase.train.config import TrainConfig
-from rheobase.train.data import EpochBatches, KeyedDataset, train_loader
+from rheobase.train.data import EpochBatches, KeyedDataset, first_samples, train_loader
 from rheobase.train.diagnose import (
     TrainingDiverged,
     answer_of,
@@ -388,7 +388,8 @@ def _datasets(
 
     name, root, options = cfg.data.name, cfg.data.root, cfg.data.options
     train = get_dataset(name, train=True, root=root, **options)
-    return train, get_dataset(name, train=False, root=root, **options)
+    test = get_dataset(name, train=False, root=root, **options)
+    return first_samples(train, cfg.data.train_images), test
 
 
 def _rule(cfg: TrainConfig, model: nn.Module) -> LearningRule | None:
