@@ -1,0 +1,183 @@
+"""``python -m benchmarks.gpu [FILE.json]``: the Triton kernels on a real GPU.
+
+First every kernel of the fast conformance table and, for a minute, of the pairs, against the
+reference. Then LIF forward and backward, large enough to be bound by memory, against a copy and
+SpikingJelly's Triton kernel; then training steps of networks at ImageNet's size in bfloat16, ours
+and, where it is installed, SpikingJelly's of the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rheobase.models import create_model
+from rheobase.neurons import LIF
+from rheobase.ops import conformance
+
+CONFORMANCE_SECONDS = 60.0
+# T, N, features: 134 million, as in SpikingJelly's own benchmark.
+SHAPE = (32, 64, 65536)
+NETWORKS = (("spikformer_8_512", 32), ("qkformer_10_512", 32), ("sew_resnet50", 32))
+
+
+def main() -> int:
+    into = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    results: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+    }
+    parts = {"conformance": conform, "lif": lif, "networks": networks}
+    for name, part in parts.items():
+        try:
+            results[name] = part()
+        except Exception:
+            results[name] = {"error": traceback.format_exc(limit=-4)}
+        print(name, json.dumps(results[name], indent=1), flush=True)
+        if into is not None:
+            into.write_text(json.dumps(results, indent=1))
+    return 0
+
+
+def conform() -> dict[str, Any]:
+    """How many kernels were checked, and those that differ."""
+    found: dict[str, Any] = {}
+    for level in ("fast", "pairs"):
+        started, checked, wrong = time.monotonic(), 0, []
+        for row in islice(conformance.run(level), 100_000):  # type: ignore[arg-type]
+            if row.backend != "triton":
+                break
+            checked += 1
+            if not row.ok:
+                wrong.append(f"{row.spec} {row.dtype} {row.layout}: {row.spikes_differ} spikes, "
+                             f"{row.worst_gradient:.1e}")  # fmt: skip
+            if time.monotonic() - started > CONFORMANCE_SECONDS:
+                break
+        found[level] = {"checked": checked, "wrong": wrong}
+    return found
+
+
+def lif() -> dict[str, Any]:
+    """Milliseconds of forward and backward in float16, and the share of a copy's bandwidth."""
+    x = torch.randn(SHAPE, device="cuda", dtype=torch.float16).requires_grad_()
+    g = torch.randn_like(x)
+    out = torch.empty_like(x)
+    contenders: dict[str, Callable[[], object]] = {"copy": lambda: out.copy_(x.detach())}
+    neurons: dict[str, nn.Module] = {"rheobase": LIF()}
+    try:
+        from spikingjelly.activation_based import neuron, surrogate
+
+        neurons["SpikingJelly"] = neuron.LIFNode(
+            tau=2.0, surrogate_function=surrogate.ATan(), step_mode="m"
+        )
+    except ImportError as error:
+        print("no SpikingJelly:", error)
+
+    def both_ways(module: nn.Module) -> Callable[[], object]:
+        def run() -> None:
+            forget(module)
+            x.grad = None
+            module(x).backward(g)
+
+        return run
+
+    contenders |= {name: both_ways(module) for name, module in neurons.items()}
+    times = interleaved(contenders)
+    # Input and output once; input, output's gradient and input's gradient once more.
+    bandwidth = 2 * x.nbytes / times["copy"]
+    return {
+        "milliseconds": times,
+        "share of a copy's bandwidth": 5 * x.nbytes / times["rheobase"] / bandwidth,
+    }
+
+
+def forget(module: nn.Module) -> None:
+    """SpikingJelly's neurons must be told to forget their last call."""
+    if type(module).__module__.startswith("spikingjelly"):
+        from spikingjelly.activation_based import functional
+
+        functional.reset_net(module)
+
+
+def networks() -> list[dict[str, Any]]:
+    """Images a second in training, bfloat16 autocast, and peak memory."""
+    return [network(name, batch) for name, batch in NETWORKS]
+
+
+def network(name: str, batch: int) -> dict[str, Any]:
+    """A training step of one network, beside SpikingJelly's where it has that size."""
+    images = torch.randn(batch, 3, 224, 224, device="cuda")
+    labels = torch.randint(1000, (batch,), device="cuda")
+    found = {"rheobase": create_model(name)}
+    if name == "spikformer_8_512" and (theirs := spikingjelly_spikformer()) is not None:
+        found["SpikingJelly"] = theirs
+    steps, peaks = {}, {}
+    for system, net in found.items():
+        held = torch.cuda.memory_allocated()
+        steps[system] = step = training_step(net.cuda().train(), images, labels)
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        peaks[system] = (torch.cuda.max_memory_allocated() - held) / 2**30
+    times = interleaved(steps, rounds=9)
+    return {"network": name, "images": batch, "milliseconds": times,
+            "images a second": {n: 1e3 * batch / t for n, t in times.items()},
+            "peak GiB": peaks}  # fmt: skip
+
+
+def spikingjelly_spikformer() -> nn.Module | None:
+    """Spikformer-8-512 of SpikingJelly, which takes its Triton neurons by itself."""
+    try:
+        from spikingjelly.activation_based.model.spikformer import Spikformer
+    except ImportError as error:
+        print("no SpikingJelly:", error)
+        return None
+    net: nn.Module = Spikformer(T=4, embed_dims=512, num_heads=8, depths=8)
+    return net
+
+
+def training_step(net: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], object]:
+    """Forward, cross entropy of the mean over T, backward, AdamW."""
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
+
+    def step() -> None:
+        forget(net)
+        optimizer.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16):
+            logits = net(images)
+        logits = logits.float()
+        F.cross_entropy(logits.mean(0) if logits.dim() == 3 else logits, labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def interleaved(contenders: dict[str, Callable[[], object]], rounds: int = 15) -> dict[str, float]:
+    """Median milliseconds of each, in turns."""
+    for run in contenders.values():
+        for _ in range(3):
+            run()
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, run in contenders.items():
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            run()
+            end.record()
+            torch.cuda.synchronize()
+            times[name].append(start.elapsed_time(end))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
