@@ -66,13 +66,6 @@ class Stop:
         return self.output
 
 
-def _mean_over_time(x: Tensor, steps: int) -> Tensor:
-    total, *rest = unfolded(x, steps).unbind(0)
-    for one in rest:
-        total = total + one
-    return total / steps
-
-
 @torch.no_grad()
 def walk(
     net: ConvertedNetwork,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Quantise"]
+__all__ = ["Quantise", "quantiser"]
 
 
 class Quantise(nn.Module):
@@ -85,3 +85,12 @@ class Quantise(nn.Module):
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
         return f"{self.levels}, symmetric={self.symmetric}"
+
+
+def quantiser(levels: int | None, *, symmetric: bool = True) -> nn.Module:
+    """A quantiser where a network has them (``levels``), else nothing.
+
+    >>> quantiser(None)
+    Identity()
+    """
+    return nn.Identity() if levels is None else Quantise(levels, symmetric=symmetric)

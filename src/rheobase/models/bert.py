@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from rheobase.layers.lsq import Quantise
+from rheobase.layers.lsq import quantiser
 
 __all__ = ["Bert", "BertConfig", "BertEncoder", "encoder_from_spikezip", "sentence_embedding"]
 
@@ -57,13 +57,6 @@ class BertConfig:
             )
 
 
-def quantiser(config: BertConfig, *, symmetric: bool = True) -> nn.Module:
-    """A quantiser where the config has them, else nothing."""
-    if config.levels is None:
-        return nn.Identity()
-    return Quantise(config.levels, symmetric=symmetric)
-
-
 class SelfAttention(nn.Module):
     """Queries, keys and values, and what they attend to."""
 
@@ -74,12 +67,12 @@ class SelfAttention(nn.Module):
         self.query = nn.Linear(config.dim, config.dim)
         self.key = nn.Linear(config.dim, config.dim)
         self.value = nn.Linear(config.dim, config.dim)
-        self.query_quan = quantiser(config)
-        self.key_quan = quantiser(config)
-        self.value_quan = quantiser(config)
+        self.query_quan = quantiser(config.levels)
+        self.key_quan = quantiser(config.levels)
+        self.value_quan = quantiser(config.levels)
         self.softmax = nn.Softmax(-1)
-        self.attn_quan = quantiser(config, symmetric=False)
-        self.after_attn_quan = quantiser(config, symmetric=config.signed_context)
+        self.attn_quan = quantiser(config.levels, symmetric=False)
+        self.after_attn_quan = quantiser(config.levels, symmetric=config.signed_context)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """``[N, L, dim]`` and what is added to the scores, ``[N, 1, 1, L]``, to ``[N, L, dim]``."""
@@ -105,7 +98,7 @@ class Output(nn.Module):
     def __init__(self, config: BertConfig, width: int) -> None:
         super().__init__()
         self.dense = nn.Linear(width, config.dim)
-        self.quan = quantiser(config)
+        self.quan = quantiser(config.levels)
         self.LayerNorm = nn.LayerNorm(config.dim, eps=config.norm_eps)
 
     def forward(self, y: Tensor, stream: Tensor) -> Tensor:
@@ -134,7 +127,7 @@ class Intermediate(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.dim, config.hidden)
-        self.quan = quantiser(config, symmetric=False)
+        self.quan = quantiser(config.levels, symmetric=False)
         self.act = nn.GELU() if config.activation == "gelu" else nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:

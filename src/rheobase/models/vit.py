@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from rheobase.layers.lsq import Quantise
+from rheobase.layers.lsq import quantiser
 
 __all__ = ["PRESETS", "VisionTransformer", "VitConfig", "from_spikezip"]
 
@@ -62,20 +62,13 @@ class VitConfig:
             )
 
 
-def quantiser(config: VitConfig, *, symmetric: bool = True) -> nn.Module:
-    """A quantiser where the config has them, else nothing."""
-    if config.levels is None:
-        return nn.Identity()
-    return Quantise(config.levels, symmetric=symmetric)
-
-
 class PatchEmbed(nn.Module):
     """``[N, C, H, W]`` to one token a patch, ``[N, patches, dim]``."""
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
         self.proj = nn.Conv2d(config.channels, config.dim, config.patch_size, config.patch_size)
-        self.quantise = quantiser(config)
+        self.quantise = quantiser(config.levels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to ``[N, patches, dim]``."""
@@ -91,14 +84,14 @@ class Attention(nn.Module):
         self.heads = config.heads
         self.scale = (config.dim // config.heads) ** -0.5
         self.qkv = nn.Linear(config.dim, 3 * config.dim)
-        self.quantise_q = quantiser(config)
-        self.quantise_k = quantiser(config)
-        self.quantise_v = quantiser(config)
+        self.quantise_q = quantiser(config.levels)
+        self.quantise_k = quantiser(config.levels)
+        self.quantise_v = quantiser(config.levels)
         self.softmax = nn.Softmax(-1)
-        self.quantise_attention = quantiser(config, symmetric=False)
-        self.quantise_context = quantiser(config)
+        self.quantise_attention = quantiser(config.levels, symmetric=False)
+        self.quantise_context = quantiser(config.levels)
         self.proj = nn.Linear(config.dim, config.dim)
-        self.quantise_proj = quantiser(config)
+        self.quantise_proj = quantiser(config.levels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, tokens, dim]`` to the same shape."""
@@ -119,10 +112,10 @@ class MLP(nn.Module):
         super().__init__()
         hidden = 4 * config.dim if config.hidden is None else config.hidden
         self.fc1 = nn.Linear(config.dim, hidden)
-        self.quantise_hidden = quantiser(config, symmetric=False)
+        self.quantise_hidden = quantiser(config.levels, symmetric=False)
         self.act = nn.GELU() if config.activation == "gelu" else nn.ReLU()
         self.fc2 = nn.Linear(hidden, config.dim)
-        self.quantise_out = quantiser(config)
+        self.quantise_out = quantiser(config.levels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, tokens, dim]`` to the same shape."""
@@ -136,10 +129,10 @@ class Block(nn.Module):
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.dim, eps=config.norm_eps)
-        self.quantise1 = quantiser(config)
+        self.quantise1 = quantiser(config.levels)
         self.attn = Attention(config)
         self.norm2 = nn.LayerNorm(config.dim, eps=config.norm_eps)
-        self.quantise2 = quantiser(config)
+        self.quantise2 = quantiser(config.levels)
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -166,7 +159,7 @@ class VisionTransformer(nn.Module):
         self.patch_embed = PatchEmbed(config)
         self.blocks = nn.Sequential(*(Block(config) for _ in range(config.depth)))
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
-        self.quantise_out = quantiser(config)
+        self.quantise_out = quantiser(config.levels)
         self.head = nn.Linear(config.dim, config.num_classes)
         _initialise(self)
 

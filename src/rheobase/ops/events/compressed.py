@@ -8,6 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from rheobase.ops.eager import is_plain, is_transformed
 from rheobase.ops.events.kernel import event_kernel
 from rheobase.ops.native import Kernel, in_chunks
 
@@ -43,14 +44,11 @@ def takes_events(x: Tensor, weight: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype == weight.dtype
         and x.dtype in _DTYPES
-        and not torch.compiler.is_compiling()
+        and is_plain(x)
+        and not is_transformed()
         and not torch.is_autocast_enabled("cpu")
         and x.numel() > 0
-        and type(x) in (Tensor, torch.nn.Parameter)
-        and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._len_torch_function_stack() == 0  # somebody counts the products
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch.autograd.forward_ad._current_level < 0
     )
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from rheobase.ops.eager import is_transformed
 from rheobase.ops.events import weight_gradient
 from rheobase.ops.recurrent.cell import Cell
 from rheobase.ops.recurrent.reference import recurrent_reference
@@ -61,8 +61,7 @@ def _needs_reference(x: Tensor, state: Tensor, coefficients: Coefficients) -> bo
         return False
     if torch._C._len_torch_function_stack():  # somebody counts the products
         return True
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None
-    return transformed or forward_ad._current_level >= 0
+    return is_transformed()
 
 
 def _backend(x: Tensor) -> ModuleType:
