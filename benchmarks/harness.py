@@ -100,13 +100,20 @@ def interleave(
     through the caches. What a call returns is dropped within its own time.
     """
     names = list(contenders)
+    for name in names * warm_up:
+        contenders[name]()
     times: dict[str, list[float]] = {name: [] for name in names}
-    for index in range(-warm_up, rounds):
-        first = index % len(names)
-        for name in names[first:] + names[:first]:
-            elapsed = _time(contenders[name])
-            if index >= 0:
-                times[name].append(elapsed * 1e3)
+    gc.collect()
+    # Else the collection before every call would walk through all of PyTorch and leave the caches
+    # cold, and the layer with the shortest time would be charged for that most.
+    gc.freeze()
+    try:
+        for index in range(rounds):
+            first = index % len(names)
+            for name in names[first:] + names[:first]:
+                times[name].append(_time(contenders[name]) * 1e3)
+    finally:
+        gc.unfreeze()
     return times
 
 

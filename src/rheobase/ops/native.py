@@ -67,13 +67,18 @@ class Kernel:
             "=" + "q" * _HEADER + "".join(layout.get(kind, "qq") for kind in parameters.values())
         ).pack
 
-    def __call__(self, chunks: int, traffic: int, *arguments: Tensor | float) -> None:
-        """Do all chunks; ``traffic`` (bytes) says whether threads are worth it."""
+    def __call__(self, chunks: int, traffic: int, *arguments: Tensor | float | None) -> None:
+        """Do all chunks; ``traffic`` (bytes) says whether threads are worth it.
+
+        For an array give a tensor, of whatever shape, or None: it is then empty.
+        """
         threads = team_size(chunks, traffic)
         words: list[float] = [0, threads, chunks]
         for value in arguments:
             if isinstance(value, Tensor):
                 words += (value.data_ptr(), value.numel())
+            elif value is None:
+                words += (0, 0)
             else:
                 words.append(value)
         memory = ctypes.create_string_buffer(self._pack(*words))

@@ -29,22 +29,20 @@ def forward(
     values: Sequence[Value],
     tap: str,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes ``[T, ...]``, last membrane ``[...]``, tapped membranes ``[T, ...]``.
-
-    The last membrane is an empty tensor unless ``keep``, the tapped ones unless ``tap``.
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Spikes ``[T, ...]``; the last membrane if ``keep``; tapped membranes ``[T, ...]`` if ``tap``.
 
     ``x`` has dense rows (`dense_rows`); ``u`` is the first membrane (None: ``rest``); ``values``
     are in the order of ``spec.names``.
     """
     compute = compute_dtype(x)
     coefficients, kinds, vectors = _prepare(values, x, compute, wanted=())
-    steps, size = x.shape[0], x[0].numel()
+    steps, size = x.shape[0], x.numel() // x.shape[0]
     data, x_step = flat(x)
     kernel = _forward_kernel(_variant(spec, x, kinds, vectors, tap, dense=x_step == size))
     spikes = like_rows(x)
-    last = like_rows(x[:1], compute)[0] if keep else x.new_empty(0, dtype=compute)
-    membranes = like_rows(x, compute) if tap else x.new_empty(0, dtype=compute)
+    last = like_rows(x[:1], compute)[0] if keep else None
+    membranes = like_rows(x, compute) if tap else None
     first, first_step = _first(u, rest, x, compute)
     chunks, chunk = in_chunks(size, BLOCK)
     kernel(
@@ -78,7 +76,7 @@ def backward(
     kernel = _backward_kernel(_variant(spec, x, kinds, vectors, tap, dense))
     gx = like_rows(x)
     first, first_step = _first(u, rest, x, compute)
-    tapped = _tapped(g_tap, x, compute) if tap else x.new_empty(0)
+    tapped = _tapped(g_tap, x, compute) if tap else None
     chunks, chunk = in_chunks(size, BLOCK)
     sums = [torch.zeros(chunks, _extent(vectors[i]), dtype=torch.float64) for i in wanted]
     outputs = [word for s in sums for word in (s, s.shape[1])]
@@ -153,8 +151,13 @@ def _extent(laid: Vector | None) -> int:
 def _first(u: Tensor | None, rest: float, x: Tensor, compute: torch.dtype) -> tuple[Tensor, int]:
     """The first membrane and a stride: one number for all columns (0), or one each (1)."""
     if u is None:
-        return torch.tensor([rest], dtype=compute), 0
+        return _constant(rest, compute), 0
     return rows_like(u.to(compute).unsqueeze(0), x[:1])[0], 1
+
+
+@cache
+def _constant(value: float, dtype: torch.dtype) -> Tensor:
+    return torch.tensor([value], dtype=dtype)
 
 
 def _tapped(g: Tensor | None, x: Tensor, compute: torch.dtype) -> Tensor:

@@ -24,6 +24,8 @@ def dense_rows(x: Tensor) -> Tensor:
 
     A repeated image (time stride 0) stays as it is.
     """
+    if x.is_contiguous():
+        return x
     step = x.stride(0)
     if _is_dense(x.shape[1:], x.stride()[1:]) and (step == 0 or step >= x[0].numel()):
         return x
@@ -43,6 +45,8 @@ def _is_dense(shape: torch.Size, stride: tuple[int, ...]) -> bool:
 
 def like_rows(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """A new sequence with the dense order of ``x`` (which `dense_rows` returned)."""
+    if x.is_contiguous():
+        return torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
     size = x[0].numel()
     return torch.empty_strided(
         x.shape, (size, *x.stride()[1:]), dtype=dtype or x.dtype, device=x.device
@@ -65,10 +69,16 @@ def rows_like(value: Tensor, x: Tensor) -> Tensor:
 
 
 def flat(x: Tensor) -> tuple[Tensor, int]:
-    """The memory behind a sequence of dense rows, and the distance from one step to the next."""
-    step = x.stride(0) if x.shape[0] > 1 else x[0].numel()
-    extent = step * (x.shape[0] - 1) + x[0].numel()
-    return x.as_strided((extent,), (1,)), step
+    """The memory behind a sequence of dense rows, and the distance from one step to the next.
+
+    Of use to kernels, which see the memory as one line whatever the shape.
+    """
+    steps = x.shape[0]
+    size = x.numel() // steps
+    step = x.stride(0) if steps > 1 else size
+    if step == size:
+        return x, step
+    return x.as_strided((step * (steps - 1) + size,), (1,)), step
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,7 @@ def scan(
         return spikes, last if keep else None, {"h": h, "v": v, None: None}[tap]
     first, rest = (u, 0.0) if isinstance(u, Tensor) else (None, u)
     if is_plain(x):
-        values = _ordered(spec, coefficients)
-        spikes, last, membranes = _fused(x, first, rest, spec, values, tap or "", keep)
-        return spikes, last if keep else None, membranes if tap else None
+        return _fused(x, first, rest, spec, _ordered(spec, coefficients), tap or "", keep)
     # An operator takes no list of numbers and tensors mixed: two lists, each with its names.
     numbers = {n: v for n, v in coefficients.items() if not isinstance(v, Tensor)}
     tensors = {n: v for n, v in coefficients.items() if isinstance(v, Tensor)}
@@ -126,11 +124,12 @@ def _needs_reference(x: Tensor, u: Tensor | float, coefficients: Coefficients) -
     if isinstance(u, Tensor) and u.requires_grad:
         return True
     for name, value in coefficients.items():
-        if name.startswith("surrogate_") and isinstance(value, Tensor) and value.requires_grad:
+        if isinstance(value, Tensor) and value.requires_grad and name.startswith("surrogate_"):
             return True
-    if x.device.type not in ("cpu", "cuda") or (x.is_cuda and not _has_triton()):
-        return True
-    if x.dtype == torch.half and not x.is_cuda and _forced != "triton":
+    if x.is_cpu:
+        if x.dtype == torch.half and _forced != "triton":
+            return True
+    elif not (x.is_cuda and _has_triton()):
         return True
     if torch.compiler.is_compiling():
         return False
@@ -138,9 +137,13 @@ def _needs_reference(x: Tensor, u: Tensor | float, coefficients: Coefficients) -
 
 
 def _backend(x: Tensor) -> ModuleType:
+    return _module(_forced or ("triton" if x.is_cuda else "cpu"))
+
+
+@cache
+def _module(backend: str) -> ModuleType:
     """The module with the kernels, imported when first needed: numba and Triton load slowly."""
-    name = _forced or ("triton" if x.is_cuda else "cpu")
-    return import_module(f"rheobase.ops.scan.{name}")
+    return import_module(f"rheobase.ops.scan.{backend}")
 
 
 def _ordered(spec: ScanSpec, coefficients: Coefficients) -> list[float | Tensor]:
@@ -166,11 +169,13 @@ def _fused(
     values: Sequence[float | Tensor],
     tap: str,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    outputs: tuple[Tensor, Tensor, Tensor] = _Fused.apply(  # type: ignore[no-untyped-call]
-        x, u, rest, spec, tap, keep, *values
-    )
-    return outputs
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    if torch.is_grad_enabled():
+        return _Fused.apply(  # type: ignore[no-any-return, no-untyped-call]
+            x, u, rest, spec, tap, keep, *values
+        )
+    x = dense_rows(x)
+    return _backend(x).forward(x, u, rest, spec, values, tap, keep)  # type: ignore[no-any-return]
 
 
 class _Fused(torch.autograd.Function):
@@ -187,7 +192,8 @@ class _Fused(torch.autograd.Function):
         ctx.constants = (rest, spec, tap)
         ctx.set_materialize_grads(False)
         outputs = _backend(x).forward(x, u, rest, spec, values, tap, keep)
-        ctx.mark_non_differentiable(outputs[1])
+        if keep:
+            ctx.mark_non_differentiable(outputs[1])
         return outputs
 
     @staticmethod
@@ -218,7 +224,10 @@ def _scan(
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, kind = dense_rows(x), ScanSpec.from_key(spec)
     values = _ordered(kind, _joined(number_names, numbers, tensor_names, tensors))
-    return _backend(x).forward(x, u, rest, kind, values, tap, keep)  # type: ignore[no-any-return]
+    spikes, last, membranes = _backend(x).forward(x, u, rest, kind, values, tap, keep)
+    # An operator returns tensors, never None.
+    absent = x.new_empty(0, dtype=compute_dtype(x))
+    return spikes, last if keep else absent, membranes if tap else absent.clone()
 
 
 @_scan.register_fake

@@ -42,10 +42,8 @@ def forward(
     values: Sequence[Value],
     tap: str,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes ``[T, ...]``, last membrane ``[...]``, tapped membranes ``[T, ...]``.
-
-    The last membrane is an empty tensor unless ``keep``, the tapped ones unless ``tap``.
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Spikes ``[T, ...]``; the last membrane if ``keep``; tapped membranes ``[T, ...]`` if ``tap``.
 
     ``x`` has dense rows (`dense_rows`); ``u`` is the first membrane (None: ``rest``); ``values``
     are in the order of ``spec.names``.
@@ -57,11 +55,11 @@ def forward(
     coefficients, kinds, _ = _coefficients(spec, values, x, wanted=())
     kernel = _forward_kernel(Variant(spec, DTYPES[x.dtype], kinds, tap))
     spikes = like_rows(x)
-    last = like_rows(x[:1], compute)[0] if keep else x.new_empty(0, dtype=compute)
-    membranes = like_rows(x, compute) if tap else x.new_empty(0, dtype=compute)
+    last = like_rows(x[:1], compute)[0] if keep else None
+    membranes = like_rows(x, compute) if tap else None
     data, x_step = flat(x)
     _launch(kernel, x, x=data, x_step=x_step, spikes=spikes, first=_first(u, x), start=float(rest),
-            last=last if keep else None, tap=membranes, **coefficients)  # fmt: skip
+            last=last, tap=membranes, **coefficients)  # fmt: skip
     return spikes, last, membranes
 
 
