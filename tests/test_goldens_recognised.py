@@ -62,8 +62,27 @@ def weights_of(shapes):
 
 
 def shapes_in(path):
+    """The shapes of a file, and those of a whole checkpoint that it lacks."""
     content = json.loads(path.read_text())
-    return content.get("keys", content)
+    lacking = resnet_and_head() if path.stem == BACKBONE else {}
+    return content.get("keys", content) | lacking
+
+
+BACKBONE = "sstformer_without_resnet18"
+
+
+@cache
+def resnet_and_head():
+    """The rest of an SSTFormer checkpoint; ResNet-18 has torchvision's names, as ours has."""
+    with torch.device("meta"):
+        ours = create_model("sstformer_poker").state_dict()
+    names = {"resnet.": "resnet18_feature_extractor.", "head.": "cls_head.fc_cls."}
+    return {
+        name.replace(our, official, 1): list(value.shape)
+        for name, value in ours.items()
+        for our, official in names.items()
+        if name.startswith(our)
+    }
 
 
 # Sizes that nobody published: their weights alone are taken for the published one's.
@@ -151,6 +170,18 @@ PRESETS = [
     if family.official
     for name in family.presets
 ]
+
+
+def test_a_backbone_alone_is_refused_with_what_it_lacks():
+    path = GOLDENS / "shapes" / f"{BACKBONE}.json"
+    if not path.exists():
+        pytest.skip("the folder lacks the file")
+    weights = weights_of(json.loads(path.read_text()))
+    assert recognise(weights) == []
+    with pytest.raises(ValueError, match=r"no classifier \(cls_head.fc_cls.weight\)"):
+        load_official("sstformer", weights)
+    with pytest.raises(ValueError, match="nearest are sstformer"):
+        load_official(None, weights)
 
 
 @pytest.mark.long

@@ -129,6 +129,17 @@ class TestOST:
         assert [t.item() for t in thresholds] == [0.5, 1.0]
         assert all(t.grad != 0 for t in thresholds)
 
+    def test_the_release_leaves_the_thresholds_alone(self):
+        learning, official = small("ost"), small("ost", compat="official")
+        weights = learning.state_dict()
+        weights["blocks.0.attn.k.neuron.neurons.0.v_threshold"].fill_(0.4)
+        official.load_state_dict(weights)
+        x = torch.rand(2, 3, 8, 8)
+        assert torch.equal(official.eval()(x), learning.eval()(x))
+        official(x).square().sum().backward()
+        still = {name for name, p in official.named_parameters() if p.grad is None}
+        assert still == {name for name in weights if name.endswith("v_threshold")}
+
     def test_it_cannot_stream(self):
         with (
             pytest.raises(ValueError, match="not causal"),

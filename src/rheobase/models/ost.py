@@ -47,6 +47,9 @@ class OSTConfig:
         thresholds: neurons behind each layer of the attention, whose spikes are added; their
             thresholds start evenly spaced from 1/2 on.
         halving: by a strided convolution of spikes ("conv") or average pooling ("average").
+        compat: "official" keeps the thresholds of the attention as they are: the CUDA kernel of the
+            release takes constants in their place, so that they get no gradient. Without it they
+            are learnt, as in the paper. Its checkpoints give the same outputs either way.
 
     Raises:
         ValueError: sizes that do not divide each other.
@@ -63,10 +66,12 @@ class OSTConfig:
     attention_dim: int = 64
     thresholds: int = 2
     halving: Literal["conv", "average"] = "conv"
+    compat: Literal["official"] | None = None
 
     def __post_init__(self) -> None:
         check_choice("patch_size", self.patch_size, (1, 2, 4, 8, 16))
         check_choice("halving", self.halving, ("conv", "average"))
+        check_choice("compat", self.compat, (None, "official"))
         check_sizes(
             dim=self.dim, dim_multiple=8, heads=1, image_size=self.image_size,
             patch_size=self.patch_size, depth=self.depth, channels=self.channels,
@@ -123,19 +128,15 @@ def _halving(config: OSTConfig, width: int, make_neuron: MakeNeuron) -> nn.Modul
 
 
 class MultiThreshold(Stateful):
-    """The sum of neurons that see the same current, each with a threshold that is learnt.
+    """The sum of neurons that see the same current, each with a threshold that may be learnt."""
 
-    The released CUDA path neither uses nor trains these thresholds, so that they are 1/2, 1, ... in
-    released checkpoints, and both readings agree there.
-    """
-
-    def __init__(self, count: int, make_neuron: MakeNeuron) -> None:
+    def __init__(self, count: int, learnt: bool, make_neuron: MakeNeuron) -> None:
         super().__init__()
         self.neurons = nn.ModuleList()
         for i in range(count):
             start = 0.5 + i / count
             neuron = make_neuron(v_threshold=start)
-            neuron.v_threshold = nn.Parameter(torch.tensor(start))
+            neuron.v_threshold = nn.Parameter(torch.tensor(start), requires_grad=learnt)
             self.neurons.append(neuron)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,7 +155,8 @@ class LinearAttention(nn.Module):
     def __init__(self, config: OSTConfig, make_neuron: MakeNeuron) -> None:
         super().__init__()
         dim, width, count = config.dim, config.attention_dim, config.thresholds
-        fire = (MultiThreshold(count, make_neuron) for _ in range(3))
+        learnt = config.compat is None
+        fire = (MultiThreshold(count, learnt, make_neuron) for _ in range(3))
         self.q = ConvNormNeuron(dim, width, next(fire), bias=True)
         self.k = ConvNormNeuron(dim, width, next(fire), bias=True)
         self.v = nn.Conv2d(dim, width, 1)
@@ -204,8 +206,8 @@ class OST(nn.Module):
 
     Args:
         config: sizes.
-        make_neuron: makes each neuron, and is called with ``v_threshold`` for those whose
-            threshold is learnt; default the paper's.
+        make_neuron: makes each neuron, and is called with ``v_threshold`` for those of the
+            attention; default the paper's.
 
     >>> import torch
     >>> net = OST(OSTConfig(depth=1, dim=16))

@@ -216,6 +216,12 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Config:
     ours = {name: value for key, value in weights.items() if (name := _rename(key)) is not None}
     if "head.weight" in ours:
         return SSTFormerConfig(ours["head.weight"].shape[0])
+    if "fusion_map" in ours:
+        raise ValueError(
+            "the SSTFormer checkpoint is a backbone alone: it has no classifier "
+            "(cls_head.fc_cls.weight), which tells the number of classes; give the whole "
+            "recogniser's weights, resnet18_feature_extractor.* among them"
+        )
     if "memory.position" in ours:
         _, tokens, dim = ours["memory.position"].shape
         heads, clip = kwargs.get("num_heads", 8), kwargs.get("clip_n", 3)

@@ -18,6 +18,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from rheobase.layers import ReversibleSequence
 from rheobase.layers.sync_norm import convert_sync_batchnorm
 from rheobase.train.config import ParallelConfig, TrainConfig
 
@@ -204,8 +205,9 @@ def _replicate(model: nn.Module, world: World, cfg: ParallelConfig) -> nn.Module
 def _shard(model: nn.Module, world: World, precision: str) -> nn.Module:
     """Shard every element of every ModuleList (a network's blocks) and then the rest.
 
-    In mixed precision each batch norm is a group of its own in float32: its buffers are float32,
-    and PyTorch's batch norm takes no mixture.
+    A reversible sequence is one group: its backward pass calls its blocks anew, where FSDP2 does
+    not expect it. In mixed precision it and each batch norm stay in float32: the norm's buffers
+    are float32, and PyTorch's batch norm takes no mixture.
 
     Raises:
         ValueError: a parameter is a single number, which FSDP2 cannot shard.
@@ -221,13 +223,17 @@ def _shard(model: nn.Module, world: World, precision: str) -> nn.Module:
     mesh = init_device_mesh(world.device.type, (world.size,))
     low = torch.bfloat16 if precision == "bf16" else None
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32 if low else None)
-    if low:
-        full = MixedPrecisionPolicy(param_dtype=torch.float32, output_dtype=low)
-        for norm in [m for m in model.modules() if isinstance(m, _BatchNorm)]:
-            fully_shard(norm, mesh=mesh, mp_policy=full)
-    for blocks in [m for m in model.modules() if isinstance(m, nn.ModuleList)]:
-        for block in blocks:
-            if not isinstance(block, FSDPModule) and any(True for _ in block.parameters()):
-                fully_shard(block, mesh=mesh, mp_policy=policy)
+    full = MixedPrecisionPolicy(param_dtype=torch.float32, output_dtype=low) if low else policy
+    whole = [m for m in model.modules() if isinstance(m, ReversibleSequence)]
+    inside = {part for sequence in whole for part in sequence.modules()}
+    others = [m for m in model.modules() if m not in inside]
+    norms = [m for m in others if low and isinstance(m, _BatchNorm)]
+    for module in [*norms, *whole]:
+        fully_shard(module, mesh=mesh, mp_policy=full)
+    blocks = [block for m in others if isinstance(m, nn.ModuleList) for block in m]
+    for block in reversed(blocks):  # the inner ones first
+        done = isinstance(block, FSDPModule | nn.ModuleList)  # or its elements are
+        if not done and any(True for _ in block.parameters()):
+            fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     return model
