@@ -176,7 +176,7 @@ def test_a_backbone_alone_is_refused_with_what_it_lacks():
     path = GOLDENS / "shapes" / f"{BACKBONE}.json"
     if not path.exists():
         pytest.skip("the folder lacks the file")
-    weights = weights_of(json.loads(path.read_text()))
+    weights = weights_of(json.loads(path.read_text())["keys"])
     assert recognise(weights) == []
     with pytest.raises(ValueError, match=r"no classifier \(cls_head.fc_cls.weight\)"):
         load_official("sstformer", weights)

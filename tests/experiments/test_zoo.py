@@ -89,6 +89,11 @@ def test_it_trains_measures_and_does_nothing_twice(
     monkeypatch.setattr("rheobase.experiments.zoo.train", None)  # nothing is trained again
     run_zoo(tmp_path, table, ["digits"])
     assert table.read_text() == text
+    run_zoo(tmp_path, table, costs=True)
+    again = json.loads((tmp_path / "runs" / "digits" / "measured.json").read_text())
+    assert again != row and {**again, "step_ms": 0, "memory_mib": 0} == {
+        **row, "step_ms": 0, "memory_mib": 0,
+    }  # fmt: skip
     (tmp_path / "later.yaml").write_text(DIGITS.format(folder=tmp_path / "later"))
     run_zoo(tmp_path, table, ["digits"])
     assert "Not trained at this budget yet: later." in table.read_text()

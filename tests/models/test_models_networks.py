@@ -179,6 +179,15 @@ def test_the_released_erosion_runs_over_channels():
     assert not torch.equal(paper(x), official(x))
 
 
+def test_the_release_adds_the_input_inside_a_square_mlp():
+    x = torch.rand(3, 1, 32, 2, 2)
+    for compat, inside in ((None, 0.0), ("official", 1.0)):
+        block = small("spike_driven_transformer", mlp_ratio=1.0, compat=compat).eval().blocks[0]
+        y = x + block.attn(x)
+        hidden = block.mlp.fc1(y) + inside * y
+        assert torch.equal(block(x), block.mlp.fc2(hidden) + (hidden if inside else y))
+
+
 def test_the_released_large_head_reads_membranes():
     paper, official = (
         small("spike_driven_transformer_v3_large", compat=compat).eval()

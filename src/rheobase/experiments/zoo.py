@@ -3,7 +3,8 @@
 ``python -m rheobase.experiments.zoo`` trains every recipe of ``configs/zoo`` and its ANN twin, or
 those named, one after another, and writes ``docs/zoo.md`` of all that are finished. It may be
 stopped at any moment and run again: trainings continue, and what is finished is not done again.
-``epochs=1 data.train_images=10000`` behind it is a tenth of the budget, in folders of its own.
+``epochs=1 data.train_images=10000`` behind it is a tenth of the budget, in folders of its own;
+``--costs`` measures only time and memory of a training step again, of what is finished.
 """
 
 from __future__ import annotations
@@ -38,7 +39,12 @@ _COUNTED = 200  # test images that rates and operations are averaged over
 
 
 def run_zoo(
-    configs: Path, table: Path, names: Sequence[str] = (), overrides: Sequence[str] = ()
+    configs: Path,
+    table: Path,
+    names: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    *,
+    costs: bool = False,
 ) -> None:
     """Train and measure recipes and their twins; write the table after each.
 
@@ -47,6 +53,7 @@ def run_zoo(
         table: Markdown file to write.
         names: recipes to do; empty for all.
         overrides: ``section.key=value`` for every recipe.
+        costs: train nothing; measure again what a training step of the finished ones costs.
 
     Raises:
         FileNotFoundError: no recipe has that name.
@@ -57,7 +64,10 @@ def run_zoo(
         if name not in known:
             raise FileNotFoundError(f"there is no {configs / name}.yaml; known: {', '.join(known)}")
         found = Path(recipes[name].run) / "measured.json"
-        if not found.exists():
+        if costs and found.exists():
+            again = training_cost(found.with_name("config.yaml"))
+            _write(found, json.dumps(json.loads(found.read_text()) | again, indent=1))
+        elif not costs and not found.exists():
             _write(found, json.dumps(_one(recipes[name]), indent=1))
         write_table(table, {name: Path(cfg.run) for name, cfg in recipes.items()}, overrides)
 
@@ -239,9 +249,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", help="recipes (default: all), or section.key=value")
     parser.add_argument("--configs", type=Path, default=Path("configs/zoo"))
     parser.add_argument("--table", type=Path, default=Path("docs/zoo.md"))
+    parser.add_argument("--costs", action="store_true", help="only measure a step's costs again")
     options = parser.parse_args(arguments)
     names = [name for name in options.names if "=" not in name]
-    run_zoo(options.configs, options.table, names, [o for o in options.names if "=" in o])
+    overrides = [option for option in options.names if "=" in option]
+    run_zoo(options.configs, options.table, names, overrides, costs=options.costs)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ channels of ``Q`` pass.
 
 Where code and paper differ: on event data the code widens spikes by a 3x3 maximum (``erode``), of
 K and V over the image, but of ``K * V`` and ``Q * mask`` over the plane of token index and channel
-within the head, which has no meaning. ``compat="official"`` does that; without it all four run
-over the image.
+within the head, which has no meaning. Where ``mlp_ratio`` is 1, which no published network has,
+the code also adds the MLP's input behind its first layer. ``compat="official"`` does both; without
+it all four maxima run over the image, and the MLP is as in every other size.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class SpikeDrivenTransformerConfig:
         mlp_ratio: hidden width of the MLP over ``dim``.
         erode: widen the spikes in the attention by a 3x3 maximum (the code's ``dvs_mode``).
         learn_tau: the paper's neuron is PLIF instead of LIF (the code's ``spike_mode="plif"``).
-        compat: "official" erodes as the released code does (see the module's docstring).
+        compat: "official" computes as the released code does (see the module's docstring).
 
     Raises:
         ValueError: sizes that do not divide each other.
@@ -148,11 +149,16 @@ class Block(nn.Module):
     def __init__(self, config: SpikeDrivenTransformerConfig, make_neuron: MakeNeuron) -> None:
         super().__init__()
         self.attn = SpikeDrivenAttention(config, make_neuron)
-        self.mlp = MembraneMlp(config.dim, int(config.dim * config.mlp_ratio), make_neuron)
+        hidden = int(config.dim * config.mlp_ratio)
+        self.mlp = MembraneMlp(config.dim, hidden, make_neuron)
+        self.inner_shortcut = hidden == config.dim and config.compat == "official"
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, C, H, W]`` to the same shape."""
         x = x + self.attn(x)
+        if self.inner_shortcut:
+            x = x + self.mlp.fc1(x)
+            return x + self.mlp.fc2(x)  # type: ignore[no-any-return]
         x = x + self.mlp(x)
         return x
 

@@ -131,7 +131,8 @@ class TemporalInteraction(Stateful):
 
     def forward(self, q: Tensor) -> Tensor:
         """Spikes of the same shape."""
-        past, mixed = self.carried, list[Tensor]()
+        past = self.carried
+        mixed: list[Tensor] = []
         # Its two neurons are fed step by step: state is kept from one to the next.
         with nullcontext() if self._streams else streaming(nn.ModuleList(self.children())):
             for now in q.unbind(0):
