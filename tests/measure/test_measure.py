@@ -16,7 +16,7 @@ from rheobase.measure import (
     firing_rates,
     wall_time_per_image,
 )
-from rheobase.neurons import IF, LIF
+from rheobase.neurons import IF, LIF, TernaryIF
 
 T, N, TOKENS, DIM = 3, 2, 5, 4
 
@@ -82,6 +82,13 @@ def test_repeated_image_is_computed_and_charged_once() -> None:
     assert energy(report).layers[0].macs == conv.macs
     assert energy(report, "paper_every_step").layers[0].macs == T * conv.macs
     assert report.macs == conv.macs + fc.macs
+
+
+def test_negative_spikes_are_spikes() -> None:
+    x = torch.tensor([[[2.0, -2.0, 0.0, 0.0]]])
+    net = nn.Sequential(TernaryIF())
+    assert net(x).flatten().tolist() == [1.0, -1.0, 0.0, 0.0]
+    assert firing_rates(net, x) == {"0": 0.5}
 
 
 def test_integers_count_once_each_unless_the_convention_says_mac() -> None:

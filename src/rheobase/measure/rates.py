@@ -17,7 +17,8 @@ __all__ = ["firing_rates"]
 def firing_rates(net: nn.Module, x: Tensor) -> dict[str, float]:
     """Mean spikes per neuron and time step of every neuron module of ``net(x)``.
 
-    These are `Neuron`, `Recurrent` and `SpikeFiringApproximation`, whose steps are its levels.
+    These are `Neuron`, `Recurrent` and `SpikeFiringApproximation`, whose steps are its levels. A
+    negative spike is a spike.
 
     Args:
         net: a network; runs in evaluation mode.
@@ -37,7 +38,7 @@ def firing_rates(net: nn.Module, x: Tensor) -> dict[str, float]:
     def record(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Tensor | tuple[Tensor, Tensor]) -> None:
             fired = output[0] if isinstance(output, tuple) else output
-            spikes[name] += fired.double().sum().item()
+            spikes[name] += fired.double().abs().sum().item()
             numel[name] += fired.numel()
 
         return hook

@@ -161,7 +161,8 @@ class MPBN(LIF):
         inputs = x.to(compute_dtype(x))
         u = torch.full_like(inputs[0], self.rest) if carried is None else carried
         charge, given = self.spec.charge_functions, self.charge_coefficients(x).values()
-        spikes, tapped = list[Tensor](), list[Tensor]()
+        spikes: list[Tensor] = []
+        tapped: list[Tensor] = []
         for x_t in inputs.unbind(0):
             h = charge.value(u, x_t, *given)
             normal = self.bn(flat(h.unsqueeze(0))[0]).view_as(h)

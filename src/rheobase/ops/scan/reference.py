@@ -39,7 +39,9 @@ def scan_reference(
     compute = x.to(torch.float32) if x.dtype in (torch.float16, torch.bfloat16) else x
     charge, reset = spec.charge_functions, spec.reset_functions
     u = first if isinstance(first, Tensor) else torch.full_like(compute[0], first)
-    spikes, charged, after = list[Tensor](), list[Tensor](), list[Tensor]()
+    spikes: list[Tensor] = []
+    charged: list[Tensor] = []
+    after: list[Tensor] = []
     # unbind, never x[t]: indexing under autograd makes the backward quadratic in T.
     for t, x_t in enumerate(compute.unbind(0)):
         at = {name: _at_step(value, t, compute) for name, value in coefficients.items()}
