@@ -91,9 +91,11 @@ def saving_packed(x: Tensor, folded: Tensor) -> Iterator[None]:
 
 
 def _is_dense(x: Tensor) -> bool:
-    return x.is_contiguous() or (
-        x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    )
+    if x.is_contiguous():
+        return True
+    if x.dim() == 5 and x.stride(0) == x.shape[1] * x.stride(1):
+        x = x.flatten(0, 1)
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _pack(x: Tensor, bits: bool) -> _Packed:
