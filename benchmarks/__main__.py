@@ -20,6 +20,7 @@ _PAGE = _ROOT / "docs" / "benchmarks.md"
 _SUITES = {
     "lif_training": ("benchmarks.lif:training", 31, 3),
     "lif_inference": ("benchmarks.lif:inference", 51, 3),
+    "lif_sizes": ("benchmarks.lif:sizes", 15, 3),
     "convolution": ("benchmarks.convolution:training", 15, 2),
     "convnet_training": ("benchmarks.convnet:training", 15, 2),
     "convnet_inference": ("benchmarks.convnet:inference", 21, 2),

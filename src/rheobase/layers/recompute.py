@@ -71,8 +71,10 @@ def recompute(
     """
     if not net.training:
         raise ValueError("recompute plans for training: call net.train() first")
-    probe = _Probe(net)
-    probe.run(example)
+    with torch.random.fork_rng(), _buffers_kept(net):
+        net(example)  # kernels compiled, so that what is timed next is the network
+        probe = _Probe(net)
+        probe.run(example)
     blocks = _blocks(probe)
     total = sum(probe.kept.values()) + probe.outside
     chosen: list[str] = []
@@ -114,7 +116,7 @@ class _Probe:
     _savers: dict[int, tuple[str, int]] = field(default_factory=dict)
 
     def run(self, example: Tensor) -> None:
-        """Call the network, its buffers left as they were."""
+        """Call the network."""
         modules = {n: m for n, m in self.net.named_modules() if n == "" or _may_be_block(m)}
         stack: list[tuple[str, float]] = []
         weights = {p.untyped_storage().data_ptr() for p in self.net.parameters()}
@@ -147,11 +149,7 @@ class _Probe:
         hooks = [m.register_forward_pre_hook(partial(enter, n)) for n, m in modules.items()]
         hooks += [m.register_forward_hook(partial(leave, n)) for n, m in modules.items()]
         try:
-            with (
-                torch.random.fork_rng(),
-                _buffers_kept(self.net),
-                torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
-            ):
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
                 output = self.net(example)
         finally:
             for hook in hooks:
