@@ -19,8 +19,10 @@ from torch.nn import functional as F
 
 import rheobase
 from benchmarks.harness import Record, claim, interleave, spread
+from benchmarks.transformers import wake
 from rheobase.layers import repeat
 from rheobase.layers.sequential import TimeSequential
+from rheobase.measure import firing_rates
 from rheobase.neurons import LIF
 
 __all__ = ["build", "frames", "inference", "training"]
@@ -98,6 +100,7 @@ def inference(rounds: int) -> list[Record]:
             "SpikingJelly": partial(networks["SpikingJelly"], x),
         }
         times = interleave(calls, rounds)
+    rates = firing_rates(networks["rheobase"], image).values()
     return [
         Record(
             f"{TITLE}, inference",
@@ -108,6 +111,7 @@ def inference(rounds: int) -> list[Record]:
                 claim(times, "SpikingJelly", "rheobase"),
                 claim(times, "SpikingJelly", "rheobase, optimised", at_least=9.0),
             ],
+            ["firing rates by layer: " + ", ".join(f"{rate:.2f}" for rate in rates)],
         )
     ]
 
@@ -162,6 +166,7 @@ def _networks() -> dict[str, nn.Module]:
     """All with the same weights; the spiking ones are the same function, which is checked."""
     torch.manual_seed(0)
     networks = {name: build(name) for name in ("rheobase", "ReLU", "SpikingJelly")}
+    wake(networks["rheobase"], lambda: networks["rheobase"](frames(STEPS, 16)))
     for name in ("ReLU", "SpikingJelly"):
         networks[name].load_state_dict(networks["rheobase"].state_dict())
     ours, theirs = (copy.deepcopy(networks[n]).double() for n in ("rheobase", "SpikingJelly"))

@@ -15,7 +15,7 @@ from rheobase.ops.eager import is_plain
 from rheobase.ops.packed import largest, mark, saving_packed
 from rheobase.stateful import Stateful
 
-__all__ = ["leaking", "over_time", "repeat"]
+__all__ = ["apply_layer", "leaking", "over_time", "repeat"]
 
 
 def repeat(image: Tensor, steps: int) -> Tensor:
@@ -90,9 +90,9 @@ def _folded(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tenso
     y = x.squeeze(0) if steps == 1 else x.flatten(0, 1)
     # What the first module saves of spikes is kept as bits.
     with saving_packed(x, y):
-        y = _apply(modules[0], y)
+        y = apply_layer(modules[0], y)
     for module in modules[1:]:
-        y = _apply(module, y)
+        y = apply_layer(module, y)
     y = y.unsqueeze(0) if steps == 1 else y.unflatten(0, (steps, -1))  # type: ignore[no-untyped-call]
     bound = largest(x)
     pools = all(isinstance(module, nn.MaxPool2d) for module in modules)
@@ -114,11 +114,11 @@ def _once(y: Tensor, steps: int, modules: tuple[Callable[[Tensor], Tensor], ...]
         if isinstance(module, _BatchNorm) and module.training and module.track_running_stats:
             y = _normalise_copies(module, y, steps)
         else:
-            y = _apply(module, y)
+            y = apply_layer(module, y)
     return y
 
 
-def _apply(module: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+def apply_layer(module: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
     """``module(y)``, in the faster memory order and by the faster of two ways of convolution."""
     if type(module) is nn.Conv2d:
         y = _channels_last(y, module)
