@@ -32,6 +32,15 @@ def test_the_window_is_what_one_pair_changes(order: str, delta: int) -> None:
         assert expected.item() == pytest.approx(-0.2 * math.exp(delta / 6.0))
 
 
+@pytest.mark.parametrize("delta", [-3, 0, 5])
+def test_the_window_of_linear_decay_is_a_power_of_what_is_left(delta: int) -> None:
+    stdp = PairSTDP(4.0, 6.0, bounded(0.3), bounded(0.2), decay="linear")
+    expected = stdp.window(torch.tensor(float(delta), dtype=torch.float64))
+    assert pair(stdp, 15, 15 + delta) == pytest.approx(expected.item(), abs=1e-14)
+    one = {-3: -0.2 * (5 / 6) ** 3, 0: 0.3 - 0.2, 5: 0.3 * (3 / 4) ** 5}[delta]
+    assert expected.item() == pytest.approx(one)
+
+
 def test_only_nearest_neighbours_pair() -> None:
     pre = torch.tensor([1.0, 1.0, 0.0]).view(3, 1, 1)
     post = torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1)

@@ -185,9 +185,9 @@ class PairSTDP:
 
         At 0 it is what ``order`` says of spikes of one step.
         """
-        w = torch.full_like(delta_t, weight)
-        after = self.potentiation(w) * torch.exp(-delta_t.abs() / self.tau_pre)
-        before = -self.depression(w) * torch.exp(-delta_t.abs() / self.tau_post)
+        w, apart = torch.full_like(delta_t, weight), delta_t.abs()
+        after = self.potentiation(w) * self._left(self.tau_pre, 1.0) ** apart
+        before = -self.depression(w) * self._left(self.tau_post, 1.0) ** apart
         same = {"together": after + before, "pre_first": after, "post_first": 0.0 * after}
         either = torch.where(delta_t > 0, after, before)
         return torch.where(delta_t == 0, same[self.order], either)
