@@ -1,4 +1,5 @@
-"""Every causal neuron fed in pieces gives what one call gives; the others refuse."""
+"""Every neuron: a causal one fed in pieces gives what one call gives, the others refuse to stream;
+all export, and their spikes are counted."""
 
 import itertools
 
@@ -10,6 +11,8 @@ from torch import nn
 
 import rheobase
 from rheobase import neurons
+from rheobase.layers.sequential import TimeSequential
+from rheobase.measure import count_operations
 from rheobase.neurons import NEURONS, Neuron, SlidingPSN, StepNeuron, neuron_factory
 from rheobase.neurons.biophysical import Biophysical
 
@@ -89,6 +92,28 @@ def test_these_inputs_make_it_fire(name: str) -> None:
     with torch.no_grad():
         spikes = _made(name)(_input(name, 0))
     assert 0.01 < (spikes != 0.0).double().mean() < 1.0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_exports(name: str) -> None:
+    neuron, x = _made(name), _input(name, 0)
+    exported = torch.export.export(neuron, (x,)).module()
+    with torch.no_grad():
+        assert torch.equal(exported(x), neuron(x))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_its_spikes_are_counted_at_the_next_layer(name: str) -> None:
+    neuron, x = _made(name), _input(name, 0)
+    net = TimeSequential(neuron, nn.Flatten(), nn.Linear(3 * 4, 2, bias=False))
+    with torch.no_grad():
+        spikes = neuron(x)
+    counted = count_operations(net, x).layers[-1]
+    assert (counted.kind, counted.macs, counted.steps) == ("linear", 3 * 4 * 2, T)
+    assert counted.spiking.nonzero == int(spikes.count_nonzero())
+    assert counted.sops == pytest.approx(int(spikes.count_nonzero()) * 2 / x.shape[1])
+    if neuron.largest == 1:
+        assert counted.spiking.values == "spikes"
 
 
 def test_what_needs_the_whole_sequence_says_so() -> None:

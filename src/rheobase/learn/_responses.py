@@ -35,7 +35,7 @@ class ResponseRule(LearningRule):
     """What the network may put out."""
     single: ClassVar[bool] = False
     """Whether it has one layer only."""
-    feedback: str | None = None
+    feedback: str = ""
     """A kind of `FEEDBACKS`, where the outputs' errors go to hidden layers."""
 
     def check(self, net: nn.Module) -> None:

@@ -24,7 +24,7 @@ class STDBIF(StepNeuron):
     Source: Rathi et al. 2020, ICLR, arXiv 2005.01807, and its code.
 
     Args:
-        v_threshold: :math:`\theta`; a tensor broadcasts to one step's neurons.
+        v_threshold: :math:`\theta`; a tensor broadcasts to one step's neurons, and stays fixed.
         leak: :math:`\lambda`, in (0, 1].
         alpha: the derivative right after a spike, above 0.
         beta: how fast it fades, not below 0.
@@ -52,6 +52,7 @@ class STDBIF(StepNeuron):
         beta: float = 0.01,
     ) -> None:
         super().__init__(v_threshold=1.0, v_reset=None, detach_reset=True, strict=True)
+        del self.v_threshold  # a buffer does not take the place of a plain attribute
         self.v_threshold = own_threshold(v_threshold, trained=False)
         if not (0.0 < leak <= 1.0 and alpha > 0.0 and beta >= 0.0):
             raise ValueError(
