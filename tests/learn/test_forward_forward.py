@@ -85,5 +85,6 @@ def test_a_network_without_neurons_is_refused() -> None:
     for shape in ((2, 1, 2, 4), (3, 2, 16)):
         with pytest.raises(ValueError, match=r"one of 9 labels .* got shape \["):
             with_label(torch.rand(shape), torch.tensor([0, 1]), 9)
-    with pytest.raises(ValueError, match="sharpness=0"):
-        ForwardForward(sharpness=0.0)
+    for bad in ({"sharpness": 0.0}, {"threshold": 0.0}):
+        with pytest.raises(ValueError, match=r"=0\.0.*must be above 0"):
+            ForwardForward(**bad)

@@ -124,6 +124,8 @@ def test_what_cannot_be_is_refused() -> None:
         (lambda: PairSTDP(tau_pre=0.0), "tau_pre=0.0: exponential decay"),
         (lambda: PairSTDP(tau_post=0.5, decay="linear"), "tau_post=0.5: linear decay"),
         (lambda: PairSTDP(order="togeter"), "unknown order 'togeter'; did you mean 'together'"),  # type: ignore[arg-type]
+        (lambda: bounded(1.0, -1.0), "mu=-1.0 must not be negative"),
+        (lambda: bounded(1.0, towards=2.0, away=2.0), "bounds 2.0 and 2.0 equal"),
         (lambda: RewardedSTDP(PairSTDP(), torch.zeros(1, 1), 0.0), "tau_eligibility=0.0"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -52,7 +52,7 @@ def choose_temperature(
         step: distance of the candidates; those that are not above 0 are left out.
         epsilon: of the differences.
         elements: weights to take, chosen at random; None takes all, two forward passes each.
-        seed: of that choice.
+        seed: of that choice, and of the numbers that the network draws (dropout).
 
     Returns:
         the choice, which is also made.

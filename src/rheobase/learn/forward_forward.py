@@ -31,12 +31,12 @@ class ForwardForward(LearningRule):
         sharpness: what the difference to the threshold is multiplied by.
 
     Raises:
-        ValueError: ``sharpness`` is not positive; the network has no neurons.
+        ValueError: ``threshold`` or ``sharpness`` is not positive; the network has no neurons.
     """
 
     def __init__(self, threshold: float = 0.1, sharpness: float = 20.0) -> None:
-        if not sharpness > 0.0:
-            raise ValueError(f"sharpness={sharpness}: must be above 0")
+        if not (threshold > 0.0 and sharpness > 0.0):
+            raise ValueError(f"threshold={threshold}, sharpness={sharpness}: must be above 0")
         self.threshold, self.sharpness = threshold, sharpness
 
     def check(self, net: nn.Module) -> None:

@@ -37,9 +37,15 @@ def bounded(
         towards: b, the bound that the change moves the weight towards.
         away: a, the other bound.
 
+    Raises:
+        ValueError: ``mu`` is negative, or the bounds are equal.
+
     >>> bounded(0.1, 1.0, towards=2.0)(torch.tensor([0.0, 1.0, 2.0]))
     tensor([0.1000, 0.0500, 0.0000])
     """
+
+    if not mu >= 0.0 or towards == away:
+        raise ValueError(f"mu={mu} must not be negative, nor the bounds {away} and {towards} equal")
 
     def of(weight: Tensor) -> Tensor:
         left = ((towards - weight) / (towards - away)).clamp(0.0, 1.0)
