@@ -103,7 +103,7 @@ def test_wide_convolutions_learn_from_traces_too() -> None:
     torch.manual_seed(3)
     conv, head = nn.Conv2d(32, 32, 3, padding=1), nn.Linear(32, 3)
     net = TimeSequential(LIF(), conv, LIF(v_threshold=0.2), nn.AvgPool2d(16), nn.Flatten(), head)
-    x = 2.0 * torch.rand(6, 4, 32, 16, 16)
+    x = 2.0 * torch.rand(6, 4, 16, 16, 32).permute(0, 1, 4, 2, 3)  # channels last
     assert winograd.takes(x[0], conv)
     target = torch.tensor([0, 1, 2, 1])
     ours, spatial = (
