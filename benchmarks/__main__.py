@@ -20,7 +20,10 @@ _PAGE = _ROOT / "docs" / "benchmarks.md"
 _SUITES = {
     "lif_training": ("benchmarks.lif:training", 31, 3),
     "lif_inference": ("benchmarks.lif:inference", 51, 3),
+    "lif_sizes": ("benchmarks.lif:sizes", 15, 3),
     "convolution": ("benchmarks.convolution:training", 15, 2),
+    "convnet_training": ("benchmarks.convnet:training", 15, 2),
+    "convnet_inference": ("benchmarks.convnet:inference", 21, 2),
     "neurons": ("benchmarks.neurons:training", 15, 2),
     "spikformer_training": ("benchmarks.transformers:training", 15, 2),
     "spikformer_inference": ("benchmarks.transformers:inference", 21, 2),
@@ -30,6 +33,7 @@ _SUITES = {
     "recurrent_inference": ("benchmarks.recurrent:inference", 15, 2),
     "streaming": ("benchmarks.streaming:latency", 15, 2),
     "memory": ("benchmarks.memory:peak", 7, 1),
+    "convnet_memory": ("benchmarks.memory:convnet_peak", 7, 1),
     "zoo_memory": ("benchmarks.memory:zoo_peak", 3, 1),
     "import_time": ("benchmarks.startup:import_time", 15, 3),
     "first_call": ("benchmarks.startup:first_call", 5, 1),
