@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from rheobase.layers.buffers import buffers_kept
 from rheobase.learn.rule import Lesson
 from rheobase.surrogate import Dspike
 
@@ -77,7 +76,7 @@ def choose_temperature(
     rng = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(weight.numel(), generator=rng)[:elements]
     cosines = {}
-    with _buffers_kept(lesson.net):
+    with buffers_kept(lesson.net):
         truth = _differences(lesson, weight, chosen, epsilon, seed)
         for candidate in (b, b + step, b - step):
             if candidate > 0.0:
@@ -99,16 +98,6 @@ def _loss(lesson: Lesson, seed: int) -> Tensor:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return lesson.loss(lesson.net(lesson.inputs), lesson.target)
-
-
-@contextmanager
-def _buffers_kept(net: nn.Module) -> Iterator[None]:
-    kept = [(buffer, buffer.clone()) for buffer in net.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, before in kept:
-            buffer.copy_(before)
 
 
 @torch.no_grad()
