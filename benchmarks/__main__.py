@@ -25,7 +25,7 @@ _SUITES = {
     "convnet_training": ("benchmarks.convnet:training", 15, 2),
     "convnet_inference": ("benchmarks.convnet:inference", 21, 2),
     "neurons": ("benchmarks.neurons:training", 15, 2),
-    "spikformer_training": ("benchmarks.transformers:training", 15, 2),
+    "spikformer_training": ("benchmarks.transformers:training", 41, 2),
     "spikformer_inference": ("benchmarks.transformers:inference", 21, 2),
     "zoo_training": ("benchmarks.transformers:zoo_training", 9, 2),
     "zoo_inference": ("benchmarks.transformers:zoo_inference", 11, 2),

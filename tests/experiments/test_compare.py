@@ -3,7 +3,7 @@ import json
 import pytest
 
 from rheobase.experiments import compare as module
-from rheobase.experiments.compare import Comparison, compare, table
+from rheobase.experiments.compare import Comparison, _student, compare, table
 from rheobase.experiments.pairs import Pair
 
 RECIPE = """
@@ -59,12 +59,26 @@ def test_runs_are_shared_kept_and_written(tmp_path, trained):
     assert (tmp_path / "out/table.md").read_text() == table(both)
 
 
-def test_a_gain_is_shown_if_it_exceeds_its_error():
-    one = Comparison("m", "", [0], [0.6], [0.5])
-    assert not one.shown  # a single run shows nothing
-    assert Comparison("m", "", [0, 1, 2], [0.60, 0.61, 0.62], [0.5] * 3).shown
-    assert not Comparison("m", "", [0, 1, 2], [0.60, 0.50, 0.41], [0.5] * 3).shown
-    assert not Comparison("m", "", [0, 1, 2], [0.40, 0.41, 0.42], [0.5] * 3).shown
+def test_a_gain_counts_if_its_95_percent_interval_leaves_out_0():
+    def row(accuracy, baseline):
+        return Comparison("m", "", list(range(len(accuracy))), accuracy, baseline)
+
+    assert row([0.6], [0.5]).verdict == "undecided"  # a single run shows nothing
+    clear = row([0.60, 0.61, 0.62], [0.5] * 3)
+    # 0.11 less and more 4.3027 times 0.01 / sqrt(3)
+    assert clear.interval == pytest.approx((0.08516, 0.13484), abs=1e-5)
+    assert clear.verdict == "better"
+    assert row([0.5] * 3, [0.60, 0.61, 0.62]).verdict == "worse"
+    # Above one standard error, but not told from chance by three seeds.
+    assert row([0.51, 0.53, 0.52], [0.50, 0.50, 0.52]).verdict == "undecided"
+    # What both runs of a seed have in common is no spread of the gain.
+    assert row([0.410, 0.712, 0.931], [0.40, 0.70, 0.92]).verdict == "better"
+
+
+@pytest.mark.parametrize(("degrees", "point"), [(1, 12.7062), (19, 2.0930), (20, 2.0860),
+                                                (30, 2.0423), (100, 1.9840)])  # fmt: skip
+def test_points_of_students_t(degrees, point):
+    assert _student(degrees) == pytest.approx(point, abs=1e-3)
 
 
 def test_what_there_is_not_is_named(tmp_path):

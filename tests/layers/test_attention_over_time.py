@@ -54,6 +54,15 @@ def test_another_number_of_channels_is_refused(name: str) -> None:
         MAKERS[name]()(sequence()[:, :, :5])
 
 
+@pytest.mark.parametrize("name", MAKERS)
+def test_gradients_are_those_of_finite_differences(name: str) -> None:
+    torch.manual_seed(1)
+    module = MAKERS[name]().double()
+    x = torch.randn(T, N, C, 2, 3, dtype=torch.float64, requires_grad=True)
+    given = (x, *module.parameters())
+    assert torch.autograd.gradcheck(lambda x, *_: module(x), given, fast_mode=True)
+
+
 def test_temporal_attention_drops_steps_in_evaluation() -> None:
     module, x = TemporalAttention(T, reduction=2, drop_below=0.5), sequence()
     nn.init.zeros_(module.excite.weight)

@@ -17,9 +17,11 @@ from rheobase.layers import (
     TEBN,
     NeuNorm,
     ThresholdDependentBatchNorm2d,
+    norms,
     over_time,
     repeat,
 )
+from rheobase.layers.norms import FusedNormNeuron
 from rheobase.layers.sync_norm import convert_sync_batchnorm
 from rheobase.neurons import LIF
 from rheobase.ops.scan import use_backend
@@ -115,20 +117,44 @@ def test_another_number_of_channels_or_axes_is_refused(name: str) -> None:
         MAKERS[name]()(torch.zeros(N, C))
 
 
+def _fused() -> FusedNormNeuron:
+    norm = trained(MAKERS["BGN"]())
+    norm.fold()
+    return FusedNormNeuron(norm, LIF())
+
+
+# In evaluation mode each of these is fed in pieces.
+STREAMING = {name: lambda make=make: trained(make()) for name, make in MAKERS.items()} | {
+    "NeuNorm": lambda: NeuNorm((C, 5, 5)).double().eval(),
+    "MPBN": lambda: trained(MPBN(C)),
+    "FusedNormNeuron": _fused,
+}
+
+
+def test_no_norm_is_left_out() -> None:
+    assert {type(make()) for make in STREAMING.values()} == {
+        getattr(norms, name) for name in norms.__all__
+    }
+
+
 @pytest.mark.parametrize("folded", [False, True])
-@pytest.mark.parametrize("name", ["BNTT", "TEBN", "TAB", "BGN"])
+@pytest.mark.parametrize("name", STREAMING)
 def test_norms_stream_in_evaluation(name: str, folded: bool) -> None:
-    norm, x = trained(MAKERS[name]()), sequence(9)
+    if folded and name in ("NeuNorm", "FusedNormNeuron"):
+        pytest.skip("does not fold, or is folded as it is")
+    norm, x = STREAMING[name](), sequence(9)
     if folded:
         norm.fold()
-    expected = norm(x)
+    expected = over_time(x, norm)
+    assert not torch.equal(expected, x)
     with rheobase.streaming(norm) as stream:
-        assert torch.equal(torch.cat([norm(x[:1]), norm(x[1:3]), norm(x[3:])]), expected)
-        if name != "BGN":
+        pieces = [over_time(piece, norm) for piece in (x[:1], x[1:3], x[3:])]
+        assert torch.equal(torch.cat(pieces), expected)
+        if name in ("BNTT", "TEBN", "TAB"):
             with pytest.raises(ValueError, match=r"made for T=4 .* given T=5"):
                 norm(x[:1])
         stream.reset()
-        assert torch.equal(norm(x), expected)
+        assert torch.equal(over_time(x, norm), expected)
 
 
 @pytest.mark.parametrize("name", ["BNTT", "TEBN", "TAB", "BGN"])
@@ -290,11 +316,12 @@ def test_mpbn_refuses_what_it_is_not() -> None:
         MPBN(C)(torch.zeros(T, N, 3))
 
 
-@pytest.mark.parametrize("name", ["BNTT", "TEBN", "TAB", "BGN"])
+@pytest.mark.parametrize("name", MAKERS)
 def test_gradcheck(name: str) -> None:
     norm = MAKERS[name]().double()
-    x = torch.randn(T, 2, C, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, *_: norm(x), (x, *norm.parameters()), fast_mode=True)
+    x = torch.randn(T, 2, C, 2, 1, dtype=torch.float64, requires_grad=True)
+    given = (x, *norm.parameters())
+    assert torch.autograd.gradcheck(lambda x, *_: over_time(x, norm), given, fast_mode=True)
 
 
 def test_gradcheck_of_neunorm() -> None:

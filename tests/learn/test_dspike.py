@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -41,6 +43,29 @@ def test_the_temperature_walks_to_where_gradients_are_right() -> None:
     assert all(p.grad is None for p in given.net.parameters())
 
 
+def test_nothing_but_the_temperature_changes() -> None:
+    """Norms and dropout in training mode: the same masks for every loss, statistics put back."""
+    given = lesson(3.0)
+    layers = [nn.Flatten(0, 1), nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Unflatten(0, (5, 64))]
+    net = nn.Sequential(*layers, LIF(surrogate=Dspike(3.0)), nn.Dropout(0.5), nn.Linear(8, 3))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    given = replace(given, net=net)
+    with use_backend("reference"):
+        torch.manual_seed(1)
+        expected = torch.rand(1)
+        torch.manual_seed(1)
+        choices = [choose_temperature(given, step=0.5, elements=6) for _ in range(2)]
+        assert torch.rand(1) == expected
+    after = net.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert net.training
+    # Equal differences: the second search starts from another b but shares two candidates.
+    shared = set(choices[0].cosines) & set(choices[1].cosines)
+    assert shared and all(choices[0].cosines[b] == choices[1].cosines[b] for b in shared)
+
+
 def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="learns the temperature"):
+        choose_temperature(lesson(1.0, Dspike(nn.Parameter(torch.tensor(2.0)))))
     with pytest.raises(ValueError, match="whose surrogates are Dspike"):
         choose_temperature(lesson(1.0, ATan()))

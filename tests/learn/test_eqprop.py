@@ -103,5 +103,7 @@ def test_what_does_not_fit_is_refused() -> None:
         EqProp().check(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="beta=0"):
         EqProp(0.0)
+    with pytest.raises(ValueError, match="steps=0: the nudged phase"):
+        EqProp(steps=0)
     with pytest.raises(ValueError, match="takes 6 pixels, got 5"):
         build()(torch.rand(1, 5).double())

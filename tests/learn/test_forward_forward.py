@@ -82,5 +82,9 @@ def test_goodness_classifies_after_learning() -> None:
 def test_a_network_without_neurons_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a network with neurons"):
         ForwardForward().check(nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="sharpness=0"):
-        ForwardForward(sharpness=0.0)
+    for shape in ((2, 1, 2, 4), (3, 2, 16)):
+        with pytest.raises(ValueError, match=r"one of 9 labels .* got shape \["):
+            with_label(torch.rand(shape), torch.tensor([0, 1]), 9)
+    for bad in ({"sharpness": 0.0}, {"threshold": 0.0}):
+        with pytest.raises(ValueError, match=r"=0\.0.*must be above 0"):
+            ForwardForward(**bad)

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.layers import over_time
+from rheobase.layers.sequential import TimeSequential
 from rheobase.learn import OTTT, SLTT, LearningRule, Lesson, TruncatedBPTT, learning_rule
 from rheobase.neurons import IF, LIF, PSN, MultiThreshold
+from rheobase.ops import winograd
 from rheobase.train import TET, cross_entropy_of_mean
 
 EVERY_STEP = TET(lamb=0.0)
@@ -94,6 +96,22 @@ def test_ottt_is_the_sum_of_errors_times_traces(make: Callable[[], nn.Module]) -
     assert 0.1 < float(s1.mean()) < 0.9 and float(s2.mean()) > 0.02
     torch.testing.assert_close(ours["2.weight"], expected, rtol=1e-10, atol=1e-14)
     torch.testing.assert_close(ours["0.weight"], first, rtol=1e-10, atol=1e-14)
+
+
+def test_wide_convolutions_learn_from_traces_too() -> None:
+    """Those that have a faster way than the layer's own forward (Winograd), on float32."""
+    torch.manual_seed(3)
+    conv, head = nn.Conv2d(32, 32, 3, padding=1), nn.Linear(32, 3)
+    net = TimeSequential(LIF(), conv, LIF(v_threshold=0.2), nn.AvgPool2d(16), nn.Flatten(), head)
+    x = 2.0 * torch.rand(6, 4, 16, 16, 32).permute(0, 1, 4, 2, 3)  # channels last
+    assert winograd.takes(x[0], conv)
+    target = torch.tensor([0, 1, 2, 1])
+    ours, spatial = (
+        gradients(rule, Lesson(net, x, target, EVERY_STEP))["1.weight"] for rule in (OTTT(), SLTT())
+    )
+    expected = gradients(OTTT(), Lesson(net.double(), x.double(), target, EVERY_STEP))["1.weight"]
+    assert (ours - expected).norm() < 1e-3 * expected.norm()
+    assert (spatial - expected).norm() > 0.1 * expected.norm()
 
 
 def test_a_frozen_first_layer_leaves_the_traces_of_later_ones() -> None:

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rheobase.layers.sequential import TimeSequential
 from rheobase.learn import RSTDP, STDP, Lesson
+from rheobase.learn.plasticity import _reward
 from rheobase.models import create_model
+from rheobase.neurons import LIF
 from rheobase.train import cross_entropy_of_mean
 
 
@@ -86,6 +89,40 @@ def test_reward_of_the_answer_so_far_decides_what_is_learnt() -> None:
             pairs -= torch.einsum("no,ni->noi", post[s], x[t]) * math.exp(-(t - s) / 2.0)
     assert signs == {True, False}
     torch.testing.assert_close(weight.grad, -expected / 4)
+
+
+def test_right_answers_are_rewarded_whatever_the_sign_of_the_logits() -> None:
+    logits = torch.tensor([[-1.0, -3.0, -2.0], [-1.0, -3.0, -2.0], [0.0, 0.0, 0.0]])
+    target = torch.tensor([0, 1, 0])
+    assert _reward(logits, target, output=False).tolist() == [1.0, -1.0, -1.0]
+    of_outputs = [[1.0, 0.0, 0.0], [-1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+    assert _reward(logits, target, output=True).tolist() == of_outputs
+
+
+def test_a_neuron_belongs_to_the_layer_right_before_it() -> None:
+    """A plastic layer that another layer follows has no spikes of its own."""
+    torch.manual_seed(0)
+    net = TimeSequential(nn.Linear(5, 4), nn.Linear(4, 4), LIF(v_threshold=0.1))
+    given = Lesson(net, torch.rand(6, 3, 5), torch.tensor([0, 1, 2]), cross_entropy_of_mean)
+    with pytest.raises(ValueError, match="no neuron runs after 0: "):
+        STDP(layers=["0"])(given)
+    STDP()(given)
+    assert net[1].weight.grad.abs().sum() > 0  # type: ignore[union-attr]
+    # The first layer is left to the loss, through the second.
+    loss = cross_entropy_of_mean(net(given.inputs), given.target)
+    expected = torch.autograd.grad(loss, net[0].weight)[0]  # type: ignore[arg-type]
+    torch.testing.assert_close(net[0].weight.grad, expected)
+
+
+def test_what_cannot_learn_by_stdp_is_refused() -> None:
+    x, target = torch.rand(4, 2, 3, 5), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="Conv2d has none"):
+        STDP().check(nn.Conv2d(1, 1, 1))
+    with pytest.raises(ValueError, match="no neuron runs after any linear layer"):
+        STDP()(Lesson(nn.Linear(5, 5), x[:, :, 0], target, cross_entropy_of_mean))
+    of_tokens = nn.Sequential(nn.Linear(5, 5), LIF())
+    with pytest.raises(ValueError, match=r"after 0 fires \[4, 2, 3, 5\]; .* of 5 neurons"):
+        STDP()(Lesson(of_tokens, x, target, lambda logits, _: logits.mean()))
 
 
 def test_names_that_are_not_there_are_refused() -> None:

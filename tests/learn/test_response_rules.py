@@ -106,16 +106,26 @@ def test_eprop_of_recurrent_weights_is_the_sum_of_the_paper() -> None:
 
 def test_random_feedback_reaches_every_layer() -> None:
     net = build("potential", hidden=(6, 7))
-    with pytest.raises(ValueError, match="take feedback=random"):
-        EProp()(lesson(net))
     found = gradients(EProp("random"), lesson(net))
     assert set(found) == {name for name, _ in net.named_parameters()}
     again = gradients(EProp("random"), lesson(net))
     assert all(torch.equal(found[name], again[name]) for name in found)
     other = gradients(EProp("random", seed=5), lesson(net))
     assert not torch.equal(found["layers.0.weight"], other["layers.0.weight"])
-    with pytest.raises(ValueError, match="unknown feedback 'symetric'; did you mean 'symmetric'"):
-        EProp("symetric")(lesson(build("potential")))
+
+
+@pytest.mark.parametrize("hidden", [(6, 7), (6, 6)])
+def test_symmetric_feedback_to_a_deep_network_is_refused(hidden: tuple[int, ...]) -> None:
+    """When the rule is prepared, and when it is called without; equal widths too."""
+    for rule, readout in ((EProp(), "potential"), (SuperSpikeRule(), "spikes")):
+        net = build(readout, hidden=hidden)
+        for use in (rule.check, lambda net, rule=rule: rule(lesson(net))):
+            with pytest.raises(ValueError, match="take feedback=random"):
+                use(net)
+    EProp("uniform").check(build("potential", hidden=hidden))
+    for make in (EProp, lambda kind: SuperSpikeRule(feedback=kind)):
+        with pytest.raises(ValueError, match="unknown feedback 'symetric'; did you mean 'symm"):
+            make("symetric")
 
 
 def van_rossum(logits: Tensor, desired: Tensor) -> Tensor:
@@ -267,6 +277,7 @@ def test_resume_changes_weights_at_desired_and_fired_spikes() -> None:
                                for a in range(t + 1))  # fmt: skip
                     expected[o, i] -= missing[t, n, o] * (0.1 + past) / 4
     torch.testing.assert_close(ours["layers.0.weight"], expected, rtol=1e-10, atol=1e-13)
+    assert set(ours) == {"layers.0.weight"}  # the bias stays
 
 
 @pytest.mark.parametrize("rule", [ReSuMe(tau=3.0, a=0.0), SuperSpikeRule()],

@@ -32,6 +32,15 @@ def test_the_window_is_what_one_pair_changes(order: str, delta: int) -> None:
         assert expected.item() == pytest.approx(-0.2 * math.exp(delta / 6.0))
 
 
+@pytest.mark.parametrize("delta", [-3, 0, 5])
+def test_the_window_of_linear_decay_is_a_power_of_what_is_left(delta: int) -> None:
+    stdp = PairSTDP(4.0, 6.0, bounded(0.3), bounded(0.2), decay="linear")
+    expected = stdp.window(torch.tensor(float(delta), dtype=torch.float64))
+    assert pair(stdp, 15, 15 + delta) == pytest.approx(expected.item(), abs=1e-14)
+    one = {-3: -0.2 * (5 / 6) ** 3, 0: 0.3 - 0.2, 5: 0.3 * (3 / 4) ** 5}[delta]
+    assert expected.item() == pytest.approx(one)
+
+
 def test_only_nearest_neighbours_pair() -> None:
     pre = torch.tensor([1.0, 1.0, 0.0]).view(3, 1, 1)
     post = torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1)
@@ -115,6 +124,8 @@ def test_what_cannot_be_is_refused() -> None:
         (lambda: PairSTDP(tau_pre=0.0), "tau_pre=0.0: exponential decay"),
         (lambda: PairSTDP(tau_post=0.5, decay="linear"), "tau_post=0.5: linear decay"),
         (lambda: PairSTDP(order="togeter"), "unknown order 'togeter'; did you mean 'together'"),  # type: ignore[arg-type]
+        (lambda: bounded(1.0, -1.0), "mu=-1.0 must not be negative"),
+        (lambda: bounded(1.0, towards=2.0, away=2.0), "bounds 2.0 and 2.0 equal"),
         (lambda: RewardedSTDP(PairSTDP(), torch.zeros(1, 1), 0.0), "tau_eligibility=0.0"),
     ):
         with pytest.raises(ValueError, match=words):

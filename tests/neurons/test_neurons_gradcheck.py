@@ -6,6 +6,8 @@ whose derivative is their surrogate: everything else, the fused backward include
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,26 +15,30 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rheobase.layers import MPBN
 from rheobase.neurons import (
     ALIF,
+    CUBALIF,
     GLIF,
+    IMLIF,
     KLIF,
+    LIF,
+    LSGLIF,
     LTMD,
+    NEURONS,
     PLIF,
     PSN,
     DietLIF,
+    ImbalancedSignedIF,
     MaskedPSN,
     Neuron,
+    SignedIF,
     SlidingPSN,
 )
-from rheobase.neurons.current import CUBALIF, IMLIF
 from rheobase.ops.lang import exp
 from rheobase.ops.scan import ScanSpec, use_backend
 from rheobase.ops.scan.spec import FIRES
-from rheobase.surrogate import Sigmoid
-
-# Compiles many kernels.
-pytestmark = pytest.mark.long
+from rheobase.surrogate import Sigmoid, Surrogate, SurrogateRow, surrogates
 
 
 def _smooth(z: Any) -> Any:
@@ -58,7 +64,8 @@ def _smoothed(neuron: Neuron) -> Neuron:
         def spike(self, z: Tensor) -> Tensor:
             return torch.sigmoid(2.0 * z)
 
-    neuron.surrogate = Sigmoid(alpha=2.0)
+    if not isinstance(neuron, LSGLIF):  # which tells its surrogate how wide to be
+        neuron.surrogate = Sigmoid(alpha=2.0)
     neuron.detach_reset = False
     neuron.__class__ = Smoothed
     return neuron.double()
@@ -69,8 +76,19 @@ def _glif(channels: int | None) -> GLIF:
     return GLIF(T=3, channels=channels)
 
 
-NEURONS = {
+def _lsg(channels: int | None) -> LSGLIF:
+    """Of a width at which the surrogate is that of the smooth firing."""
+    neuron = LSGLIF(0.6, width=0.5 * math.sqrt(1.0 - 0.6**2), channels=channels)
+    neuron.surrogate = Sigmoid(alpha=2.0)
+    return neuron
+
+
+# Every neuron with something to learn, and forms of it that take other ways.
+CASES: dict[str, Callable[[], Neuron]] = {
     "plif": lambda: PLIF(tau=1.7),
+    "plif_channel": lambda: PLIF(tau=1.7, decay_input=False, v_reset=-0.2, channels=2),
+    "lsg": lambda: _lsg(None),
+    "lsg_channel": lambda: _lsg(2),
     "diet": lambda: DietLIF(leak=0.8, v_threshold=0.9),
     "diet_channel": lambda: DietLIF(leak=0.8, v_threshold=0.9, channels=2),
     "ltmd": lambda: LTMD(),
@@ -85,27 +103,70 @@ NEURONS = {
     "psn": lambda: PSN(T=3),
     "masked_psn": lambda: MaskedPSN(T=3, k=2, masking=0.5),
     "sliding_psn": lambda: SlidingPSN(k=2),
+    "signed_if": lambda: SignedIF(torch.tensor([0.9, 1.1])),
+    "imbalanced_signed_if": lambda: ImbalancedSignedIF(0.3, v_threshold=torch.tensor([0.9, 1.1])),
+    "mpbn": lambda: MPBN(2, learn_threshold=True),
+    "mpbn_normalised": lambda: MPBN(2, membrane="normalised", v_reset=None, learn_threshold=True),
 }
 
+# Their gradient is that of a rate by design, held to the official code (test_goldens_neurons.py).
+OF_RATES = {"dsr_if", "dsr_lif"}
 
-@pytest.mark.parametrize("name", NEURONS)
+NEEDED = {"glif": {"T": 3}, "im_lif": {"T": 3}, "psn": {"T": 3}, "masked_psn": {"T": 3, "k": 2}}
+NEEDED |= {"sliding_psn": {"k": 2}}
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_reference_gradients_are_those_of_finite_differences(name: str) -> None:
-    _check(NEURONS[name](), "reference")
+    _check(CASES[name](), "reference")
 
 
-@pytest.mark.parametrize("name", ["glif_layer", "klif_soft_scaled"])
+@pytest.mark.long  # minutes of compiling
+@pytest.mark.parametrize("name", CASES)
 def test_fused_gradients_are_those_of_finite_differences(name: str) -> None:
-    _check(NEURONS[name](), "cpu")
+    _check(CASES[name](), "cpu")
 
 
-@pytest.mark.long  # a minute and more of compiling
-@pytest.mark.parametrize("name", NEURONS)
-def test_all_fused_gradients_are_those_of_finite_differences(name: str) -> None:
-    _check(NEURONS[name](), "cpu")
+def test_no_neuron_with_something_to_learn_is_left_out() -> None:
+    checked = {type(make()) for make in CASES.values()}
+    for name, make in NEURONS.items():
+        if any(True for _ in make(**NEEDED.get(name, {})).parameters()):
+            assert make in checked or name in OF_RATES, name
+
+
+LEARNT = [
+    pytest.param(row, name, id=f"{row.name}.{name}")
+    for row in surrogates()
+    for name in row.parameters
+    if row.cls.primitive is not None and row.cls.parameters_for is Surrogate.parameters_for
+]  # those that are sampled draw another at every call
+
+
+@pytest.mark.parametrize(("row", "name"), LEARNT)
+def test_learnt_surrogates_follow_their_primitive(
+    row: SurrogateRow, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The neuron fires the primitive itself, which a surrogate's parameter is learnt through."""
+    surrogate = row.cls(**{name: nn.Parameter(torch.tensor(1.1 * row.parameters[name]))}).double()
+
+    def fired(z: Tensor) -> Tensor:
+        values = surrogate.parameters_by_name().values()
+        plain = (v.detach() if isinstance(v, Tensor) else v for v in values)
+        smooth: Tensor = row.cls.primitive(z, *plain)  # type: ignore[misc]
+        return smooth
+
+    smooth = replace(FIRES["at_or_above"], quantize=fired)
+    monkeypatch.setitem(FIRES, "at_or_above_smooth", smooth)
+    neuron = _smoothed(LIF(v_reset=None))
+    neuron.surrogate = surrogate
+    _check_gradients(neuron, "reference")
 
 
 def _check(neuron: Neuron, backend: str) -> None:
-    neuron = _smoothed(neuron)
+    _check_gradients(_smoothed(neuron), backend)
+
+
+def _check_gradients(neuron: Neuron, backend: str) -> None:
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(3, 2, 2, 2, generator=generator, dtype=torch.float64, requires_grad=True)
     parameters = dict(neuron.named_parameters())

@@ -1,4 +1,5 @@
-"""Every causal neuron fed in pieces gives what one call gives; the others refuse."""
+"""Every neuron: a causal one fed in pieces gives what one call gives, the others refuse to stream;
+all export, and their spikes are counted."""
 
 import itertools
 
@@ -9,14 +10,29 @@ from hypothesis import strategies as st
 from torch import nn
 
 import rheobase
-from rheobase.neurons import NEURONS, SlidingPSN, neuron_factory
+from rheobase import neurons
+from rheobase.layers.sequential import TimeSequential
+from rheobase.measure import count_operations
+from rheobase.neurons import NEURONS, Neuron, SlidingPSN, StepNeuron, neuron_factory
+from rheobase.neurons.biophysical import Biophysical
 
 # Compiles many kernels.
 pytestmark = pytest.mark.long
 
 T = 12
+# Those that no configuration names.
+UNNAMED = {
+    "pliaf": neurons.PLIAF,
+    "detached_lif": neurons.DetachedLIF,
+    "magnitude_reset_ternary_if": neurons.MagnitudeResetTernaryIF,
+    "rate_if": neurons.RateIF,
+    "masked_rate_if": neurons.MaskedRateIF,
+    "offset_rate_if": neurons.OffsetRateIF,
+}
+ALL = NEURONS | UNNAMED
 # What they are made with, where that is not nothing.
 ARGUMENTS = {
+    "rate_if": {"v_threshold": torch.tensor(1.0)},
     "psn": {"T": T},
     "masked_psn": {"T": T, "k": 3},
     "sliding_psn": {"k": 3},
@@ -37,11 +53,11 @@ SCALE = {
 
 def _made(name: str) -> nn.Module:
     torch.manual_seed(0)
-    return neuron_factory(name, **ARGUMENTS.get(name, {}))()
+    return neuron_factory(ALL[name], **ARGUMENTS.get(name, {}))()
 
 
-CAUSAL = [name for name in NEURONS if _made(name).causal]
-ACAUSAL = sorted(set(NEURONS) - set(CAUSAL))
+CAUSAL = [name for name in ALL if _made(name).causal]
+ACAUSAL = sorted(set(ALL) - set(CAUSAL))
 
 
 def _input(name: str, seed: int) -> torch.Tensor:
@@ -50,13 +66,17 @@ def _input(name: str, seed: int) -> torch.Tensor:
     return x * SCALE.get(name, 1.5)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    cuts=st.lists(st.integers(1, T - 1), max_size=4),
-    name=st.sampled_from(CAUSAL),
-    seed=st.integers(0, 3),
-)
-def test_any_chunking_equals_one_call(cuts: list[int], name: str, seed: int) -> None:
+def test_no_neuron_is_left_out() -> None:
+    """Every public class of neurons but the bases."""
+    public = (getattr(neurons, name) for name in neurons.__all__)
+    classes = {c for c in public if isinstance(c, type) and issubclass(c, Neuron)}
+    assert classes - {Neuron, StepNeuron, Biophysical} == set(ALL.values())
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+@settings(max_examples=6, deadline=None)
+@given(cuts=st.lists(st.integers(1, T - 1), min_size=1, max_size=4), seed=st.integers(0, 3))
+def test_any_chunking_equals_one_call(name: str, cuts: list[int], seed: int) -> None:
     neuron, x = _made(name), _input(name, seed)
     edges = [0, *sorted(set(cuts)), T]
     with torch.no_grad():
@@ -74,14 +94,36 @@ def test_these_inputs_make_it_fire(name: str) -> None:
     assert 0.01 < (spikes != 0.0).double().mean() < 1.0
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_it_exports(name: str) -> None:
+    neuron, x = _made(name), _input(name, 0)
+    exported = torch.export.export(neuron, (x,)).module()
+    with torch.no_grad():
+        assert torch.equal(exported(x), neuron(x))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_its_spikes_are_counted_at_the_next_layer(name: str) -> None:
+    neuron, x = _made(name), _input(name, 0)
+    net = TimeSequential(neuron, nn.Flatten(), nn.Linear(3 * 4, 2, bias=False))
+    with torch.no_grad():
+        spikes = neuron(x)
+    counted = count_operations(net, x).layers[-1]
+    assert (counted.kind, counted.macs, counted.steps) == ("linear", 3 * 4 * 2, T)
+    assert counted.spiking.nonzero == int(spikes.count_nonzero())
+    assert counted.sops == pytest.approx(int(spikes.count_nonzero()) * 2 / x.shape[1])
+    if neuron.largest == 1:
+        assert counted.spiking.values == "spikes"
+
+
 def test_what_needs_the_whole_sequence_says_so() -> None:
-    assert ACAUSAL == ["glif", "im_lif", "masked_psn", "psn"]
+    assert ACAUSAL == ["glif", "im_lif", "masked_psn", "offset_rate_if", "psn"]
     for name in ACAUSAL:
         with pytest.raises(ValueError, match="is not causal"):
             rheobase.streaming(_made(name)).__enter__()
 
 
-@pytest.mark.parametrize("name", ACAUSAL)
+@pytest.mark.parametrize("name", sorted(set(ACAUSAL) - {"offset_rate_if"}))
 def test_another_number_of_steps_is_refused_with_both(name: str) -> None:
     with pytest.raises(ValueError, match=rf"made for T={T} and given T=5"):
         _made(name)(torch.rand(5, 2, 3, 4))

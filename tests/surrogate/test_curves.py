@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from rheobase.surrogate import (
     Dspike,
+    Gaussian,
     Heaviside,
     PiecewiseLeakyReLU,
+    PiecewiseQuadratic,
     Rectangular,
+    Sigmoid,
     SquarewaveFourierSeries,
     Surrogate,
     surrogates,
@@ -114,6 +117,23 @@ def test_gradients_of_parameters(surrogate: Surrogate) -> None:
     if values:
         inputs = tuple(v.requires_grad_() for v in values)
         assert torch.autograd.gradcheck(lambda *v: primitive(surrogate, z, *v), inputs)
+
+
+def test_the_four_curves_of_stbp() -> None:
+    """As the paper writes them, of z = u - threshold (Wu et al. 2018)."""
+    z, a = torch.linspace(-3.0, 3.0, 1202, dtype=torch.float64), 0.7
+    fall = torch.exp(-z / a)
+    curves = [
+        (Rectangular(1.0 / a), (z.abs() < a / 2).double() / a),
+        (
+            PiecewiseQuadratic(math.sqrt(a) / 2.0),
+            (math.sqrt(a) / 2.0 - a / 4.0 * z.abs()) * (z.abs() < 2.0 / math.sqrt(a)),
+        ),
+        (Sigmoid(1.0 / a), fall / a / (1.0 + fall).square()),
+        (Gaussian(math.sqrt(a)), torch.exp(-z.square() / (2 * a)) / math.sqrt(2 * math.pi * a)),
+    ]
+    for surrogate, expected in curves:
+        torch.testing.assert_close(surrogate(z), expected, rtol=1e-12, atol=1e-14)
 
 
 FAR = torch.tensor([-1e30, -3e4, -500.0, -90.0, -0.0, 0.0, 1e-30, 90.0, 500.0, 3e4, 1e30])

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rheobase.train import TET, cross_entropy_of_mean
+from rheobase.train import STCA, TET, cross_entropy_of_mean
 from rheobase.train.config import LossConfig
 from rheobase.train.losses import build_loss
+from rheobase.train.losses.readout import squared_error_of_rates
 
 
 @pytest.mark.parametrize("loss", [cross_entropy_of_mean, TET(0.1)])
@@ -35,8 +36,10 @@ def test_squared_error_is_that_of_firing_rates() -> None:
 
 
 def test_wrong_shapes_are_named() -> None:
-    with pytest.raises(ValueError, match=r"\[2, 5\]; losses take every time step"):
-        cross_entropy_of_mean(torch.zeros(2, 5), torch.tensor([0, 1]))
+    every_loss = [cross_entropy_of_mean, TET(), squared_error_of_rates, STCA()]
+    for loss in every_loss:  # logits averaged over time
+        with pytest.raises(ValueError, match=r"\[2, 5\]; losses take every time step, \[T, N, c"):
+            loss(torch.zeros(4, 2, 5).mean(0), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"target has shape \[3\]"):
         TET()(torch.zeros(4, 2, 5), torch.tensor([0, 1, 2]))
     with pytest.raises(TypeError, match=r"labels\.long"):

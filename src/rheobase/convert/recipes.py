@@ -233,7 +233,7 @@ _ALL = (
         "Rathi et al. 2020, ICLR, arXiv 2005.01807; train the network further as any other",
         source=_RELUS,
         statistic=Statistic("max_current", scale=0.7),
-        neuron=NeuronRule(strict=True, delayed=True),
+        neuron=NeuronRule("stdb", strict=True, delayed=True),
         encoding=Encoding("poisson"),
     ),
     Recipe(

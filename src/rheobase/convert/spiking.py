@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rheobase.convert.activations import Site
 from rheobase.convert.recipe import Convention, Recipe
 from rheobase.neurons import (
+    STDBIF,
     ImbalancedSignedIF,
     MaskedRateIF,
     Neuron,
@@ -185,12 +186,17 @@ def _offset(site: Site, threshold: Tensor, recipe: Recipe, steps: int) -> Replac
     return _place(lambda size: OffsetRateIF(size, probe=probe), site, threshold, recipe)
 
 
+def _stdb(site: Site, threshold: Tensor, recipe: Recipe, steps: int) -> Replacement:
+    return _place(STDBIF, site, threshold, recipe)
+
+
 NEURONS: dict[str, Callable[[Site, Tensor, Recipe, int], Replacement]] = {
     "integrate": _integrate,
     "signed": _signed,
     "imbalanced": _imbalanced,
     "masked": _masked,
     "offset": _offset,
+    "stdb": _stdb,
 }
 """Kind of a recipe's neuron rule -> ``(site, threshold, recipe, steps) -> module``; the threshold
 broadcasts to ``[C, ...]``."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import NormalDist, mean, stdev
 
 from rheobase._errors import unknown_name
 from rheobase.experiments.pairs import PAIRS, Pair
@@ -49,12 +50,22 @@ class Comparison:
         return [a - b for a, b in zip(self.accuracy, self.baseline, strict=True)]
 
     @property
-    def shown(self) -> bool:
-        """Whether the mean gain is above 0 by more than its standard error."""
-        if len(self.gains) < 2:
-            return False
-        error = stdev(self.gains) / len(self.gains) ** 0.5
-        return bool(mean(self.gains) > error)
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the mean gain: Student's t of the paired differences.
+
+        A single seed tells nothing: the interval is without end.
+        """
+        n = len(self.gains)
+        if n < 2:
+            return -math.inf, math.inf
+        half = _student(n - 1) * stdev(self.gains) / n**0.5
+        return mean(self.gains) - half, mean(self.gains) + half
+
+    @property
+    def verdict(self) -> str:
+        """``better`` or ``worse`` where the interval leaves out 0, else ``undecided``."""
+        low, high = self.interval
+        return "better" if low > 0.0 else "worse" if high < 0.0 else "undecided"
 
 
 def compare(
@@ -105,17 +116,19 @@ def table(rows: Sequence[Comparison]) -> str:
     """The results as a Markdown table, accuracies in percent.
 
     >>> print(table([Comparison("tet", "TET > CE", [0, 1], [0.9, 0.92], [0.88, 0.91])]))
-    | method | claim | seeds | baseline | method's | gain | shown |
-    |---|---|---|---|---|---|---|
-    | `tet` | TET > CE | 2 | 89.50 ± 2.12 | 91.00 ± 1.41 | +1.50 ± 0.71 | yes |
+    | method | claim | seeds | baseline | method's | gain | 95 % of the gain | verdict |
+    |---|---|---|---|---|---|---|---|
+    | `tet` | TET > CE | 2 | 89.50 ± 2.12 | 91.00 ± 1.41 | +1.50 | -4.85 to +7.85 | undecided |
     <BLANKLINE>
     """
-    lines = ["| method | claim | seeds | baseline | method's | gain | shown |", "|---" * 7 + "|"]
+    head = "| method | claim | seeds | baseline | method's | gain | 95 % of the gain | verdict |"
+    lines = [head, "|---" * 8 + "|"]
     for row in rows:
-        numbers = (_percent(row.baseline), _percent(row.accuracy), _percent(row.gains, "+"))
-        shown = "yes" if row.shown else "no"
+        low, high = (f"{100 * bound:+.2f}" for bound in row.interval)
+        numbers = (_percent(row.baseline), _percent(row.accuracy), f"{100 * mean(row.gains):+.2f}")
         lines.append(
-            f"| `{row.method}` | {row.claim} | {len(row.seeds)} | {' | '.join(numbers)} | {shown} |"
+            f"| `{row.method}` | {row.claim} | {len(row.seeds)} | {' | '.join(numbers)} "
+            f"| {low} to {high} | {row.verdict} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -148,9 +161,24 @@ def _accuracy(cfg: TrainConfig, folder: Path) -> tuple[float, Path]:
     return float(done.read_text()), run
 
 
-def _percent(values: Sequence[float], sign: str = "") -> str:
+def _percent(values: Sequence[float]) -> str:
     spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{100 * mean(values):{sign}.2f}{spread}"
+    return f"{100 * mean(values):.2f}{spread}"
+
+
+# The 97.5 % points of Student's t for 1, 2, ... degrees of freedom.
+_STUDENT = (
+    12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
+    2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930,
+)  # fmt: skip
+
+
+def _student(degrees: int) -> float:
+    """The point, to within 0.001; that of 20 and more by Cornish and Fisher's expansion."""
+    if degrees <= len(_STUDENT):
+        return _STUDENT[degrees - 1]
+    z = NormalDist().inv_cdf(0.975)
+    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
 
 
 def _read(path: Path) -> list[Comparison]:

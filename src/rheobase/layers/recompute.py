@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from rheobase.layers.buffers import buffers_kept
 from rheobase.ops.eager import is_transformed
 from rheobase.ops.packed import largest, mark, saving_packed
 from rheobase.stateful import Stateful
@@ -71,7 +72,7 @@ def recompute(
     """
     if not net.training:
         raise ValueError("recompute plans for training: call net.train() first")
-    with torch.random.fork_rng(), _buffers_kept(net):
+    with torch.random.fork_rng(), buffers_kept(net):
         net(example)  # kernels compiled, so that what is timed next is the network
         probe = _Probe(net)
         probe.run(example)
@@ -247,21 +248,9 @@ def _computed_again(kind: type[nn.Module]) -> type[nn.Module]:
                 run,
                 *inputs,
                 use_reentrant=False,
-                context_fn=lambda: (contextlib.nullcontext(), _buffers_kept(self)),
+                context_fn=lambda: (contextlib.nullcontext(), buffers_kept(self)),
                 **options,
             )
 
     members = {"forward": forward, "__module__": kind.__module__, "__doc__": kind.__doc__}
     return type(kind.__name__, (kind,), members)
-
-
-@contextlib.contextmanager
-def _buffers_kept(module: nn.Module) -> Iterator[None]:
-    """Undo what a second pass does to running statistics."""
-    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in before:
-            # Through .data: batch norm has saved the buffer, and would refuse one that changed.
-            buffer.data.copy_(value)

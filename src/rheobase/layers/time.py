@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rheobase.layers.fused_norm import norm_and_fire
 from rheobase.layers.sync_norm import SyncBatchNorm
 from rheobase.ops import winograd
-from rheobase.ops.eager import is_plain
+from rheobase.ops.eager import is_plain, is_transformed
 from rheobase.ops.packed import largest, mark, saving_packed
 from rheobase.stateful import Stateful
 
@@ -130,7 +130,7 @@ def apply_layer(module: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
 def _channels_last(y: Tensor, module: nn.Conv2d) -> Tensor:
     """The images in the order that convolutions on CPUs want; neurons and norms keep it."""
     wanted = y.dtype in (torch.float32, torch.bfloat16) and max(module.kernel_size) > 1
-    if not wanted or y.dim() != 4 or not y.is_cpu or not is_plain(y):
+    if not wanted or y.dim() != 4 or not y.is_cpu or not is_plain(y) or is_transformed():
         return y
     return y.contiguous(memory_format=torch.channels_last)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -14,14 +14,18 @@ from rheobase.learn.rule import LearningRule, Lesson, add_gradient
 from rheobase.models.spike_response_net import SpikeResponseNet
 
 __all__ = [
+    "FEEDBACKS",
     "ResponseRule",
     "add_outer",
     "by_logits",
+    "carriers",
     "desired_spikes",
-    "feedback",
+    "known_feedback",
     "network",
     "walk",
 ]
+
+FEEDBACKS = ("symmetric", "random", "uniform")
 
 
 class ResponseRule(LearningRule):
@@ -31,6 +35,8 @@ class ResponseRule(LearningRule):
     """What the network may put out."""
     single: ClassVar[bool] = False
     """Whether it has one layer only."""
+    feedback: str = ""
+    """A kind of `FEEDBACKS`, where the outputs' errors go to hidden layers."""
 
     def check(self, net: nn.Module) -> None:
         """Refuse another network, readout or depth.
@@ -53,6 +59,11 @@ class ResponseRule(LearningRule):
         if self.single and net.config.hidden:
             raise ValueError(f"{name} trains one layer, this network has hidden layers too: "
                              f"{net.config.hidden} (model.overrides.hidden=[])")  # fmt: skip
+        if self.feedback == "symmetric" and len(net.config.hidden) > 1:
+            raise ValueError(
+                f"symmetric feedback reaches the last hidden layer only, this network has "
+                f"{net.config.hidden}; take feedback=random (rule.options.feedback=random)"
+            )
 
 
 def network(lesson: Lesson) -> tuple[SpikeResponseNet, list[SpikeResponse], Tensor]:
@@ -92,34 +103,36 @@ def add_outer(layer: SpikeResponse, error: Tensor, trace: Tensor) -> None:
     add_gradient(layer.bias, error.sum(0))
 
 
-def feedback(kind: str, weight: Tensor, width: int, seed: int) -> Tensor:
-    """What carries the errors of the outputs ``[classes]`` to ``width`` hidden neurons.
-
-    Args:
-        kind: ``symmetric``, the output weights themselves (of the last hidden layer only);
-            ``random``, fixed normal numbers of their usual size; ``uniform``, all 1.
-        weight: of the outputs, ``[classes, last hidden]``.
-        width: of the hidden layer.
-        seed: of the random numbers.
+def known_feedback(kind: str) -> str:
+    """``kind``, if it is one.
 
     Raises:
-        ValueError: an unknown kind, or symmetric feedback to a layer that is not the last hidden.
+        ValueError: it is none of `FEEDBACKS`.
     """
-    shape = (weight.shape[0], width)
-    makers: dict[str, Callable[[], Tensor]] = {
-        "symmetric": lambda: weight.detach(),
-        "uniform": lambda: weight.new_ones(shape),
-        "random": lambda: _normal(shape, seed).to(weight) / width**0.5,
-    }
-    if kind not in makers:
-        raise ValueError(unknown_name("feedback", kind, makers))
-    matrix = makers[kind]()
-    if matrix.shape != shape:
-        raise ValueError(
-            "symmetric feedback reaches the last hidden layer only; take feedback=random "
-            "(rule.options.feedback=random)"
-        )
-    return matrix
+    if kind not in FEEDBACKS:
+        raise ValueError(unknown_name("feedback", kind, FEEDBACKS))
+    return kind
+
+
+def carriers(
+    kind: str, last: SpikeResponse, hidden: list[SpikeResponse], seed: int
+) -> list[Tensor]:
+    """What carries the outputs' errors to each hidden layer, ``[classes, width]``.
+
+    Args:
+        kind: ``symmetric``, the output weights themselves (there is one hidden layer);
+            ``random``, fixed normal numbers of their usual size; ``uniform``, all 1.
+        last: the outputs.
+        hidden: the layers before.
+        seed: of the random numbers.
+    """
+    weight = last.weight.detach()
+    if kind == "symmetric":
+        return [weight for _ in hidden]
+    shapes = [(weight.shape[0], layer.out_features) for layer in hidden]
+    if kind == "uniform":
+        return [weight.new_ones(shape) for shape in shapes]
+    return [_normal(shape, seed + i).to(weight) / shape[1] ** 0.5 for i, shape in enumerate(shapes)]
 
 
 def _normal(shape: tuple[int, int], seed: int) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from rheobase.layers.buffers import buffers_kept
 from rheobase.learn.rule import Lesson
 from rheobase.surrogate import Dspike
 
@@ -39,7 +40,9 @@ def choose_temperature(
     The truth is :math:`\nabla_\epsilon L(w_i) = \frac{L(w + \epsilon e_i) - L(w - \epsilon
     e_i)}{2\epsilon}` for the weights of the first layer; the candidates are b, b + step and
     b - step, compared by the cosine of their surrogate gradients with it. The paper does so at the
-    start of every epoch: call it on ``start`` and ``epoch`` events of `rheobase.train.train`.
+    start of every epoch: call it on ``start`` and ``epoch`` events of `rheobase.train.train`. The
+    network runs in the mode it is in; all evaluations draw the same random numbers, and buffers
+    (running statistics) are put back.
 
     Source: Li et al. 2021 (Dspike), NeurIPS 34, section 4.
 
@@ -48,15 +51,18 @@ def choose_temperature(
         step: distance of the candidates; those that are not above 0 are left out.
         epsilon: of the differences.
         elements: weights to take, chosen at random; None takes all, two forward passes each.
-        seed: of that choice.
+        seed: of that choice, and of the numbers that the network draws (dropout).
 
     Returns:
         the choice, which is also made.
 
     Raises:
-        ValueError: no `Dspike`, or several of different temperature; no weights.
+        ValueError: no `Dspike`, several of different temperature, or one that is learnt; no
+            weights.
     """
     surrogates = [m for m in lesson.net.modules() if isinstance(m, Dspike)]
+    if any(isinstance(m.b, nn.Parameter) for m in surrogates):
+        raise ValueError("this network learns the temperature of its Dspike; give it a number")
     temperatures = {float(m.parameters_by_name()["b"]) for m in surrogates}
     if len(temperatures) != 1:
         raise ValueError(
@@ -69,13 +75,15 @@ def choose_temperature(
     b = temperatures.pop()
     rng = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(weight.numel(), generator=rng)[:elements]
-    truth = _differences(lesson, weight, chosen, epsilon)
     cosines = {}
-    for candidate in (b, b + step, b - step):
-        if candidate > 0.0:
-            _set(surrogates, candidate)
-            ours = _gradient(lesson, weight).flatten()[chosen].double()
-            cosines[candidate] = float(nn.functional.cosine_similarity(ours, truth, dim=0))
+    with buffers_kept(lesson.net):
+        truth = _differences(lesson, weight, chosen, epsilon, seed)
+        for candidate in (b, b + step, b - step):
+            if candidate > 0.0:
+                _set(surrogates, candidate)
+                (gradient,) = torch.autograd.grad(_loss(lesson, seed), weight)
+                ours = gradient.flatten()[chosen].double()
+                cosines[candidate] = float(nn.functional.cosine_similarity(ours, truth, dim=0))
     best = max(cosines, key=lambda candidate: cosines[candidate])
     _set(surrogates, best)
     return TemperatureChoice(best, cosines)
@@ -86,20 +94,23 @@ def _set(surrogates: list[Dspike], b: float) -> None:
         surrogate.assign("b", b)
 
 
+def _loss(lesson: Lesson, seed: int) -> Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return lesson.loss(lesson.net(lesson.inputs), lesson.target)
+
+
 @torch.no_grad()
-def _differences(lesson: Lesson, weight: Tensor, chosen: Tensor, epsilon: float) -> Tensor:
+def _differences(
+    lesson: Lesson, weight: Tensor, chosen: Tensor, epsilon: float, seed: int
+) -> Tensor:
     flat, found = weight.data.view(-1), []
     for i in chosen.tolist():
         kept = float(flat[i])
         losses = []
         for shift in (epsilon, -epsilon):
             flat[i] = kept + shift
-            losses.append(float(lesson.loss(lesson.net(lesson.inputs), lesson.target)))
+            losses.append(float(_loss(lesson, seed)))
         flat[i] = kept
         found.append((losses[0] - losses[1]) / (2.0 * epsilon))
     return torch.tensor(found, dtype=torch.float64)
-
-
-def _gradient(lesson: Lesson, weight: Tensor) -> Tensor:
-    loss = lesson.loss(lesson.net(lesson.inputs), lesson.target)
-    return torch.autograd.grad(loss, weight)[0]

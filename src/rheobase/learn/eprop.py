@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from rheobase.layers.spike_response import Response, SpikeResponse
-from rheobase.learn._responses import ResponseRule, add_outer, by_logits, feedback, network, walk
+from rheobase.learn._responses import (
+    ResponseRule,
+    add_outer,
+    by_logits,
+    carriers,
+    known_feedback,
+    network,
+    walk,
+)
 from rheobase.learn.rule import Lesson, add_gradient
 
 __all__ = ["EProp"]
@@ -28,25 +36,28 @@ class EProp(ResponseRule):
     Source: Bellec et al. 2020, Nature Communications 11:3625, eqs. 1, 4, 13, 22 to 25.
 
     Args:
-        feedback: B: ``symmetric`` (the readout's weights), ``random`` or ``uniform``.
+        feedback: B: ``symmetric`` (the readout's weights; for one hidden layer), ``random`` or
+            ``uniform``.
         seed: of random feedback.
+
+    Raises:
+        ValueError: an unknown feedback (the nearest is offered); symmetric feedback for a network
+            of several hidden layers.
     """
 
     readouts = ("potential",)
 
     def __init__(self, feedback: str = "symmetric", seed: int = 0) -> None:
-        self.feedback, self.seed = feedback, seed
+        self.feedback, self.seed = known_feedback(feedback), seed
 
     @torch.no_grad()
     def __call__(self, lesson: Lesson) -> Tensor:
         """See `LearningRule`."""
+        self.check(lesson.net)
         _, layers, x = network(lesson)
         *hidden, last = layers
         T = x.shape[0]
-        carriers = [
-            feedback(self.feedback, last.weight, layer.out_features, self.seed + i)
-            for i, layer in enumerate(hidden)
-        ]
+        carried_by = carriers(self.feedback, last, hidden, self.seed)
         traces = [_Eligibility(layer, last) for layer in hidden]
         sums: list[Tensor | float] = [0.0 for _ in hidden]
         total = torch.zeros((), device=x.device)
@@ -54,7 +65,7 @@ class EProp(ResponseRule):
             loss, error = by_logits(lesson, responses[-1].u, T)
             total = total + loss
             add_outer(last, error, responses[-1].trace)
-            for i, (trace, carrier) in enumerate(zip(traces, carriers, strict=True)):
+            for i, (trace, carrier) in enumerate(zip(traces, carried_by, strict=True)):
                 signal = error @ carrier
                 sums[i] = sums[i] + torch.einsum("no,noi->oi", signal, trace.step(responses[i]))
         for layer, found in zip(hidden, sums, strict=True):

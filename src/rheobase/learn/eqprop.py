@@ -28,7 +28,7 @@ class EqProp(LearningRule):
         both_signs: nudge towards and away from the target, which is exact to the next order.
 
     Raises:
-        ValueError: ``beta`` is not positive.
+        ValueError: ``beta`` is not positive, or ``steps`` below 1.
     """
 
     def __init__(
@@ -36,6 +36,8 @@ class EqProp(LearningRule):
     ) -> None:
         if not beta > 0.0:
             raise ValueError(f"beta={beta}: must be above 0")
+        if steps is not None and steps < 1:
+            raise ValueError(f"steps={steps}: the nudged phase has at least one step")
         self.beta, self.steps, self.both_signs = beta, steps, both_signs
 
     def check(self, net: nn.Module) -> None:

@@ -31,12 +31,12 @@ class ForwardForward(LearningRule):
         sharpness: what the difference to the threshold is multiplied by.
 
     Raises:
-        ValueError: ``sharpness`` is not positive; the network has no neurons.
+        ValueError: ``threshold`` or ``sharpness`` is not positive; the network has no neurons.
     """
 
     def __init__(self, threshold: float = 0.1, sharpness: float = 20.0) -> None:
-        if not sharpness > 0.0:
-            raise ValueError(f"sharpness={sharpness}: must be above 0")
+        if not (threshold > 0.0 and sharpness > 0.0):
+            raise ValueError(f"threshold={threshold}, sharpness={sharpness}: must be above 0")
         self.threshold, self.sharpness = threshold, sharpness
 
     def check(self, net: nn.Module) -> None:
@@ -88,9 +88,17 @@ def with_label(x: Tensor, labels: Tensor, classes: int) -> Tensor:
 
     The pixel of the label gets the batch's highest value, those of the other classes 0.
 
+    Raises:
+        ValueError: no images, or fewer pixels than classes.
+
     >>> with_label(torch.full((1, 1, 1, 4), 0.5), torch.tensor([1]), 2).flatten().tolist()
     [0.0, 0.5, 0.5, 0.5]
     """
+    if x.dim() < 4 or x.shape[-3:].numel() < classes:
+        raise ValueError(
+            f"forward-forward writes one of {classes} labels into the first pixels of images "
+            f"[..., N, C, H, W], got shape {list(x.shape)}"
+        )
     marks = nn.functional.one_hot(labels, classes).to(x.dtype) * x.max()
     y = x.clone().flatten(-3)
     y[..., :classes] = marks

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from rheobase._errors import unknown_name
 from rheobase.learn.rule import LearningRule, Lesson, add_gradient
@@ -22,10 +23,10 @@ class STDP(LearningRule):
     r"""STDP of some layers, with backpropagation of the loss for all the others.
 
     A plastic layer is a linear one and the neuron that runs after it. Its weights change by
-    `PairSTDP` with soft bounds, summed over time and averaged over the batch; its bias stays. What
-    gradients go to earlier layers pass through it. With the head alone left to backpropagation this
-    is unsupervised features under a trained readout; with more layers left, the hybrid of
-    backpropagation and STDP.
+    `PairSTDP` with soft bounds, summed over time and averaged over the batch; its bias stays.
+    Between the two may stand what has no weights of its own, or a norm. What gradients go to
+    earlier layers pass through it. With the head alone left to backpropagation this is unsupervised
+    features under a trained readout; with more layers left, the hybrid of backpropagation and STDP.
 
     Args:
         layers: names of the plastic linear layers in the network; empty takes all those that a
@@ -39,8 +40,9 @@ class STDP(LearningRule):
         high: weights do not grow above.
 
     Raises:
-        ValueError: a name that is no linear layer (the nearest are offered), no neuron after one,
-            or numbers out of their domain.
+        ValueError: a name that is no linear layer (the nearest are offered), no neuron after it (or
+            after any), one that is given other than ``[N, in]`` at each step, or numbers out of
+            their domain.
     """
 
     def __init__(
@@ -75,6 +77,8 @@ class STDP(LearningRule):
     def plastic(self, net: nn.Module) -> dict[str, nn.Linear]:
         """The plastic layers by name."""
         linear = {name: m for name, m in net.named_modules() if isinstance(m, nn.Linear)}
+        if not linear:
+            raise ValueError(f"STDP changes linear layers, and {type(net).__name__} has none")
         for name in self.layers:
             if name not in linear:
                 raise ValueError(unknown_name("linear layer", name, linear))
@@ -142,7 +146,7 @@ class RSTDP(STDP):
 def _reward(so_far: Tensor, target: Tensor, output: bool) -> Tensor:
     """Reward of each sample ``[N]``, or of each output neuron ``[N, classes]``."""
     answer = so_far.argmax(-1)
-    right = (answer == target) & (so_far.sum(-1) > 0)
+    right = (answer == target) & (so_far != 0).any(-1)  # without any output there is no answer
     each = torch.where(right, 1.0, -1.0).to(so_far.dtype)
     if not output:
         return each
@@ -163,6 +167,11 @@ class _Synapse:
         """Both as ``[T, N, features]``."""
         assert self.post is not None
         post = self.post.flatten(2).detach()
+        if post.shape[2] != self.layer.out_features:
+            raise ValueError(
+                f"the neuron after {self.name} fires {list(self.post.shape)}; STDP takes layers of "
+                f"{self.layer.out_features} neurons, [T, N, {self.layer.out_features}]"
+            )
         pre = self.pre.reshape(-1, post.shape[1], self.layer.in_features).detach()
         # The first layer may have seen a repeated image once.
         return pre.expand(T, *pre.shape[1:]), post
@@ -178,7 +187,10 @@ def _paired(seen: _Seen, needed: bool) -> list[_Synapse]:
     for synapse in seen.synapses:
         if synapse.post is None and needed:
             raise ValueError(f"no neuron runs after {synapse.name}: it has no spikes to learn from")
-    return [synapse for synapse in seen.synapses if synapse.post is not None]
+    found = [synapse for synapse in seen.synapses if synapse.post is not None]
+    if not found:
+        raise ValueError("no neuron runs after any linear layer: STDP has nothing to change")
+    return found
 
 
 @contextmanager
@@ -197,9 +209,12 @@ def _watched(net: nn.Module, layers: dict[str, nn.Linear]) -> Iterator[_Seen]:
     """Within the block, note what goes into plastic layers and comes out of neurons after them."""
     seen = _Seen()
     last: list[_Synapse] = []
+    names = {layer: name for name, layer in layers.items()}
 
-    def layer_ran(name: str, layer: nn.Linear, x: Tensor) -> None:
-        last[:] = [_Synapse(name, layer, x)]
+    def layer_ran(layer: nn.Module, x: Tensor) -> None:
+        last.clear()  # the next neuron belongs to this layer, plastic or not
+        if isinstance(layer, nn.Linear) and layer in names:
+            last.append(_Synapse(names[layer], layer, x))
         seen.synapses.extend(last)
 
     def neuron_ran(spikes: Tensor) -> None:
@@ -208,8 +223,9 @@ def _watched(net: nn.Module, layers: dict[str, nn.Linear]) -> Iterator[_Seen]:
         last.clear()
 
     hooks = [
-        layer.register_forward_hook(lambda m, x, y, name=name: layer_ran(name, m, x[0]))
-        for name, layer in layers.items()
+        module.register_forward_hook(lambda m, x, y: layer_ran(m, x[0]))
+        for module in net.modules()
+        if isinstance(module, nn.Linear | _ConvNd)
     ]
     hooks += [
         module.register_forward_hook(lambda m, x, y: neuron_ran(y))

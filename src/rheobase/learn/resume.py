@@ -18,7 +18,7 @@ class ReSuMe(ResponseRule):
     :math:`\Delta W_{oi} = \sum_t (\hat s_o - s_o)^t\,[a + (\kappa * x_i)^t]` with an exponential
     :math:`\kappa`. The desired spikes of a label are regular ones of its neuron, and none of the
     others; other trains may be given as the target. The loss told is the number of spikes missing
-    or too many.
+    or too many. The rule says nothing of a bias, which stays as it is.
 
     Source: Ponulak & Kasinski 2010, Neural Computation 22(2), eq. 3.4.
 

@@ -37,9 +37,15 @@ def bounded(
         towards: b, the bound that the change moves the weight towards.
         away: a, the other bound.
 
+    Raises:
+        ValueError: ``mu`` is negative, or the bounds are equal.
+
     >>> bounded(0.1, 1.0, towards=2.0)(torch.tensor([0.0, 1.0, 2.0]))
     tensor([0.1000, 0.0500, 0.0000])
     """
+
+    if not mu >= 0.0 or towards == away:
+        raise ValueError(f"mu={mu} must not be negative, nor the bounds {away} and {towards} equal")
 
     def of(weight: Tensor) -> Tensor:
         left = ((towards - weight) / (towards - away)).clamp(0.0, 1.0)
@@ -185,9 +191,9 @@ class PairSTDP:
 
         At 0 it is what ``order`` says of spikes of one step.
         """
-        w = torch.full_like(delta_t, weight)
-        after = self.potentiation(w) * torch.exp(-delta_t.abs() / self.tau_pre)
-        before = -self.depression(w) * torch.exp(-delta_t.abs() / self.tau_post)
+        w, apart = torch.full_like(delta_t, weight), delta_t.abs()
+        after = self.potentiation(w) * self._left(self.tau_pre, 1.0) ** apart
+        before = -self.depression(w) * self._left(self.tau_post, 1.0) ** apart
         same = {"together": after + before, "pre_first": after, "post_first": 0.0 * after}
         either = torch.where(delta_t > 0, after, before)
         return torch.where(delta_t == 0, same[self.order], either)

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from rheobase.layers.spike_response import exponential
-from rheobase.learn._responses import ResponseRule, desired_spikes, feedback, network, walk
+from rheobase.learn._responses import (
+    ResponseRule,
+    carriers,
+    desired_spikes,
+    known_feedback,
+    network,
+    walk,
+)
 from rheobase.learn.rule import Lesson, add_gradient
 
 __all__ = ["SuperSpikeRule"]
@@ -28,12 +35,13 @@ class SuperSpikeRule(ResponseRule):
     Args:
         tau_rise: of :math:`\alpha`, in steps.
         tau_decay: of :math:`\alpha`, in steps.
-        feedback: B: ``symmetric``, ``random`` or ``uniform``.
+        feedback: B: ``symmetric`` (for one hidden layer), ``random`` or ``uniform``.
         seed: of random feedback.
         period: steps between the desired spikes of a label.
 
     Raises:
-        ValueError: a time constant is not positive.
+        ValueError: a time constant is not positive, or an unknown feedback; symmetric feedback for
+            a network of several hidden layers.
     """
 
     readouts = ("spikes",)
@@ -49,25 +57,23 @@ class SuperSpikeRule(ResponseRule):
         if not (tau_rise > 0.0 and tau_decay > 0.0):
             raise ValueError(f"time constants must be above 0: {tau_rise=}, {tau_decay=}")
         self.rise, self.decay = exponential(tau_rise), exponential(tau_decay)
-        self.feedback, self.seed, self.period = feedback, seed, period
+        self.feedback, self.seed, self.period = known_feedback(feedback), seed, period
 
     @torch.no_grad()
     def __call__(self, lesson: Lesson) -> Tensor:
         """See `LearningRule`."""
+        self.check(lesson.net)
         _, layers, x = network(lesson)
         *hidden, last = layers
         T, N = x.shape[:2]
         desired = desired_spikes(lesson.target, T, last.out_features, self.period).to(x.dtype)
-        carriers = [
-            feedback(self.feedback, last.weight, layer.out_features, self.seed + i)
-            for i, layer in enumerate(hidden)
-        ]
+        carried_by = carriers(self.feedback, last, hidden, self.seed)
         error, total = _Alpha(self.rise, self.decay), torch.zeros((), device=x.device)
         eligible = [(_Alpha(self.rise, self.decay), _Alpha(self.rise, self.decay)) for _ in layers]
         for t, responses in enumerate(walk(layers, x)):
             wrong = error.step(responses[-1].spikes - desired[t]) / N
             total = total + 0.5 * N * wrong.square().sum()
-            signals = [*(wrong @ carrier for carrier in carriers), wrong]
+            signals = [*(wrong @ carrier for carrier in carried_by), wrong]
             for layer, signal, response, (of_weight, of_bias) in zip(
                 layers, signals, responses, eligible, strict=True
             ):

@@ -44,6 +44,7 @@ from rheobase.neurons.signed import (
     TernaryLIF,
 )
 from rheobase.neurons.spike_codes import BinaryCode, GreedyCode, IntegerCode
+from rheobase.neurons.stdb import STDBIF
 from rheobase.neurons.stepwise import StepNeuron, spike
 from rheobase.neurons.tandem import TandemIF
 
@@ -70,6 +71,7 @@ __all__ = [
     "QIF",
     "RAF",
     "STBIF",
+    "STDBIF",
     "AdEx",
     "AdaptiveQIF",
     "BinaryCode",

@@ -32,6 +32,7 @@ from rheobase.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 from rheobase.neurons.refractory import RefractoryLIF
 from rheobase.neurons.resonate import RAF
 from rheobase.neurons.signed import ImbalancedSignedIF, SignedIF, TernaryIF, TernaryLIF
+from rheobase.neurons.stdb import STDBIF
 from rheobase.neurons.tandem import TandemIF
 from rheobase.surrogate import Surrogate, im_loss_schedule, surrogate_class
 
@@ -63,6 +64,7 @@ NEURONS: dict[str, Callable[..., nn.Module]] = {
     "dsr_if": DSRIF,
     "dsr_lif": DSRLIF,
     "tandem_if": TandemIF,
+    "stdb_if": STDBIF,
     "psn": PSN,
     "masked_psn": MaskedPSN,
     "sliding_psn": SlidingPSN,

@@ -26,9 +26,10 @@ def is_transformed() -> bool:
 
 
 def watched(module: nn.Module) -> bool:
-    """Whether hooks are on the module, which only its own call would run."""
+    """Whether hooks or another forward are on the module, which only its own call would run."""
     return bool(
-        module._forward_hooks
+        "forward" in vars(module)
+        or module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks

@@ -13,11 +13,14 @@ Two normalisations are in use, and each class says which is its own: *mass 1* (t
 A parameter is a constant, an `nn.Parameter` to be learnt, or a schedule that `set_progress` moves
 along in training.
 
-A width that follows a learnt decay (LSG) is the neuron's: `rheobase.neurons.LSGLIF`. Not here,
-because they are not functions of z alone or rest on formulas still to be confirmed: the time-based
-gradient of hybrid STDB, the four alternatives of STBP, MPD-AGL and TrSG. Not here at all, because
-they are slips of a library rather than surrogates: snnTorch's sign-changing ``triangular``, Norse's
-``heavi_erfc`` and ``heavi_tanh`` as released (`Erf` and `EvolvingTanh` are what they approximate).
+The four curves of STBP (Wu et al. 2018), of parameters a1 to a4, are
+``Rectangular(1 / a1)``, ``PiecewiseQuadratic(sqrt(a2) / 2)``, ``Sigmoid(1 / a3)`` and
+``Gaussian(sqrt(a4))``. A width that follows a learnt decay (LSG) is the neuron's,
+`rheobase.neurons.LSGLIF`, and so is a gradient that fades with the time since the last spike
+(STDB), `rheobase.neurons.STDBIF`. Not here, because they rest on formulas still to be confirmed:
+MPD-AGL and TrSG. Not here at all, because they are slips of a library rather than surrogates:
+snnTorch's sign-changing ``triangular``, Norse's ``heavi_erfc`` and ``heavi_tanh`` as released
+(`Erf` and `EvolvingTanh` are what they approximate).
 """
 
 from rheobase.surrogate.algebraic import (
