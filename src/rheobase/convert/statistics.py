@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 
@@ -203,14 +204,21 @@ class _LeastSquares(_OfBatches):
         return best_threshold(values, self.steps)
 
 
-class _LocalBalance(Meter):
-    """Grows each threshold by twice the mean excess over it; passes on what is below.
+_CUT_OFF = 0.05  # of a layer; a ResNet-20 that lost more than this in some layer was near chance
 
+
+class _LocalBalance(Meter):
+    """Grows each threshold by twice the mean excess over it, batch by batch; passes on what is
+    below.
+
+    A step is small where few values are large, so it takes about a hundred batches, small ones as
+    well as large; what the thresholds still cut off then tells whether it was enough.
     Source: Bu et al. 2025 (inference-scale conversion, local threshold balancing), CVPR.
     """
 
     silences = True
     balanced: Tensor | None = None
+    cut_off = 0.0
 
     def pass_on(self, z: Tensor, a: Tensor) -> Tensor:
         """Clip at the new threshold: the next layer is balanced for what it will get."""
@@ -226,11 +234,24 @@ class _LocalBalance(Meter):
             self.balanced = values.new_zeros(values.shape[0])
         excess = (values - self.balanced.unsqueeze(1)).relu()
         self.balanced = self.balanced + (2.0 * excess).mean(1)
+        self.cut_off = (excess.sum() / values.sum()).nan_to_num().item()
 
     def value(self) -> Tensor:
         """As it stands."""
         assert self.balanced is not None
         return self.balanced
+
+    def threshold(self) -> Tensor:
+        """Warns where balancing was broken off far too early."""
+        if self.cut_off > _CUT_OFF:
+            warnings.warn(
+                f"local balance of {self.site.name!r} ({self.site.line}) is not done: its "
+                f"thresholds cut off {100.0 * self.cut_off:.0f} % of its activation still; give "
+                "more calibration inputs, smaller batches or more iterations, as in "
+                'statistic=Statistic("local_balance", batch_size=8, iterations=4)',
+                stacklevel=3,
+            )
+        return super().threshold()
 
 
 class _Learned(Meter):
