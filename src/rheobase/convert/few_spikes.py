@@ -136,24 +136,24 @@ def fit_code(
     Source: Stoeckl & Maass 2021, whose codes were fitted likewise.
     """
     generator = torch.Generator().manual_seed(seed)
-    x = torch.linspace(low, high, 401)
-    target = function(x)
+    # In units in which the interval is 16 wide, for which surrogate and learning rate are made.
+    unit = (high - low) / 16.0
+    x = torch.linspace(low / unit, high / unit, 401)
+    target = function(x * unit) / unit
     best: FewSpikeNeuron | None = None
     least = torch.inf
     for number in range(restarts):
         neuron = _first_code(x, target, steps, number, generator)
-        rate = 0.00125 * (high - low)
-        optimiser = torch.optim.Adam(neuron.parameters(), lr=rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, iterations, rate / 200.0)
+        optimiser = torch.optim.Adam(neuron.parameters(), lr=0.02)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, iterations, 1e-4)
         current = torch.cat([x.unsqueeze(0), torch.zeros(steps - 1, len(x))])
         for _ in range(iterations):
             value = (neuron(current) * neuron.weights.unsqueeze(1)).sum(0)
             loss = (value - target).square().mean()
             if loss.item() < least:
                 least = loss.item()
-                best = FewSpikeNeuron(
-                    neuron.thresholds.detach(), neuron.resets.detach(), neuron.weights.detach()
-                )
+                code = neuron.thresholds, neuron.resets, neuron.weights
+                best = FewSpikeNeuron(*(unit * vector.detach() for vector in code))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

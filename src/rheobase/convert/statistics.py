@@ -6,6 +6,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -167,7 +168,7 @@ def _pick(values: Tensor, place: Tensor) -> Tensor:
 
 
 _CANDIDATES = 95
-_CHUNK = 2**15  # values that stay in cache while all candidates are tried
+_AT_ONCE = 2**22  # boundaries between levels, of all candidates and groups
 
 
 def best_threshold(values: Tensor, steps: int) -> Tensor:
@@ -175,6 +176,7 @@ def best_threshold(values: Tensor, steps: int) -> Tensor:
 
     Of 95 candidates ``maximum * (1 - i / 100)``, that with the least squared error of
     ``floor(clip(a T / threshold, 0, T)) threshold / T``. Source: Li et al. 2021 (SNN calibration).
+    With the values in order, the sums of those between two levels tell the error of a candidate.
 
     Args:
         values: ``[groups, values]``, none below 0.
@@ -183,17 +185,30 @@ def best_threshold(values: Tensor, steps: int) -> Tensor:
     >>> best_threshold(torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0]]), 4).tolist()
     [4.0]
     """
+    most = max(1, _AT_ONCE // (_CANDIDATES * steps))
+    if len(values) > most:
+        return torch.cat([best_threshold(part, steps) for part in values.split(most)])
     top = values.amax(1)
-    candidates = torch.stack([top * (1.0 - i * 0.01) for i in range(_CANDIDATES)])
-    errors = torch.zeros_like(candidates, dtype=torch.float64)
-    if len(values) == 1:  # zeros are coded without error
-        values = values[values > 0.0].unsqueeze(0)
-    for chunk in torch.split(values, max(1, _CHUNK // len(values)), 1):
-        for i, candidate in enumerate(candidates.unsqueeze(2)):
-            rates = (chunk / candidate).mul_(steps).clamp_(0, steps).floor_()
-            rates.mul_(candidate).div_(steps).sub_(chunk)
-            errors[i] += rates.square_().sum(1)
-    return candidates.gather(0, errors.argmin(0, keepdim=True)).squeeze(0)
+    candidates = torch.stack([top * (1.0 - i * 0.01) for i in range(_CANDIDATES)], 1)
+    ordered = _ordered(values).double()
+    sums = torch.nn.functional.pad(ordered.cumsum(1), (1, 0))
+    level = candidates.double() / steps
+    k = torch.arange(1, steps + 1, device=values.device)
+    bounds = (level.unsqueeze(2) * k).flatten(1)
+    below = torch.searchsorted(ordered, bounds)
+    shape = *candidates.shape, steps
+    # Between level k and the next are N_k values of sum S_k: the sums over k of k S_k and k^2 N_k.
+    first = steps * sums[:, -1:] - sums.gather(1, below).view(shape).sum(2)
+    second = steps**2 * values.shape[1] - ((2 * k - 1) * below.view(shape)).sum(2)
+    errors = level * level * second - 2.0 * level * first
+    return candidates.gather(1, errors.argmin(1, keepdim=True)).squeeze(1)
+
+
+def _ordered(values: Tensor) -> Tensor:
+    """Each row in rising order; NumPy's sorting of numbers is ten times as fast on CPUs."""
+    if values.device.type != "cpu":
+        return values.sort(1).values
+    return torch.from_numpy(np.sort(values.detach().numpy(), axis=1))
 
 
 class _LeastSquares(_OfBatches):
