@@ -32,13 +32,15 @@ def flip_ties_of_calibration(net: ConvertedNetwork, x: Tensor, official: Tensor)
     if _explained(net, x, official, off):
         return
     ties = _calibrate(net, flipped)
-    while ties and not _explained(net, x, official, off):
+    while ties:
         tie = ties.pop(0)
         behind = _calibrate(net, [*flipped, tie])
         new = _off(net, x, official)
         if new.sum() < 0.7 * off.sum():
             off, ties = new, behind  # what comes after the flipped spike is another run
             flipped.append(tie)
+            if _explained(net, x, official, off):
+                return
     _calibrate(net, flipped)
 
 
