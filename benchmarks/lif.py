@@ -21,9 +21,12 @@ from torch import Tensor
 from benchmarks.harness import Claim, Record, claim, interleave, spread
 from rheobase.neurons import LIF
 
-__all__ = ["inference", "training"]
+__all__ = ["inference", "sizes", "training"]
 
 SHAPES = ((16, 64, 4096), (4, 1, 2**20))
+# Steps and neurons from what the first cache holds to a gigabyte.
+SIZES = [(steps, 1, neurons) for steps in (4, 16, 64) for neurons in (2**14, 2**18, 2**20)]
+_L2 = 1 << 20
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -36,6 +39,31 @@ def training(rounds: int) -> list[Record]:
 def inference(rounds: int) -> list[Record]:
     """Forward alone, without autograd."""
     return [_inference(shape, rounds) for shape in SHAPES]
+
+
+def sizes(rounds: int) -> list[Record]:
+    """Forward and backward of many sizes against moving the same bytes."""
+    records = []
+    for shape in SIZES:
+        x = _input(shape).requires_grad_()
+        g = torch.randn(shape)
+        contenders = {
+            "rheobase": _step(LIF(), x, g),
+            "same bytes": _bytes_training(x.detach(), g),
+        }
+        times = interleave(contenders, rounds)
+        beyond = x.numel() * x.element_size() > _L2
+        claims = [claim(times, "rheobase", "same bytes", at_most=1 / 0.6 if beyond else None)]
+        records.append(_record(f"LIF forward + backward `{list(shape)}`, size", times, claims, []))
+    return records
+
+
+def _step(layer: Layer, x: Tensor, g: Tensor) -> Callable[[], None]:
+    def run() -> None:
+        x.grad = None
+        layer(x).backward(g)
+
+    return run
 
 
 def _training(shape: tuple[int, ...], rounds: int) -> Record:
@@ -56,14 +84,7 @@ def _training(shape: tuple[int, ...], rounds: int) -> Record:
     notes.append(f"firing rate {rate:.2f}")
     _assert_same_gradients({n: f for n, f in layers.items() if n != "snnTorch"}, x, g)
 
-    def step(layer: Layer) -> Callable[[], None]:
-        def run() -> None:
-            x.grad = None
-            layer(x).backward(g)
-
-        return run
-
-    contenders = {name: step(layer) for name, layer in layers.items()}
+    contenders = {name: _step(layer, x, g) for name, layer in layers.items()}
     contenders["same bytes"] = _bytes_training(x.detach(), g)
     times = interleave(contenders, rounds)
     claims = [claim(times, "SpikingJelly", "rheobase", at_least=5.0)]

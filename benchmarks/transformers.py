@@ -38,6 +38,7 @@ __all__ = [
     "inference",
     "training",
     "training_step",
+    "wake",
     "zoo_inference",
     "zoo_training",
 ]
@@ -275,22 +276,28 @@ def networks_of(pair: Pair) -> dict[str, nn.Module]:
     """Both networks with the same weights, norms drawn so that every layer fires."""
     torch.manual_seed(0)
     theirs = pair.build("SpikingJelly")
-    norms = [m for m in theirs.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    for norm in norms:
-        nn.init.uniform_(norm.weight, 1.0, 2.0)
-        nn.init.normal_(norm.bias, 0.0, 0.5)
-        norm.momentum = 1.0
     ours = pair.build("rheobase")
     kept = {pair.their_name(name)[0] for name in ours.state_dict()}
     for name, parameter in theirs.named_parameters():
         if name not in kept:  # a bias before batch norm, which subtracts it
             nn.init.zeros_(parameter)
-    with torch.no_grad():
-        forward(theirs.train())(data(pair, 16)[0])
-    for norm in norms:
-        norm.momentum = 0.1
+    wake(theirs, lambda: forward(theirs)(data(pair, 16)[0]))
     ours.load_state_dict(translate(pair, theirs.state_dict(), ours))
     return {"rheobase": ours, "SpikingJelly": theirs}
+
+
+def wake(net: nn.Module, run: Callable[[], object]) -> None:
+    """Draw the norms' gains and shifts so that every layer fires, and take their statistics."""
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 1.0, 2.0)
+        nn.init.normal_(norm.bias, 0.0, 0.5)
+        norm.momentum = 1.0
+    net.train()
+    with torch.no_grad():
+        run()
+    for norm in norms:
+        norm.momentum = 0.1
 
 
 def translate(pair: Pair, theirs: Mapping[str, Tensor], net: nn.Module) -> dict[str, Tensor]:

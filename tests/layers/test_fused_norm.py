@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 import rheobase
-from rheobase.layers import ThresholdDependentBatchNorm2d, over_time
+from rheobase.layers import ThresholdDependentBatchNorm2d, over_time, repeat
 from rheobase.measure import firing_rates
 from rheobase.neurons import LIF, PLIF, record_membranes
+from rheobase.ops.scan import use_backend
 from rheobase.surrogate import Sigmoid
 
 T, N, C = 4, 3, 6
@@ -80,6 +81,63 @@ def test_one_pass_equals_two(
     assert 0 < one[0].mean() < 1
     for a, b in zip(one[1:], two[1:], strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=tolerance * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("channels", [None, 8])
+def test_sums_over_many_blocks(channels: int | None) -> None:
+    """Channels last and 8 of them: vectors are read once, and sums run on to the chunk's end."""
+    torch.manual_seed(0)
+    neuron = PLIF(surrogate=Sigmoid(4.0), channels=channels)
+    one = Unit(nn.BatchNorm2d(8), neuron).double()
+    one.conv = nn.Conv2d(2, 8, 3, padding=1, bias=False).double()
+    two = copy.deepcopy(one)
+    _watch(two)
+    # 69120 neurons: eight chunks of two blocks, and a piece.
+    x = torch.randn(6, 2, 40, 72).to(memory_format=torch.channels_last).unflatten(0, (2, 3))
+    results = []
+    for net, backend in ((one, "cpu"), (two, "reference")):
+        with use_backend(backend):
+            results.append(_run(net, x.double()))
+    assert torch.equal(results[0][0], results[1][0])
+    for a, b in zip(results[0][1:], results[1][1:], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-11 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("make_norm", NORMS)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("steps", [4, 6])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=["f64", "f32"]
+)
+def test_one_image_for_all_steps(
+    make_norm: Callable[[], nn.Module],
+    training: bool,
+    steps: int,
+    dtype: torch.dtype,
+    tolerance: float,
+) -> None:
+    """The neuron's way back sums over time what was computed once; as if T copies had been seen."""
+    torch.manual_seed(0)
+    norm = make_norm()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    once = Unit(norm, LIF(surrogate=Sigmoid(4.0))).to(dtype).train(training)
+    copied, apart = copy.deepcopy(once), copy.deepcopy(once)
+    _watch(apart)
+    image = torch.randn(N, 2, 8, 8, dtype=dtype)
+    results = []
+    for net, view in ((once, True), (copied, False), (apart, True)):
+        leaf = image.clone().requires_grad_()
+        sequence = repeat(leaf, steps)
+        y = net(sequence if view else sequence.contiguous())
+        weights = torch.randn(
+            y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+        )
+        (y * weights.to(dtype)).sum().backward()
+        gradients = [leaf.grad, *(p.grad for p in net.parameters())]
+        results.append([y.detach(), *(g for g in gradients if g is not None), *net.norm.buffers()])
+    torch.testing.assert_close(results[0], results[1], rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(results[0], results[2], rtol=tolerance, atol=tolerance)
 
 
 def test_the_normalised_sequence_is_not_kept() -> None:

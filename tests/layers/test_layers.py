@@ -8,6 +8,7 @@ from rheobase.layers import (
     ConvNormNeuron,
     SpikingSelfAttention,
     ThresholdDependentBatchNorm2d,
+    over_time,
     repeat,
     sew_join,
 )
@@ -78,3 +79,14 @@ def test_tdbn_is_batch_norm_times_the_threshold_without_its_bias():
         torch.testing.assert_close(norm(x), 0.25 * plain(x) + 0.7)
     assert norm.num_batches_tracked == 1
     torch.testing.assert_close(norm.running_var, plain.running_var)
+
+
+def test_convolutions_under_a_transform():
+    """Inside `torch.func.vmap` memory order cannot be asked for; results are those outside."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 8, 3, padding=1)
+    x = torch.rand(2, 4, 1, 3, 6, 6)
+    mapped = torch.func.vmap(lambda one: over_time(one, conv))(x)
+    alone = torch.stack([over_time(one, conv) for one in x])
+    torch.testing.assert_close(mapped, alone)
+    assert over_time(x[0], conv)[0].is_contiguous(memory_format=torch.channels_last)

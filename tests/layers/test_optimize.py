@@ -15,7 +15,9 @@ from rheobase.layers import (
     over_time,
 )
 from rheobase.layers.folding import fold_norms
+from rheobase.layers.sequential import TimeSequential
 from rheobase.neurons import LIF
+from rheobase.ops import winograd
 
 T, N = 4, 2
 
@@ -130,3 +132,23 @@ def test_another_dtype_only_where_it_is_allowed():
     torch.testing.assert_close(allowed(x).mean(0), net(x).mean(0), rtol=0.1, atol=0.1)
     with pytest.raises(TypeError, match="not floating point"):
         rheobase.optimize(net, x.long())
+
+
+def test_event_driven_layers_compete_with_what_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dense convolution is timed as `over_time` calls it, by Winograd's way where that runs."""
+    timed = []
+
+    def watch(made: nn.Module, before: nn.Module, run) -> tuple[nn.Module, str]:
+        called = []
+        with monkeypatch.context() as patch:
+            patch.setattr(winograd, "conv3x3", lambda x, *_: called.append(x.shape))
+            run(before)
+        timed.append(called)
+        return before, ""
+
+    monkeypatch.setattr(optimize, "_faster", watch)
+    conv = nn.Conv2d(32, 32, 3, padding=1).to(memory_format=torch.channels_last)
+    optimize._event_layers(
+        TimeSequential(conv, LIF()), torch.rand(2, N, 32, 16, 16).round(), pieces=2
+    )
+    assert timed == [[(N, 32, 16, 16)] * 2]

@@ -56,7 +56,7 @@ def test_gradients_are_the_same(channels_last: bool, monkeypatch) -> None:
     assert more - less >= 4 * 8 * 8 * (2 * 8 * 8)
 
 
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 1000])
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 512, 1000, 20005])
 def test_packing_and_back(count: int) -> None:
     torch.manual_seed(count)
     for values, bits in ((torch.randint(0, 2, (count,)), True), (torch.arange(count) % 256, False)):

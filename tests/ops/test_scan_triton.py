@@ -111,6 +111,9 @@ def cases() -> Iterator[Case]:
     yield Case("channels last", AFFINE, channels_last, coefficients(AFFINE, "plane"), tap="v")
     yield Case("gain of each step", AFFINE, x, in_time)
     yield Case("divisions", DIVIDES, x, coefficients(DIVIDES, "channel"))
+    many = draw(40, *NARROW)  # too many to be unrolled
+    yield Case("many steps", LIF, many, coefficients(LIF, "channel"), tap="h")
+    yield Case("many steps", AFFINE, many, coefficients(AFFINE, "scalar"), tap="v")
     yield Case("all names", all_names, 2.0 * x, coefficients(all_names, "channel"))
 
 

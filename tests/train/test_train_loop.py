@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from train_toys import CLASSES, Net, config, images
 
+from rheobase.layers import recompute
+from rheobase.models import create_model
 from rheobase.train import (
     CheckpointError,
     Event,
@@ -29,6 +31,7 @@ from rheobase.train.config import (
     DataConfig,
     LogConfig,
     LossConfig,
+    MemoryConfig,
     OptimConfig,
     ParallelConfig,
     TrainConfig,
@@ -294,6 +297,23 @@ def test_event_recordings_are_turned_time_first(tmp_path: Path) -> None:
 def test_mixed_precision(tmp_path: Path, precision: str) -> None:
     cfg = config(tmp_path, precision=precision, epochs=6)
     assert train(cfg, Net(), TRAIN, TEST).best_accuracy > 0.7
+
+
+def test_less_memory_is_the_same_run(tmp_path: Path) -> None:
+    def spiking() -> nn.Module:
+        torch.manual_seed(0)
+        return create_model("spikformer_mnist_2_64", image_size=8, dim=16, heads=2, num_classes=4)
+
+    probe = recompute(spiking(), TRAIN[:4][0], 1e12, scale=4)
+    half = MemoryConfig(probe.kept_before / 2 / 2**30)
+    runs = []
+    for name, memory in (("all", MemoryConfig()), ("half", half)):
+        cfg = config(tmp_path / name, memory=memory, epochs=1)
+        result = train(cfg, spiking(), TRAIN, TEST)
+        runs.append((weights(result.model), (result.run / "steps.csv").read_text()))
+    assert torch.equal(runs[0][0], runs[1][0]) and runs[0][1] == runs[1][1]
+    with pytest.raises(ValueError, match=r"keeps .* MiB even if all its blocks"):
+        train(config(tmp_path / "none", memory=MemoryConfig(1e-9)), spiking(), TRAIN, TEST)
 
 
 def test_progress_tensorboard_and_other_threads(

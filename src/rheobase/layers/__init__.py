@@ -28,6 +28,7 @@ from rheobase.layers.norms import (
     NeuNorm,
     ThresholdDependentBatchNorm2d,
 )
+from rheobase.layers.recompute import Recomputation, recompute
 from rheobase.layers.recurrent import Recurrent
 from rheobase.layers.residual import sew_join
 from rheobase.layers.reversible import ReversibleSequence
@@ -62,6 +63,7 @@ __all__ = [
     "QuantReLU",
     "Quantise",
     "RateNorm",
+    "Recomputation",
     "Recurrent",
     "ReversibleSequence",
     "SpikingMlp",
@@ -74,6 +76,7 @@ __all__ = [
     "inverse_haar",
     "meta_downsampling",
     "over_time",
+    "recompute",
     "repeat",
     "sew_join",
     "split_heads",

@@ -9,6 +9,7 @@ from rheobase.layers.norms import ThresholdDependentBatchNorm2d
 from rheobase.neurons import Neuron
 from rheobase.ops.batch_norm import batch_gain_and_shift
 from rheobase.ops.eager import watched
+from rheobase.ops.scan import InputNorm
 from rheobase.ops.scan.layout import dense_rows
 
 __all__ = ["norm_and_fire"]
@@ -17,7 +18,7 @@ _KNOWN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, ThresholdDependentBatc
 
 
 def norm_and_fire(
-    x: Tensor, norm: nn.Module, neuron: nn.Module, pool: nn.MaxPool2d | None = None
+    x: Tensor, norm: nn.Module, neuron: nn.Module, pool: nn.MaxPool2d | None, steps: int
 ) -> Tensor | None:
     """``neuron(pool(norm(x)))`` in one pass, or None where that cannot be.
 
@@ -26,10 +27,12 @@ def norm_and_fire(
     the norm's gains are positive that is the same, and what is normalised is a quarter.
 
     Args:
-        x: ``[T, N, C, ...]``; statistics are taken over all axes but C.
+        x: ``[T, N, C, ...]``, or ``[1, N, C, ...]`` for an image that comes at every step;
+            statistics are taken over all axes but C.
         norm: the batch norm; in training its running statistics are updated as PyTorch does.
         neuron: what follows it.
         pool: what stands between them.
+        steps: T.
     """
     if torch.compiler.is_compiling():
         return None
@@ -41,14 +44,15 @@ def norm_and_fire(
     # PyTorch's own norm has the words for what is wrong with such an input.
     if norm.weight is None or x.shape[2] != norm.num_features or x.numel() <= x.shape[2]:
         return None
-    if not neuron.takes_norm(x):
+    if not neuron.takes_norm(x.expand(steps, *x.shape[1:])):
         return None
     if pool is not None and (watched(pool) or _has_negative_gain(norm.weight)):
         return None
-    x, *norming = _gain_and_shift(dense_rows(x), norm)
+    x, gain, shift = _gain_and_shift(dense_rows(x), norm, steps)
     if pool is not None:
         x = pool(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-    spikes: Tensor = neuron(x, norm=norming)
+    image = x if x.shape[0] < steps else None
+    spikes: Tensor = neuron(x.expand(steps, *x.shape[1:]), norm=InputNorm(gain, shift, image))
     return spikes
 
 
@@ -57,7 +61,7 @@ def _has_negative_gain(weight: Tensor | nn.Module) -> bool:
     return bool((weight.detach() < 0).any())
 
 
-def _gain_and_shift(x: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+def _gain_and_shift(x: Tensor, norm: nn.Module, steps: int) -> tuple[Tensor, Tensor, Tensor]:
     """The input to go on with, and what makes its batch norm of it, each for ``x[0, 0]``."""
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
     weight: Tensor = norm.weight
@@ -66,7 +70,8 @@ def _gain_and_shift(x: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor, Tensor]
     if norm.training or norm.running_mean is None:
         x, gain, shift, mean, variance = batch_gain_and_shift(x, weight, norm.bias, norm.eps)
         if norm.track_running_stats:
-            _update(norm, mean, variance, x.numel() // x.shape[2])
+            count = x[0].numel() // x.shape[2] * steps
+            _update(norm, mean, variance, count)
         return x, gain, shift
     assert norm.running_var is not None
     gain = weight.double() * (norm.running_var.double() + norm.eps).rsqrt()

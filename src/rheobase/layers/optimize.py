@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rheobase.layers.events import EventConv2d, EventLinear, can_be_event_driven
 from rheobase.layers.folding import fold_norms
+from rheobase.layers.time import apply_layer
 from rheobase.stateful import streaming
 
 __all__ = ["Optimized", "optimize"]
@@ -125,7 +126,7 @@ def _streamed(net: nn.Module, x: Tensor) -> None:
 
 def _by_steps(steps: Sequence[Tensor], module: nn.Module) -> None:
     for step in steps:
-        module(step)
+        apply_layer(module, step)  # as `over_time` calls it
 
 
 def _event_layers(net: nn.Module, example: Tensor, pieces: int) -> list[str]:

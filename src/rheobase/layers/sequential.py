@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from rheobase.layers.time import over_time
+from rheobase.stateful import Stateful
 
 __all__ = ["TimeSequential"]
 
@@ -17,8 +18,9 @@ _TIMELESS = (
 class TimeSequential(nn.Sequential):
     """`nn.Sequential` for ``[T, N, ...]``: layers of `torch.nn` step by step, others whole.
 
-    Convolutions, linear layers, norms, pooling and `nn.Flatten` go through `over_time`; neurons,
-    and everything else, are called on the sequence.
+    Convolutions, linear layers, norms, pooling and `nn.Flatten` see every step, as in `over_time`,
+    which also does a batch norm in the pass of the neuron behind it; neurons, and everything else,
+    are called on the sequence.
 
     >>> import torch
     >>> from rheobase.neurons import LIF
@@ -29,6 +31,11 @@ class TimeSequential(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[T, N, ...]`` to the shape that the last layer gives it."""
+        known: list[nn.Module] = []
         for module in self:
-            input = over_time(input, module) if isinstance(module, _TIMELESS) else module(input)
-        return input
+            if isinstance(module, (*_TIMELESS, Stateful)):
+                known.append(module)
+            else:
+                input = module(over_time(input, *known))
+                known = []
+        return over_time(input, *known)

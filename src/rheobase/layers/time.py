@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rheobase.layers.fused_norm import norm_and_fire
 from rheobase.layers.sync_norm import SyncBatchNorm
 from rheobase.ops import winograd
+from rheobase.ops.eager import is_plain, is_transformed
 from rheobase.ops.packed import largest, mark, saving_packed
 from rheobase.stateful import Stateful
 
-__all__ = ["leaking", "over_time", "repeat"]
+__all__ = ["apply_layer", "leaking", "over_time", "repeat"]
 
 
 def repeat(image: Tensor, steps: int) -> Tensor:
@@ -56,8 +58,14 @@ def _then(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...], last: Stat
     before = len(modules) - (1 if pool is None else 2)
     norm = modules[before] if before >= 0 else None
     if isinstance(norm, _BatchNorm):
-        x = _folded(x, modules[:before])
-        spikes = norm_and_fire(x, norm, last, pool)
+        steps = x.shape[0]
+        if _is_repeated(x):
+            image = _once(x.select(0, 0), steps, modules[:before])
+            spikes = norm_and_fire(image.unsqueeze(0), norm, last, pool, steps)
+            x = repeat(image, steps)
+        else:
+            x = _folded(x, modules[:before])
+            spikes = norm_and_fire(x, norm, last, pool, steps)
         if spikes is not None:
             return spikes
         modules = modules[before:]
@@ -65,19 +73,26 @@ def _then(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...], last: Stat
     return y
 
 
+def _is_repeated(x: Tensor) -> bool:
+    return x.shape[0] > 1 and x.stride(0) == 0
+
+
 def _folded(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tensor:
     if not modules:
         return x
+    if len(modules) > 1 and isinstance(modules[0], nn.MaxPool2d) and largest(x) is not None:
+        # What is pooled of spikes is spikes, of which the module behind may keep bits too.
+        return _folded(_folded(x, modules[:1]), modules[1:])
     steps = x.shape[0]
-    if steps > 1 and x.stride(0) == 0:
+    if _is_repeated(x):
         return repeat(_once(x.select(0, 0), steps, modules), steps)
     # Folding [1, 1, ...] gives the batch a stride at which PyTorch 2.13's batch norm goes wrong.
     y = x.squeeze(0) if steps == 1 else x.flatten(0, 1)
     # What the first module saves of spikes is kept as bits.
     with saving_packed(x, y):
-        y = _apply(modules[0], y)
+        y = apply_layer(modules[0], y)
     for module in modules[1:]:
-        y = _apply(module, y)
+        y = apply_layer(module, y)
     y = y.unsqueeze(0) if steps == 1 else y.unflatten(0, (steps, -1))  # type: ignore[no-untyped-call]
     bound = largest(x)
     pools = all(isinstance(module, nn.MaxPool2d) for module in modules)
@@ -99,15 +114,25 @@ def _once(y: Tensor, steps: int, modules: tuple[Callable[[Tensor], Tensor], ...]
         if isinstance(module, _BatchNorm) and module.training and module.track_running_stats:
             y = _normalise_copies(module, y, steps)
         else:
-            y = _apply(module, y)
+            y = apply_layer(module, y)
     return y
 
 
-def _apply(module: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
-    """``module(y)``, by the faster of two ways of convolution."""
-    if isinstance(module, nn.Conv2d) and winograd.takes(y, module):
-        return winograd.conv3x3(y, module.weight, module.bias)
+def apply_layer(module: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+    """``module(y)``, in the faster memory order and by the faster of two ways of convolution."""
+    if type(module) is nn.Conv2d:
+        y = _channels_last(y, module)
+        if winograd.takes(y, module):
+            return winograd.conv3x3(y, module.weight, module.bias)
     return module(y)
+
+
+def _channels_last(y: Tensor, module: nn.Conv2d) -> Tensor:
+    """The images in the order that convolutions on CPUs want; neurons and norms keep it."""
+    wanted = y.dtype in (torch.float32, torch.bfloat16) and max(module.kernel_size) > 1
+    if not wanted or y.dim() != 4 or not y.is_cpu or not is_plain(y) or is_transformed():
+        return y
+    return y.contiguous(memory_format=torch.channels_last)
 
 
 def _normalise_copies(norm: _BatchNorm, y: Tensor, steps: int) -> Tensor:

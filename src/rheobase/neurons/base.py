@@ -7,14 +7,13 @@ from typing import Literal, overload
 from torch import Tensor
 
 from rheobase.ops.packed import mark
-from rheobase.ops.scan import ScanSpec, scan, takes_norm
+from rheobase.ops.scan import InputNorm, ScanSpec, scan, takes_norm
 from rheobase.stateful import Stateful
 from rheobase.surrogate import ATan, Surrogate
 
 __all__ = ["Neuron", "Tap"]
 
 Tap = Literal["h", "v"]
-Gain = tuple[Tensor, Tensor]
 
 
 class Neuron(Stateful):
@@ -121,11 +120,13 @@ class Neuron(Stateful):
         return takes_norm(x, first, self.coefficients(x))
 
     @overload
-    def forward(self, x: Tensor, tap: None = None, norm: Gain | None = None) -> Tensor: ...
+    def forward(self, x: Tensor, tap: None = None, norm: InputNorm | None = None) -> Tensor: ...
     @overload
-    def forward(self, x: Tensor, tap: Tap, norm: Gain | None = None) -> tuple[Tensor, Tensor]: ...
     def forward(
-        self, x: Tensor, tap: Tap | None = None, norm: Gain | None = None
+        self, x: Tensor, tap: Tap, norm: InputNorm | None = None
+    ) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self, x: Tensor, tap: Tap | None = None, norm: InputNorm | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Spikes of the whole sequence.
 
@@ -133,8 +134,8 @@ class Neuron(Stateful):
             x: input current ``[T, N, ...]``, floating point.
             tap: also return a membrane sequence ``[T, N, ...]``: "v" after reset, "h" charged,
                 before firing (what membrane losses need).
-            norm: gain and shift of ``x`` (a batch norm) to apply in the same pass, where
-                `takes_norm`; layers use it through `rheobase.layers.over_time`.
+            norm: a batch norm of ``x`` to do in the same pass, where `takes_norm`; layers use it
+                through `rheobase.layers.over_time`.
 
         Returns:
             spikes, same shape and dtype as ``x``; with ``tap``, the pair (spikes, membrane).
@@ -174,7 +175,7 @@ class Neuron(Stateful):
         return self._scan(x, carried, tap, None)
 
     def _scan(
-        self, x: Tensor, carried: Tensor | None, tap: Tap | None, norm: Gain | None
+        self, x: Tensor, carried: Tensor | None, tap: Tap | None, norm: InputNorm | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         u = self.rest if carried is None else carried
         spikes, last, membrane = scan(

@@ -17,7 +17,10 @@ from torch import Tensor
 
 from rheobase.ops.native import Kernel, in_chunks
 
-__all__ = ["largest", "mark", "saving_packed"]
+__all__ = ["BLOCK", "largest", "mark", "saving_packed"]
+
+BLOCK = 64
+"""Bytes of bits that are written at once on the CPU (see `rheobase.ops.bits`)."""
 
 _MARK = "_rheobase_largest"
 _CACHE = "_rheobase_packed"
@@ -91,9 +94,11 @@ def saving_packed(x: Tensor, folded: Tensor) -> Iterator[None]:
 
 
 def _is_dense(x: Tensor) -> bool:
-    return x.is_contiguous() or (
-        x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    )
+    if x.is_contiguous():
+        return True
+    if x.dim() == 5 and x.stride(0) == x.shape[1] * x.stride(1):
+        x = x.flatten(0, 1)
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _pack(x: Tensor, bits: bool) -> _Packed:
@@ -103,12 +108,12 @@ def _pack(x: Tensor, bits: bool) -> _Packed:
 
 
 def _pack_bits(line: Tensor) -> Tensor:
-    """Eight elements to a byte, the first in the highest bit; the last byte is padded with 0."""
+    """Eight elements to a byte; the last is padded with 0. Each device has its own order."""
     if line.is_cuda:
         padded = torch.nn.functional.pad(line != 0, (0, -line.numel() % 8)).view(-1, 8)
         return (padded * _weights(line.device)).sum(1, dtype=torch.uint8)
     packed = torch.empty(-(-line.numel() // 8), dtype=torch.uint8)
-    chunks, chunk = in_chunks(packed.numel())
+    chunks, chunk = in_chunks(packed.numel(), BLOCK)
     _pack_kernel(line.dtype)(chunks, line.nbytes, line, packed, chunk)
     return packed
 
@@ -118,7 +123,7 @@ def _unpack_bits(data: Tensor, line: Tensor) -> None:
         bits = (data.unsqueeze(1) & _weights(data.device)).ne(0)
         line.copy_(bits.view(-1)[: line.numel()])
         return
-    chunks, chunk = in_chunks(data.numel())
+    chunks, chunk = in_chunks(data.numel(), BLOCK)
     one = torch.ones(1, dtype=line.dtype)
     _unpack_kernel(line.dtype)(chunks, line.nbytes, data, line, one, chunk)
 

@@ -21,6 +21,7 @@ __all__ = [
     "DataConfig",
     "LogConfig",
     "LossConfig",
+    "MemoryConfig",
     "ModelConfig",
     "OptimConfig",
     "ParallelConfig",
@@ -228,6 +229,18 @@ class ParallelConfig:
 
 
 @dataclass(frozen=True)
+class MemoryConfig:
+    """What a step may keep.
+
+    Attributes:
+        activations: GiB that a forward pass may keep for its backward pass. Blocks of the network
+            are computed twice until it stays within (`rheobase.layers.recompute`); 0 keeps all.
+    """
+
+    activations: float = 0.0
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """When to save; every epoch's end and Ctrl-C always do.
 
@@ -271,6 +284,7 @@ class TrainConfig:
         optim: The optimiser.
         schedule: The learning rate's course.
         parallel: Several processes.
+        memory: What a step may keep.
         checkpoint: Saving.
         log: Showing.
     """
@@ -288,6 +302,7 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
@@ -306,6 +321,8 @@ class TrainConfig:
             raise ValueError(f"data.train_images={self.data.train_images}: give 0 for all images")
         if not self.optim.lr > 0:
             raise ValueError(f"optim.lr={self.optim.lr}: must be above 0")
+        if self.memory.activations < 0:
+            raise ValueError(f"memory.activations={self.memory.activations}: give GiB, or 0")
         if not 0 <= self.optim.ema < 1:
             raise ValueError(f"optim.ema={self.optim.ema}: a decay lies in [0, 1)")
         blends = self.loss.label_smoothing or self.augment.mixup or self.augment.cutmix
@@ -335,6 +352,7 @@ class TrainConfig:
             "parallel.strategy=ddp": self.parallel.strategy == "ddp",
             "loss.membrane=none": self.loss.membrane == "none",
             "no loss.teacher": not self.loss.teacher.run,
+            "memory.activations=0": not self.memory.activations,
         }
         wanted = [need for need, given in needs.items() if not given]
         if wanted:

@@ -35,6 +35,7 @@ from rheobase.train.diagnose import (
 from rheobase.train.evaluate import autocast, evaluate
 from rheobase.train.interrupt import Interrupt
 from rheobase.train.losses import build_objective
+from rheobase.train.memory import keep_within_memory
 from rheobase.train.optim import build_ema, build_optimizer, build_scheduler
 from rheobase.train.parallel import (
     average_buffers,
@@ -50,6 +51,8 @@ from rheobase.train.seeding import generator, seed_of
 from rheobase.train.state import TrainState
 
 __all__ = ["Position", "Trainer"]
+
+_PROBE = 4  # images from which memory is planned
 
 STEP_COLUMNS = ["step", "epoch", "lr", "loss", "grad_norm"]
 EPOCH_COLUMNS = ["step", "epoch", "train_loss", "test_loss", "accuracy", "top5", "lr", "seconds"]
@@ -132,6 +135,9 @@ class Trainer:
         self.model = (model or _new_model(cfg)).to(world.device)
         check_weights(self.model)
         self.steps, self.classes = answer_of(self.model, data[(0, 0)][0], world.device)
+        images = cfg.data.batch_size // (world.size * cfg.optim.accumulate)
+        few = torch.stack([data[(0, i)][0] for i in range(min(_PROBE, images))]).to(world.device)
+        keep_within_memory(cfg, self.model, time_first(few), images / len(few))
         self.wrapped = wrap(self.model, world, cfg)
         self.rule = _rule(cfg, self.model)
         self.objective = build_objective(cfg.loss, world.device)

@@ -18,6 +18,7 @@ from rheobase.models import create_model
 from rheobase.train.config import TrainConfig
 from rheobase.train.evaluate import autocast
 from rheobase.train.losses import build_objective
+from rheobase.train.memory import keep_within_memory
 from rheobase.train.optim import build_optimizer
 from rheobase.train.parallel import start_world
 
@@ -74,6 +75,8 @@ def plan(cfg: TrainConfig, processes: int = 1) -> Plan:
     device = start_world(cfg.device).device
     torch.manual_seed(cfg.seed)
     net = create_model(cfg.model.name, **cfg.model.overrides).to(device).train()
+    few = torch.rand(_PROBE, *_image_shape(net), device=device)
+    keep_within_memory(cfg, net, few, images / _PROBE)
     probed = (_PROBE, 2 * _PROBE)
     step = _Step(cfg, net, device)
     step.run(1)  # kernels compiled, optimiser state there

@@ -1,10 +1,11 @@
 """The neuron scan: charge, fire, reset over a whole sequence, in one pass over memory."""
 
-from rheobase.ops.scan.op import available_backends, scan, takes_norm, use_backend
+from rheobase.ops.scan.op import InputNorm, available_backends, scan, takes_norm, use_backend
 from rheobase.ops.scan.reference import scan_reference
 from rheobase.ops.scan.spec import ScanSpec
 
 __all__ = [
+    "InputNorm",
     "ScanSpec",
     "available_backends",
     "scan",

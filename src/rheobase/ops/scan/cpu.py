@@ -62,19 +62,21 @@ def backward(
     values: Sequence[Value],
     tap: str,
     wanted: Sequence[int],
+    summed: bool = False,
 ) -> list[Tensor]:
     """The gradient of ``x`` and of the coefficients whose indices are ``wanted``, in that order.
 
     ``g`` and ``g_tap`` are the gradients of spikes and tapped membranes, in any layout (None: 0).
+    ``summed``: give the gradient of ``x`` as ``[1, ...]``, its sum over time.
     """
     compute = compute_dtype(x)
     coefficients, kinds, vectors = _prepare(values, x, compute, wanted)
     steps, size = x.shape[0], x[0].numel()
     data, x_step = flat(x)
     g_data, g_step = flat(torch.zeros_like(x) if g is None else rows_like(g, x))
-    dense = x_step == g_step == size
-    kernel = _backward_kernel(_variant(spec, x, kinds, vectors, tap, dense))
-    gx = like_rows(x)
+    dense = g_step == size and x_step == (0 if summed else size)
+    kernel = _backward_kernel(_variant(spec, x, kinds, vectors, tap, dense, summed))
+    gx = like_rows(x[:1] if summed else x)
     first, first_step = _first(u, rest, x, compute)
     tapped = _tapped(g_tap, x, compute) if tap else None
     chunks, chunk = in_chunks(size, BLOCK)
@@ -114,6 +116,7 @@ def _variant(
     vectors: Sequence[Vector | None],
     tap: str,
     dense: bool,
+    summed: bool = False,
 ) -> Variant:
     """The kernel for this neuron and input: as many steps a sweep as divide T, up to four.
 
@@ -121,7 +124,7 @@ def _variant(
     """
     timed = any(laid is not None and laid.step for laid in vectors)
     unroll = 1 if timed else math.gcd(x.shape[0], 4)
-    return Variant(spec, DTYPES[x.dtype], kinds, tap, unroll, dense)
+    return Variant(spec, DTYPES[x.dtype], kinds, tap, unroll, dense, summed)
 
 
 def _prepare(

@@ -47,6 +47,7 @@ class Variant:
     when its gradient is wanted. ``tap``: "h", "v" or "" (no membrane sequence). ``unroll``: how
     many steps one sweep over a block takes, a divisor of T; the membrane stays in a register
     between them. ``dense``: steps follow each other without a gap; the compiler then knows more.
+    ``summed``: the input is one image for all steps, and its gradient the sum over them.
     """
 
     spec: ScanSpec
@@ -55,6 +56,7 @@ class Variant:
     tap: str
     unroll: int = 1
     dense: bool = False
+    summed: bool = False
 
     @property
     def compute(self) -> str:
@@ -201,9 +203,20 @@ def _gather(variant: Variant, indent: int, time_varying: bool) -> str:
     lines = []
     for name in variant.vectors:
         base = f"t * {name}_step" if time_varying else "0"
-        test = f"if {name}_step != 0: " if time_varying else f"if {name}_step == 0: "
-        lines.append(f"{test}gather({name}_at, {name}, {base}, {name}_count, {name}_inner, lo, n)")
+        test = f"{name}_step != 0" if time_varying else f"{name}_step == 0"
+        if not time_varying:
+            test += f" and (lo == begin or not {_alike(name)})"
+        call = f"gather({name}_at, {name}, {base}, {name}_count, {name}_inner, lo, n)"
+        lines.append(f"if {test}: {call}")
     return _indented(lines, indent)
+
+
+def _alike(name: str) -> str:
+    """Whether a vector is the same in every block: channels last, and blocks of whole pixels.
+
+    It is then read once, and the sums of its gradient run on from block to block.
+    """
+    return f"({name}_step == 0 and {name}_inner == 1 and BLOCK % {name}_count == 0)"
 
 
 def _indented(lines: list[str], indent: int) -> str:
@@ -257,7 +270,8 @@ def kernel(first_chunk, last_chunk, {", ".join(v.forward_parameters())}):
     {"x_step = size" if v.dense else "pass"}
     u = np.empty(BLOCK, real)
 {_buffers(v, 4)}
-    for lo in range(first_chunk * chunk, min(last_chunk * chunk, size), BLOCK):
+    begin = first_chunk * chunk
+    for lo in range(begin, min(last_chunk * chunk, size), BLOCK):
         n = min(BLOCK, size - lo)
         if first_step == 0:
             u[:n] = first[0]
@@ -287,7 +301,7 @@ def backward_source(variant: Variant) -> str:
     """The module of the backward kernel, with a function ``kernel``."""
     spec, v = variant.spec, variant
     sums = [f"{n}_sum = np.empty(BLOCK, real)" for n in v.wanted]
-    clear = [f"{n}_sum[:n] = ZERO" for n in v.wanted]
+    clear = [f"if opens or not {_runs_on(v, n)}: {n}_sum[:n] = ZERO" for n in v.wanted]
     row_x = f"row_x# = {_row('x', 'x_step')}"
     row_h = f"row_h# = {_scratch('charged')}"
     row_u = f"row_u# = {_scratch('before')}" if v.needs_before else ""
@@ -310,28 +324,42 @@ def backward_source(variant: Variant) -> str:
         row_h,
         row_u,
         f"row_g# = {_row('g', 'g_step')}",
-        f"row_gx# = {_row('gx')}",
+        "" if v.summed else f"row_gx# = {_row('gx')}",
         f"row_gt# = {_row('g_tap')}" if v.tap else "",
+    )
+    store_sum = (
+        [
+            "row_gx = gx[lo : lo + n]",
+            "for j in range(n):",
+            f"    row_gx[j] = {v.store('gx_sum[j]')}",
+        ]
+        if v.summed
+        else []
     )
     kernel = f"""
 @njit(nogil=True, error_model="numpy")
 def kernel(first_chunk, last_chunk, {", ".join(v.backward_parameters())}):
     prefer_wide_vectors()
-    {"x_step = g_step = size" if v.dense else "pass"}
+    {_strides(v)}
     charged = np.empty(steps * BLOCK, real)
     before = np.empty({"steps * BLOCK" if v.needs_before else "0"}, real)
     g_carry = np.empty(BLOCK, real)
+    gx_sum = np.empty({"BLOCK" if v.summed else "0"}, real)
     u = np.empty(BLOCK, real)
 {_buffers(v, 4)}
 {_indented(sums, 4)}
-    for lo in range(first_chunk * chunk, min(last_chunk * chunk, size), BLOCK):
+    begin = first_chunk * chunk
+    for lo in range(begin, min(last_chunk * chunk, size), BLOCK):
         n = min(BLOCK, size - lo)
         which = lo // chunk
+        opens = lo == which * chunk
+        closes = lo + BLOCK >= min((which + 1) * chunk, size)
         if first_step == 0:
             u[:n] = first[0]
         else:
             u[:n] = first[lo : lo + n]
         g_carry[:n] = ZERO
+        {"gx_sum[:n] = ZERO" if v.summed else "pass"}
 {_gather(v, 8, time_varying=False)}
 {_indented(clear, 8)}
         for t in range(0, steps, {v.unroll}):
@@ -350,12 +378,20 @@ def kernel(first_chunk, last_chunk, {", ".join(v.backward_parameters())}):
                 carry = g_carry[j]
 {_each_step(v, 16, *loads)}
 {_each_step(v, 16, *_step_back(v), back=True)}
-{_each_step(v, 16, f"row_gx#[j] = {v.store('gx#')}")}
+{_each_step(v, 16, "gx_sum[j] += gx#" if v.summed else f"row_gx#[j] = {v.store('gx#')}")}
                 g_carry[j] = carry
 {_flush(v, per_step=True)}
 {_flush(v, per_step=False)}
+{_indented(store_sum, 8)}
 """
     return _module(variant, _functions(variant, backward=True), kernel)
+
+
+def _strides(variant: Variant) -> str:
+    """What the compiler may know of the distances between steps."""
+    if not variant.dense:
+        return "pass"
+    return "x_step, g_step = 0, size" if variant.summed else "x_step = g_step = size"
 
 
 def _step_back(variant: Variant) -> tuple[str, ...]:
@@ -381,20 +417,30 @@ def _step_back(variant: Variant) -> tuple[str, ...]:
     )
 
 
+def _runs_on(variant: Variant, name: str) -> str:
+    """Whether a coefficient's sums run on from block to block until the chunk closes."""
+    return _alike(name) if name in variant.vectors else "True"
+
+
 def _flush(variant: Variant, per_step: bool) -> str:
-    """Move a block's sums into the chunk's row of the gradient."""
+    """Move sums into the chunk's row of the gradient: each step's, or a block's or chunk's."""
     lines = []
     for name in variant.wanted:
         into, row, total = f"{name}_grad", f"which * {name}_extent", f"{name}_sum"
+        place = f"{name}_count, {name}_inner, lo"
         if name not in variant.vectors:
-            if not per_step:
-                lines.append(f"scatter({into}, {total}, {row}, 1, n, 0, n)")
-            continue
-        place = f"{name}_count, {name}_inner, lo, n)"
-        if per_step:
-            row = f"{row} + t * {name}_step"
-            lines.append(f"if {name}_step != 0: scatter({into}, {total}, {row}, {place}")
+            place = "1, BLOCK, 0"
+        elif per_step:
+            at = f"{row} + t * {name}_step"
+            lines.append(f"if {name}_step != 0: scatter({into}, {total}, {at}, {place}, n)")
             lines.append(f"if {name}_step != 0: {total}[:n] = ZERO")
-        else:
-            lines.append(f"if {name}_step == 0: scatter({into}, {total}, {row}, {place}")
+        if per_step:
+            continue
+        # What has run on is as long as the chunk's first block.
+        long = "min(BLOCK, size - which * chunk)"
+        runs_on, once = _runs_on(variant, name), f"{name}_step == 0" * (name in variant.vectors)
+        lines.append(f"if {runs_on}:")
+        lines.append(f"    if closes: scatter({into}, {total}, {row}, {place}, {long})")
+        if once:
+            lines.append(f"elif {once}: scatter({into}, {total}, {row}, {place}, n)")
     return _indented(lines, 12 if per_step else 8)

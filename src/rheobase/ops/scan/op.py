@@ -15,7 +15,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,11 +27,26 @@ from rheobase.ops.scan.layout import compute_dtype, dense_rows, like_rows
 from rheobase.ops.scan.reference import scan_reference
 from rheobase.ops.scan.spec import ScanSpec
 
-__all__ = ["available_backends", "scan", "takes_norm", "use_backend"]
+__all__ = ["InputNorm", "available_backends", "scan", "takes_norm", "use_backend"]
 
 Coefficients = Mapping[str, float | Tensor]
 
 _forced: str | None = None
+
+
+class InputNorm(NamedTuple):
+    """A batch norm of the input, done in the scan's own pass over it.
+
+    Attributes:
+        gain: broadcasts to the input as coefficients do.
+        shift: as ``gain``.
+        image: ``[1, ...]``, where the input is copies of it (time stride 0): the gradient is then
+            summed over time on the way and given to it, and not to the input.
+    """
+
+    gain: Tensor
+    shift: Tensor
+    image: Tensor | None = None
 
 
 def scan(
@@ -41,7 +56,7 @@ def scan(
     coefficients: Coefficients,
     tap: Literal["h", "v"] | None = None,
     keep: bool = True,
-    norm: tuple[Tensor, Tensor] | None = None,
+    norm: InputNorm | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Run a neuron over a sequence: charge, fire, reset at every step.
 
@@ -53,8 +68,7 @@ def scan(
             broadcasts to ``x[0]`` or, with a leading axis of size T, to ``x``.
         tap: also return a membrane sequence: "h" before firing, "v" after reset.
         keep: also return the last membrane, to go on from.
-        norm: gain and shift of ``x`` (a batch norm), done in the same pass; they broadcast as
-            coefficients do. Only where `takes_norm`.
+        norm: a batch norm of ``x`` to do in the same pass. Only where `takes_norm`.
 
     Returns:
         spikes ``[T, ...]``; the last membrane ``[...]`` (no gradient flows into it) or None; the
@@ -62,13 +76,15 @@ def scan(
     """
     if norm is not None:
         spec = spec.with_norm
-        coefficients = {**coefficients, **dict(zip(spec.input_names, norm, strict=True))}
+        coefficients = {**coefficients, **dict(zip(spec.input_names, norm[:2], strict=True))}
     if _needs_reference(x, u, coefficients):
         spikes, h, v, last = scan_reference(x, u, spec, coefficients)
         return spikes, last if keep else None, {"h": h, "v": v, None: None}[tap]
     first, rest = (u, 0.0) if isinstance(u, Tensor) else (None, u)
     if is_plain(x):
-        return _fused(x, first, rest, spec, _ordered(spec, coefficients), tap or "", keep)
+        source = x if norm is None or norm.image is None else norm.image
+        values = _ordered(spec, coefficients)
+        return _fused(source, x.shape[0], first, rest, spec, values, tap or "", keep)
     # An operator takes no list of numbers and tensors mixed: two lists, each with its names.
     numbers = {n: v for n, v in coefficients.items() if not isinstance(v, Tensor)}
     tensors = {n: v for n, v in coefficients.items() if isinstance(v, Tensor)}
@@ -84,7 +100,6 @@ def takes_norm(x: Tensor, u: Tensor | float, coefficients: Coefficients) -> bool
     return (
         is_plain(x)
         and x.device.type == "cpu"
-        and x.stride(0) != 0
         and _forced in (None, "cpu")
         and not _needs_reference(x, u, coefficients)
     )
@@ -163,6 +178,7 @@ def _joined(
 
 def _fused(
     x: Tensor,
+    steps: int,
     u: Tensor | None,
     rest: float,
     spec: ScanSpec,
@@ -172,25 +188,35 @@ def _fused(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     if torch.is_grad_enabled():
         return _Fused.apply(  # type: ignore[no-any-return, no-untyped-call]
-            x, u, rest, spec, tap, keep, *values
+            x, steps, u, rest, spec, tap, keep, *values
         )
-    x = dense_rows(x)
+    x = _copies(dense_rows(x), steps)
     return _backend(x).forward(x, u, rest, spec, values, tap, keep)  # type: ignore[no-any-return]
 
 
+def _copies(x: Tensor, steps: int) -> Tensor:
+    """``x`` at every step, without copying, where it is one image for all of them."""
+    return x if x.shape[0] == steps else x.expand(steps, *x.shape[1:])
+
+
 class _Fused(torch.autograd.Function):
-    """The kernels as a node of the eager graph; ``values`` in the order of ``spec.names``."""
+    """The kernels as a node of the eager graph; ``values`` in the order of ``spec.names``.
+
+    ``x`` is ``[steps, ...]``, or ``[1, ...]`` for one image that comes at every step.
+    """
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
-        ctx, x, u, rest, spec, tap, keep, *values
+        ctx, x, steps, u, rest, spec, tap, keep, *values
     ):
         x = dense_rows(x)
         # The membranes are recomputed from the input, so nothing of size T is saved but the input.
         ctx.save_for_backward(x, u, *(v for v in values if isinstance(v, Tensor)))
         ctx.numbers = [None if isinstance(v, Tensor) else v for v in values]
         ctx.constants = (rest, spec, tap)
+        ctx.steps = steps
         ctx.set_materialize_grads(False)
+        x = _copies(x, steps)
         outputs = _backend(x).forward(x, u, rest, spec, values, tap, keep)
         if keep:
             ctx.mark_non_differentiable(outputs[1])
@@ -203,10 +229,13 @@ class _Fused(torch.autograd.Function):
         rest, spec, tap = ctx.constants
         left = iter(tensors)
         values = [next(left) if number is None else number for number in ctx.numbers]
-        wanted = [i for i in range(len(values)) if ctx.needs_input_grad[6 + i]]
-        gx, *gradients = _backend(x).backward(g, g_tap, x, u, rest, spec, values, tap, wanted)
+        wanted = [i for i in range(len(values)) if ctx.needs_input_grad[7 + i]]
+        options = {} if x.shape[0] == ctx.steps else {"summed": True}
+        gx, *gradients = _backend(x).backward(
+            g, g_tap, _copies(x, ctx.steps), u, rest, spec, values, tap, wanted, **options
+        )
         by_index = dict(zip(wanted, gradients, strict=True))
-        return gx, None, None, None, None, None, *(by_index.get(i) for i in range(len(values)))
+        return gx, *[None] * 6, *(by_index.get(i) for i in range(len(values)))
 
 
 @torch.library.custom_op("rheobase::scan", mutates_args=())

@@ -28,8 +28,9 @@ DTYPES = {
 }
 """The dtype of the arithmetic for each dtype of input."""
 
-# Columns of one program, and the warps that run it: four columns for each thread.
-_BLOCK, _WARPS = 512, 4
+# The most steps that are unrolled: their membranes are in registers.
+_UNROLLED = 32
+_WARPS = 4
 
 Value = float | Tensor
 
@@ -53,7 +54,7 @@ def forward(
     """
     compute = compute_dtype(x)
     coefficients, kinds, _ = _coefficients(spec, values, x, wanted=())
-    kernel = _forward_kernel(Variant(spec, DTYPES[x.dtype], kinds, tap))
+    kernel = _forward_kernel(_variant(spec, x, kinds, tap))
     spikes = like_rows(x)
     last = like_rows(x[:1], compute)[0] if keep else None
     membranes = like_rows(x, compute) if tap else None
@@ -83,9 +84,11 @@ def backward(
     """
     compute = compute_dtype(x)
     coefficients, kinds, vectors = _coefficients(spec, values, x, wanted)
-    variant = Variant(spec, DTYPES[x.dtype], kinds, tap)
-    gx, charged = like_rows(x), like_rows(x, compute)
-    before = like_rows(x, compute) if variant.needs_before else charged
+    variant = _variant(spec, x, kinds, tap)
+    looped = variant.unroll == 1
+    gx = like_rows(x)
+    charged = like_rows(x, compute) if looped else None
+    before = like_rows(x, compute) if looped and variant.needs_before else None
     sums = [_sums(vectors[i], x) for i in wanted]
     data, x_step = flat(x)
     g_data, g_step = flat(torch.zeros_like(x) if g is None else rows_like(g, x))
@@ -104,6 +107,11 @@ def backward(
     return [gx, *gradients]
 
 
+def _variant(spec: ScanSpec, x: Tensor, kinds: str, tap: str) -> Variant:
+    steps = x.shape[0]
+    return Variant(spec, DTYPES[x.dtype], kinds, tap, steps if steps <= _UNROLLED else 1)
+
+
 @cache
 def _forward_kernel(variant: Variant) -> Any:
     return load_module("scan_triton_forward", forward_source(variant)).forward
@@ -119,12 +127,14 @@ def _launch(kernel: Any, like: Tensor, **arguments: Any) -> None:
     _check_device(like)
     size = like[0].numel()
     with torch.cuda.device_of(like):  # type: ignore[no-untyped-call]
-        kernel[(_programs(size),)](
+        block = _block(like)
+        kernel[(_programs(like),)](
             **arguments,
             steps=like.shape[0],
             size=size,
-            WIDE=size + _BLOCK > 2**31 - 1,
-            BLOCK=_BLOCK,
+            row=size,
+            WIDE=size + block > 2**31 - 1,
+            BLOCK=block,
             num_warps=_WARPS,
             # A multiply and an add fused into one rounding would move h, and so spikes.
             enable_fp_fusion=False,
@@ -143,8 +153,13 @@ def _check_device(x: Tensor) -> None:
         )
 
 
-def _programs(size: int) -> int:
-    return (size + _BLOCK - 1) // _BLOCK
+def _block(x: Tensor) -> int:
+    """Columns of one program: four for each thread, fewer where each has many steps to hold."""
+    return 512 if not 8 < x.shape[0] <= _UNROLLED else 256
+
+
+def _programs(x: Tensor) -> int:
+    return -(-x[0].numel() // _block(x))
 
 
 def _coefficients(
@@ -188,7 +203,7 @@ def _sums(laid: Vector | None, x: Tensor) -> Tensor:
     Every entry is written by one program alone, so the result does not depend on their order.
     """
     if laid is None:
-        return x.new_empty(_programs(x[0].numel()), dtype=compute_dtype(x))
+        return x.new_empty(_programs(x), dtype=compute_dtype(x))
     steps = x.shape[0] if laid.step else 1
     return x.new_empty(steps, x[0].numel(), dtype=compute_dtype(x))
 

@@ -1,10 +1,10 @@
 """The text of a neuron's fused Triton kernels, made from its three scalar functions.
 
 One program owns BLOCK columns and walks over time with their membranes in registers. The backward
-pass first runs its columns forward again, keeping the charged membranes in a scratch ``[T, M]``,
-then goes back in time: nothing but the input need be saved. (For T known and small, unrolling the
-loops would keep the charged membranes in registers as well and save the scratch's write and read:
-8 of the 14 bytes that a bfloat16 column moves at each step.)
+pass first runs its columns forward again, keeping the charged membranes, then goes back in time:
+nothing but the input need be saved. Few steps are unrolled: all loads can then be on their way at
+once, and the charged membranes stay in registers. For many steps they go through a scratch
+``[T, M]``, whose write and read are 8 of the 14 bytes that a bfloat16 column moves at each step.
 """
 
 from __future__ import annotations
@@ -78,26 +78,26 @@ def atan(x):
 def forward_source(variant: Variant) -> str:
     """The module of the forward kernel, with a function ``forward``.
 
-    ``variant.dtype`` is the dtype of the arithmetic (the kernel takes memory in any), and
-    ``variant.kinds`` knows one kind more, "p": a number that lies in memory.
+    ``variant.dtype`` is the dtype of the arithmetic (the kernel takes memory in any),
+    ``variant.kinds`` knows one kind more, "p": a number that lies in memory, and ``variant.unroll``
+    is T, or 1 for a loop over time.
     """
-    spec, v = variant.spec, variant
-    tap = {"h": "h", "v": "u"}.get(v.tap)
-    tap_store = f"tl.store(tap + t * size + m, {tap}, mask=inside)" if tap else ""
+    v = variant
+    tap = {"h": "h#", "v": "u"}.get(v.tap)
+    step = [
+        *_at_step(v),
+        *_input(v),
+        *_forwards(v),
+        "tl.store(spikes + @ * row + m, s, mask=inside)",
+        *([f"tl.store(tap + @ * row + m, {tap}, mask=inside)"] if tap else []),
+    ]
     kernel = f"""
 @triton.jit
 def forward(x, x_step: tl.int64, spikes, first, start: tl.{v.dtype}, last, tap,
-            steps: tl.int64, size, {_parameters(v)}
+            steps: tl.int64, size, row: tl.int64, {_parameters(v)}
             WIDE: tl.constexpr, BLOCK: tl.constexpr):
 {_columns(v)}
-    for t in range(steps):
-{_at_step(v)}
-{_indented(_input(v), 8)}
-        h = charge({_arguments("u", "x_t", *spec.charge_names)})
-        s = quantize({_arguments("argument(h, threshold)", *spec.quantize_names)})
-        u = reset({_arguments("h", "s", *spec.reset_names)})
-        tl.store(spikes + t * size + m, s, mask=inside)
-        {tap_store}
+{_over_time(v, step)}
     if last is not None:
         tl.store(last + m, u, mask=inside)
 """
@@ -113,53 +113,86 @@ def backward_source(variant: Variant) -> str:
     spec, v = variant.spec, variant
     real = f"tl.{v.dtype}"
     sums = [f"{n}_sum = tl.zeros([BLOCK], {real})" for n in v.wanted]
-    before_store = "tl.store(before + t * size + m, u, mask=inside)" if v.needs_before else ""
-    tap_load = "g_tap_t = tl.load(g_tap + t * g_tap_step + m, mask=inside, other=0.0)"
+    tap_load = "g_tap_t = tl.load(g_tap + @ * g_tap_step + m, mask=inside, other=0.0)"
     through_spike = "" if spec.detach_reset else " + g_u * reset_by_s"
+    again = [*_at_step(v), *_keep_before(v), *_input(v), *_forwards(v), *_keep_charged(v)]
+    back = [
+        *_at_step(v),
+        *_charge_arguments(v),
+        *_charged_again(v),
+        f"g_t = tl.load(g + @ * g_step + m, mask=inside, other=0.0).to({real})",
+        *([tap_load] if v.tap else []),
+        "z = argument(h#, threshold)",
+        f"s = quantize({_arguments('z', *spec.quantize_names)})",
+        f"charge_by_u, charge_by_x, {_names(f'charge_by_{n}' for n in spec.charge_names)} = "
+        f"charge_partials({_arguments('u', 'x_t', *spec.charge_names)})",
+        "z_by_h, z_by_threshold = argument_partials(h#, threshold)",
+        f"reset_by_h, reset_by_s, {_names(f'reset_by_{n}' for n in spec.reset_names)} = "
+        f"reset_partials({_arguments('h#', 's', *spec.reset_names)})",
+        *(["g_u += g_tap_t"] if v.tap == "v" else []),
+        f"g_s = g_t{through_spike}",
+        f"g_z = g_s * derivative({_arguments('z', *spec.surrogate_names)})",
+        "g_h = g_u * reset_by_h + g_z * z_by_h" + (" + g_tap_t" if v.tap == "h" else ""),
+        "g_x = g_h * charge_by_x",
+        f"tl.store(gx + @ * row + m, g_x{' * input_gain' if spec.normed else ''}, mask=inside)",
+        *_accumulate(v),
+        "g_u = g_h * charge_by_u",
+    ]
     kernel = f"""
 @triton.jit
 def backward(g, g_step: tl.int64, g_tap, g_tap_step: tl.int64, x, x_step: tl.int64, first,
              start: tl.{v.dtype}, gx, charged, before, {_names(f"{n}_grad" for n in v.wanted)}
-             steps: tl.int64, size, {_parameters(v)}
+             steps: tl.int64, size, row: tl.int64, {_parameters(v)}
              WIDE: tl.constexpr, BLOCK: tl.constexpr):
 {_columns(v)}
-    for t in range(steps):
-{_at_step(v)}
-        {before_store}
-{_indented(_input(v), 8)}
-        h = charge({_arguments("u", "x_t", *spec.charge_names)})
-        s = quantize({_arguments("argument(h, threshold)", *spec.quantize_names)})
-        u = reset({_arguments("h", "s", *spec.reset_names)})
-        tl.store(charged + t * size + m, h, mask=inside)
+{_over_time(v, again)}
     # What one thread wrote another may read.
-    tl.debug_barrier()
+    {"tl.debug_barrier()" if v.unroll == 1 else ""}
     g_u = tl.zeros([BLOCK], {real})
 {_indented(sums, 4)}
-    for back in range(steps):
-        t = steps - 1 - back
-{_at_step(v)}
-{_indented(_charge_arguments(v), 8)}
-        h = tl.load(charged + t * size + m, mask=inside, other=0.0)
-        g_t = tl.load(g + t * g_step + m, mask=inside, other=0.0).to({real})
-        {tap_load if v.tap else ""}
-        z = argument(h, threshold)
-        s = quantize({_arguments("z", *spec.quantize_names)})
-        charge_by_u, charge_by_x, {_names(f"charge_by_{n}" for n in spec.charge_names)} = (
-            charge_partials({_arguments("u", "x_t", *spec.charge_names)}))
-        z_by_h, z_by_threshold = argument_partials(h, threshold)
-        reset_by_h, reset_by_s, {_names(f"reset_by_{n}" for n in spec.reset_names)} = (
-            reset_partials({_arguments("h", "s", *spec.reset_names)}))
-        {"g_u += g_tap_t" if v.tap == "v" else ""}
-        g_s = g_t{through_spike}
-        g_z = g_s * derivative({_arguments("z", *spec.surrogate_names)})
-        g_h = g_u * reset_by_h + g_z * z_by_h{" + g_tap_t" if v.tap == "h" else ""}
-        g_x = g_h * charge_by_x
-        tl.store(gx + t * size + m, g_x{" * input_gain" if spec.normed else ""}, mask=inside)
-{_indented(_accumulate(v), 8)}
-        g_u = g_h * charge_by_u
+{_over_time(v, back, backwards=True)}
 {_indented(_flush(v), 4)}
 """
     return _module(v, _functions(v, backward=True), kernel)
+
+
+def _over_time(variant: Variant, lines: list[str], backwards: bool = False) -> str:
+    """The lines at every step: ``@`` is its number, ``#`` tells the names of one from another's."""
+    text = "\n".join(lines)
+    if variant.unroll == 1:
+        at = "(steps - 1 - k)" if backwards else "k"
+        body = text.replace("@", at).replace("#", "").splitlines()
+        return "    for k in range(steps):\n" + _indented(body, 8)
+    order = range(variant.unroll - 1, -1, -1) if backwards else range(variant.unroll)
+    return "\n".join(
+        _indented(text.replace("@", str(k)).replace("#", str(k)).splitlines(), 4) for k in order
+    )
+
+
+def _forwards(variant: Variant) -> list[str]:
+    """Charge, fire, reset."""
+    spec = variant.spec
+    return [
+        f"h# = charge({_arguments('u', 'x_t', *spec.charge_names)})",
+        f"s = quantize({_arguments('argument(h#, threshold)', *spec.quantize_names)})",
+        f"u = reset({_arguments('h#', 's', *spec.reset_names)})",
+    ]
+
+
+def _keep_before(variant: Variant) -> list[str]:
+    if not variant.needs_before:
+        return []
+    looped = variant.unroll == 1
+    return ["tl.store(before + @ * row + m, u, mask=inside)" if looped else "u# = u"]
+
+
+def _keep_charged(variant: Variant) -> list[str]:
+    return ["tl.store(charged + @ * row + m, h, mask=inside)"] if variant.unroll == 1 else []
+
+
+def _charged_again(variant: Variant) -> list[str]:
+    load = "h = tl.load(charged + @ * row + m, mask=inside, other=0.0)"
+    return [load] if variant.unroll == 1 else []
 
 
 def _module(variant: Variant, functions: str, kernel: str) -> str:
@@ -246,18 +279,18 @@ def _columns(variant: Variant) -> str:
     return _indented(lines, 4)
 
 
-def _at_step(variant: Variant) -> str:
+def _at_step(variant: Variant) -> list[str]:
     """Load the vectors that vary over time."""
     lines = []
     for name in variant.vectors:
         lines.append(f"if {name}_timed:")
-        lines.append(f"    {name} = tl.load({name}_at + t * {name}_count)")
-    return _indented(lines, 8)
+        lines.append(f"    {name} = tl.load({name}_at + @ * {name}_count)")
+    return lines
 
 
 def _input(variant: Variant) -> list[str]:
     """Load a step's input, as it is and as the neuron takes it."""
-    load = f"tl.load(x + t * x_step + m, mask=inside, other=0.0).to(tl.{variant.dtype})"
+    load = f"tl.load(x + @ * x_step + m, mask=inside, other=0.0).to(tl.{variant.dtype})"
     if not variant.spec.normed:
         return [f"x_t = {load}"]
     return [f"raw = {load}", "x_t = raw * input_gain + input_shift"]
@@ -269,7 +302,8 @@ def _charge_arguments(variant: Variant) -> list[str]:
         return ["u = tl.zeros_like(g_u)", "x_t = u"]
     if not variant.needs_before:
         return ["u = tl.zeros_like(g_u)", *_input(variant)]
-    return ["u = tl.load(before + t * size + m, mask=inside, other=0.0)", *_input(variant)]
+    load = "tl.load(before + @ * row + m, mask=inside, other=0.0)" if variant.unroll == 1 else "u#"
+    return [f"u = {load}", *_input(variant)]
 
 
 def _accumulate(variant: Variant) -> list[str]:
@@ -281,7 +315,7 @@ def _accumulate(variant: Variant) -> list[str]:
             lines.append(f"{name}_sum += {gradient}")
             continue
         lines.append(f"if {name}_timed:")
-        lines.append(f"    tl.store({name}_grad + t * size + m, {gradient}, mask=inside)")
+        lines.append(f"    tl.store({name}_grad + @ * row + m, {gradient}, mask=inside)")
         lines.append("else:")
         lines.append(f"    {name}_sum += {gradient}")
     return lines
