@@ -224,10 +224,8 @@ def _fitted(activation: nn.Module, steps: int, reach: float) -> tuple[FewSpikeNe
     key = repr(activation), steps, reach
     if key not in _codes:
         plain = copy.deepcopy(activation).float()
-        if hasattr(plain, "inplace"):
-            plain.inplace = False
         silent = plain(torch.tensor(-reach)).item()
-        code = fit_code(lambda x: plain(x) - silent, steps, low=-reach, high=reach)
+        code = fit_code(lambda x: plain(x.clone()) - silent, steps, low=-reach, high=reach)
         _codes[key] = code, silent
     return _codes[key]
 

@@ -187,7 +187,7 @@ def best_threshold(values: Tensor, steps: int) -> Tensor:
     """
     most = max(1, _AT_ONCE // (_CANDIDATES * steps))
     if len(values) > most:
-        return torch.cat([best_threshold(part, steps) for part in values.split(most)])
+        return torch.cat([best_threshold(part, steps) for part in torch.split(values, most)])
     top = values.amax(1)
     candidates = torch.stack([top * (1.0 - i * 0.01) for i in range(_CANDIDATES)], 1)
     ordered = _ordered(values).double()
