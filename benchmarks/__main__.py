@@ -31,6 +31,8 @@ _SUITES = {
     "zoo_inference": ("benchmarks.transformers:zoo_inference", 11, 2),
     "recurrent_training": ("benchmarks.recurrent:training", 15, 2),
     "recurrent_inference": ("benchmarks.recurrent:inference", 15, 2),
+    "conversion": ("benchmarks.conversion:conversion", 3, 1),
+    "conversion_inference": ("benchmarks.conversion:inference", 9, 2),
     "streaming": ("benchmarks.streaming:latency", 15, 2),
     "memory": ("benchmarks.memory:peak", 7, 1),
     "convnet_memory": ("benchmarks.memory:convnet_peak", 7, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -288,3 +289,16 @@ def test_conventions_are_not_mixed():
 def test_spiking_modules_take_the_activations_place():
     snn = convert(plain(), images(), recipe="threshold_max", T=2)
     assert isinstance(snn.body.get_submodule("2"), Spiking)
+
+
+@pytest.mark.filterwarnings("ignore:.*never active")
+def test_local_balance_says_when_it_was_broken_off():
+    ann, x = plain(), images(64)
+    with pytest.warns(UserWarning, match=r"local balance of '2'.*cut off \d+ %.*batch_size=8"):
+        short = convert(ann, x, recipe="inference_scale", statistic=Statistic("local_balance"))
+    many = Statistic("local_balance", batch_size=4, iterations=8)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="local balance")
+        long = convert(ann, x, recipe="inference_scale", statistic=many)
+    errors = [one.report().output_error[-1] for one in (short, long)]
+    assert errors[1] < 0.5 * errors[0]

@@ -79,7 +79,7 @@ def calibrated_thresholds(
         traced.module.set_submodule(site.name, _Metered(site.activation, meters[site.name]))
     try:
         for _ in range(recipe.statistic.iterations):
-            for batch in torch.split(inputs, batch_size):
+            for batch in torch.split(inputs, recipe.statistic.batch_size or batch_size):
                 for meter in meters.values():
                     meter.announce(len(inputs), len(batch))
                 with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from rheobase.convert.activations import Site
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.spiking import NEURONS, Replacement, folded, unfolded
+from rheobase.convert.statistics import STATISTICS, Meter
 from rheobase.neurons import Neuron, spike
 from rheobase.neurons.base import Tap
 
@@ -81,19 +83,29 @@ class FewSpikeNeuron(Neuron):
 
 
 class FewSpikes(Replacement):
-    """A few-spike neuron in an activation's place: its weighted spikes, summed over T."""
+    """A few-spike neuron in an activation's place: its weighted spikes, summed over T.
+
+    Args:
+        neuron: the code.
+        site: what it replaces.
+        silent: what no spike at all stands for; it is added at the first step.
+    """
 
     conventions = ("sum",)
 
-    def __init__(self, neuron: FewSpikeNeuron, site: Site) -> None:
+    def __init__(self, neuron: FewSpikeNeuron, site: Site, silent: float = 0.0) -> None:
         super().__init__()
         self.neuron = neuron
         self.site = site
+        self.silent = silent
 
     def forward(self, x: Tensor, *, steps: int) -> Tensor:
         """``[T * N, ...]`` to ``[T * N, ...]``."""
         z = self.neuron(unfolded(x, steps))
-        return folded(z * self.neuron.weights.view(-1, *[1] * (z.dim() - 1)))
+        sent = z * self.neuron.weights.view(-1, *[1] * (z.dim() - 1))
+        if self.silent:
+            sent = torch.cat([sent[:1] + self.silent, sent[1:]])
+        return folded(sent)
 
 
 def binary_code(largest: Tensor | float, steps: int) -> Tensor:
@@ -117,18 +129,21 @@ def fit_code(
 ) -> FewSpikeNeuron:
     """The code of K steps that approximates a function on an interval.
 
-    Starts from a binary code of the interval and from random changes of it; Adam on the mean
-    squared error, with the surrogate's gradient; the best of all iterations is kept.
+    The first attempt starts from the binary code of a ReLU, the second from that of the whole
+    interval, further ones from random changes of these; Adam on the mean squared error, with the
+    surrogate's gradient; the best of all iterations is kept. No spike at all stands for 0.
 
     Source: Stoeckl & Maass 2021, whose codes were fitted likewise.
     """
     generator = torch.Generator().manual_seed(seed)
-    x = torch.linspace(low, high, 401)
-    target = function(x)
+    # In units in which the interval is 16 wide, for which surrogate and learning rate are made.
+    unit = (high - low) / 16.0
+    x = torch.linspace(low / unit, high / unit, 401)
+    target = function(x * unit) / unit
     best: FewSpikeNeuron | None = None
     least = torch.inf
     for number in range(restarts):
-        neuron = _first_code(x, target, steps, 0.1 * number, generator)
+        neuron = _first_code(x, target, steps, number, generator)
         optimiser = torch.optim.Adam(neuron.parameters(), lr=0.02)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, iterations, 1e-4)
         current = torch.cat([x.unsqueeze(0), torch.zeros(steps - 1, len(x))])
@@ -137,9 +152,8 @@ def fit_code(
             loss = (value - target).square().mean()
             if loss.item() < least:
                 least = loss.item()
-                best = FewSpikeNeuron(
-                    neuron.thresholds.detach(), neuron.resets.detach(), neuron.weights.detach()
-                )
+                code = neuron.thresholds, neuron.resets, neuron.weights
+                best = FewSpikeNeuron(*(unit * vector.detach() for vector in code))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -149,34 +163,72 @@ def fit_code(
 
 
 def _first_code(
-    x: Tensor, target: Tensor, steps: int, noise: float, generator: torch.Generator
+    x: Tensor, target: Tensor, steps: int, number: int, generator: torch.Generator
 ) -> FewSpikeNeuron:
-    """Halve the interval at every step; weigh by the slope of the function from end to end."""
-    high = x.max().item()
-    code = binary_code(high, steps)
-    weights = code * (target.max() / high)
-    changes = 1.0 + noise * torch.randn(3, steps, generator=generator)
-    return FewSpikeNeuron(code * changes[0], code * changes[1], weights * changes[2])
+    """Halve [0, high], or all of [low, high], at every step; weigh by the slope from end to end."""
+    low = x.min().item() if number % 2 else 0.0
+    code = binary_code(x.max().item() - low, steps)
+    weights = code * (target.max().item() / (x.max().item() - low))
+    changes = 1.0 + 0.1 * (number // 2) * torch.randn(3, steps, generator=generator)
+    return FewSpikeNeuron(low + code * changes[0], code * changes[1], weights * changes[2])
+
+
+_RELUS = ("relu", "relu6", "clip", "threshold_relu")
+
+
+class _Reach(Meter):
+    """How far a code must reach: the largest activation of a ReLU, else the largest input."""
+
+    largest: Tensor | None = None
+
+    def pass_on(self, z: Tensor, a: Tensor) -> Tensor:
+        """See one batch."""
+        self.see(a if self.site.kind in _RELUS else z.abs())
+        return a
+
+    def see(self, values: Tensor) -> None:
+        """Remember the largest."""
+        new = values.max()
+        self.largest = new if self.largest is None else torch.maximum(self.largest, new)
+
+    def value(self) -> Tensor:
+        """The largest of all."""
+        assert self.largest is not None
+        return self.largest
+
+    def threshold(self) -> Tensor:
+        """One for all."""
+        return self.value() * self.recipe.statistic.scale
 
 
 def _few_spikes(site: Site, threshold: Tensor, recipe: Recipe, steps: int) -> Replacement:
-    if site.kind in ("relu", "relu6", "clip", "threshold_relu"):
+    if site.kind in _RELUS:
         code = binary_code(threshold.max().item(), steps).to(threshold)
         return FewSpikes(FewSpikeNeuron(code, code, code), site)
-    least = 8.0 if site.kind in ("sigmoid", "tanh") else 1.0  # they saturate: look further out
-    reach = float(f"{max(least, threshold.max().item()):.1g}")
-    return FewSpikes(copy.deepcopy(_fitted(site.activation, steps, reach)).to(threshold), site)
+    neuron, silent = _fitted(site.activation, steps, _rounded_up(threshold.max().item()))
+    return FewSpikes(copy.deepcopy(neuron).to(threshold), site, silent)
 
 
-_codes: dict[tuple[str, int, float], FewSpikeNeuron] = {}
+def _rounded_up(reach: float) -> float:
+    """To half of its first digit, so that layers of nearly the same reach share a code."""
+    half = 0.5 * 10.0 ** math.floor(math.log10(reach))
+    return math.ceil(reach / half) * half
 
 
-def _fitted(activation: nn.Module, steps: int, reach: float) -> FewSpikeNeuron:
-    """The code of an activation on [-reach, reach], fitted when first asked for."""
+_codes: dict[tuple[str, int, float], tuple[FewSpikeNeuron, float]] = {}
+
+
+def _fitted(activation: nn.Module, steps: int, reach: float) -> tuple[FewSpikeNeuron, float]:
+    """The code of an activation on [-reach, reach], fitted when first asked for, and what it gives
+    at the lower end, which no spike stands for."""
     key = repr(activation), steps, reach
     if key not in _codes:
-        _codes[key] = fit_code(activation, steps, low=-reach, high=reach)
+        plain = copy.deepcopy(activation).float()
+        silent = plain(torch.tensor(-reach)).item()
+        code = fit_code(lambda x: plain(x.clone()) - silent, steps, low=-reach, high=reach)
+        _codes[key] = code, silent
     return _codes[key]
 
 
+STATISTICS["reach"] = _Reach
 NEURONS["few_spikes"] = _few_spikes

@@ -56,6 +56,7 @@ class Statistic:
         momentum: see ``batches``.
         scale: the result is multiplied by it.
         iterations: how often to go through the data.
+        batch_size: inputs at a time; None takes the call's. "local_balance" makes a step for each.
         shared_by_steps: divide by T: where values are sums over T, each of T spikes then carries a
             T-th of the threshold.
         as_released: as the authors' code has it where that differs from the paper ("diehl_data"
@@ -70,6 +71,7 @@ class Statistic:
     momentum: float = 0.1
     scale: float = 1.0
     iterations: int = 1
+    batch_size: int | None = None
     shared_by_steps: bool = False
     as_released: bool = False
 

@@ -17,6 +17,10 @@ from rheobase.convert.recipe import (
 __all__ = ["RECIPES", "recipes"]
 
 _RELUS = ("relu", "relu6", "clip", "threshold_relu")
+_CODED = (
+    "leaky_relu", "gelu", "silu", "hardswish", "sigmoid", "hardsigmoid", "tanh", "elu", "mish",
+    "softplus",
+)  # fmt: skip
 _TRAINED = ("threshold_relu", "qcfs", "quant_relu", "rate_norm")
 _CALIBRATION = "Li et al. 2021, ICML (SNN calibration), arXiv 2106.06984"
 
@@ -200,15 +204,15 @@ _ALL = (
         "inference_scale",
         "Bu et al. 2025, CVPR (inference-scale conversion, local threshold balancing)",
         source=_RELUS,
-        statistic=Statistic("local_balance"),
+        statistic=Statistic("local_balance", batch_size=8, iterations=2),
         granularity="channel",
         neuron=NeuronRule(start=0.5, strict=True),
     ),
     Recipe(
         "few_spikes",
         "Stoeckl & Maass 2021, Nature Machine Intelligence 3 (FS-neurons), arXiv 2002.00860",
-        source=(*_RELUS, "gelu", "silu", "hardswish", "sigmoid", "tanh", "elu", "mish", "softplus"),
-        statistic=Statistic("max", scale=1.25),
+        source=(*_RELUS, *_CODED),
+        statistic=Statistic("reach", scale=1.25),
         neuron=NeuronRule("few_spikes"),
         encoding=Encoding("impulse", bias="once"),
     ),

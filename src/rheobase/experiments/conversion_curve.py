@@ -7,18 +7,25 @@ import os
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rheobase.convert import RECIPES, ConvertedNetwork, convert
+from rheobase.convert import RECIPES, ConvertedNetwork, Recipe, convert
 
-__all__ = ["Curve", "accuracy_curve", "conversion_curves", "curve_page", "table"]
+__all__ = [
+    "Curve",
+    "accuracy_curve",
+    "conversion_curves",
+    "curve_page",
+    "load_curves",
+    "save_curves",
+    "table",
+]
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Curve:
 
     Attributes:
         recipe: its name.
-        accuracy: T -> percent, converted anew for every T.
+        accuracy: T -> percent, converted anew for every T where the recipe depends on it.
         seconds: of all conversions, and of all inference.
         why_not: why there are none.
     """
@@ -75,18 +82,36 @@ def conversion_curves(
     """
     names = list(recipes or [r.name for r in RECIPES.values() if "training" not in r.needs])
     path = None if results is None else Path(results)
-    done = (
-        json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else {}
-    )
+    done = load_curves(path)
     for name in names:
-        if name in done:
-            continue
-        done[name] = _measured(ann, calibration, images, labels, steps, name)
-        if path is not None:
-            part = path.with_suffix(".part")
-            part.write_text(json.dumps(done, indent=1), encoding="utf-8")
-            part.replace(path)
-    return [_curve(name, done[name]) for name in names]
+        if name not in done:
+            done[name] = _measured(ann, calibration, images, labels, steps, name)
+            save_curves(path, done)
+    return [done[name] for name in names]
+
+
+def load_curves(path: Path | None) -> dict[str, Curve]:
+    """What `save_curves` wrote, by recipe; nothing if there is no such file."""
+    if path is None or not path.exists():
+        return {}
+    return {
+        name: Curve(
+            name,
+            {int(count): value for count, value in found["accuracy"].items()},
+            tuple(found["seconds"]),
+            found["why_not"],
+        )
+        for name, found in json.loads(path.read_text(encoding="utf-8")).items()
+    }
+
+
+def save_curves(path: Path | None, curves: dict[str, Curve]) -> None:
+    """Write them as JSON, whole or not at all."""
+    if path is None:
+        return
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({k: asdict(c) for k, c in curves.items()}, indent=1), "utf-8")
+    part.replace(path)
 
 
 def _measured(
@@ -96,27 +121,37 @@ def _measured(
     labels: Tensor,
     steps: Sequence[int],
     name: str,
-) -> dict[str, Any]:
-    accuracy, converting, running = {}, 0.0, 0.0
+) -> Curve:
+    accuracy: dict[int, float] = {}
+    converting, running = 0.0, 0.0
+    groups = [list(steps)] if _alike_for_all_steps(RECIPES.get(name)) else [[t] for t in steps]
     try:
-        for count in steps:
+        for group in groups:
             start = time.perf_counter()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
-                net = convert(ann, calibration, recipe=name, T=count)
-            converting += time.perf_counter() - start
-            start = time.perf_counter()
-            accuracy[count] = accuracy_curve(net, images, labels)[-1]
-            running += time.perf_counter() - start
+                net = convert(ann, calibration, recipe=name, T=max(group))
+            converted = time.perf_counter()
+            curve = accuracy_curve(net, images, labels)
+            accuracy |= {count: curve[count - 1] for count in group}
+            converting += converted - start
+            running += time.perf_counter() - converted
     except ValueError as error:
-        return {"accuracy": {}, "seconds": [converting, running], "why_not": str(error)}
-    return {"accuracy": accuracy, "seconds": [converting, running], "why_not": ""}
+        return Curve(name, {}, (converting, running), str(error))
+    return Curve(name, accuracy, (converting, running))
 
 
-def _curve(name: str, found: dict[str, Any]) -> Curve:
-    accuracy = {int(count): value for count, value in found["accuracy"].items()}
-    converting, running = found["seconds"]
-    return Curve(name, accuracy, (converting, running), found["why_not"])
+def _alike_for_all_steps(recipe: Recipe | None) -> bool:
+    """Whether a network converted for T steps is, after t of them, the one converted for t."""
+    if recipe is None:
+        return False
+    return (
+        recipe.statistic.kind in ("max", "percentile", "local_balance", "learned", "model_bound")
+        and recipe.neuron.kind in ("integrate", "signed", "imbalanced")
+        and not recipe.neuron.shift
+        and not recipe.post
+        and recipe.encoding.kind == "current"
+    )
 
 
 def _percent(curve: Curve, steps: int) -> str:
