@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -30,16 +30,25 @@ Scalar = Any  # a float, a tensor, or a scalar of the compiled kernel
 Function = Callable[..., Any]
 
 
+def _further_arguments(function: Function, skip: int) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)[skip:]
+
+
 @dataclass(frozen=True)
 class Charge:
     """``value(u, x, *coefficients) -> h``; ``partials`` of it by u, x and each coefficient.
 
+    ``names``: of the coefficients, read off ``value``.
     ``linear`` in u and x: the backward pass then needs neither (but for coefficients' gradients).
     """
 
     value: Function
     partials: Function
     linear: bool = True
+    names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", _further_arguments(self.value, 2))
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,10 @@ class Fire:
     argument: Function
     partials: Function
     quantize: Function
+    names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", _further_arguments(self.quantize, 1))
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,10 @@ class Reset:
 
     value: Function
     partials: Function
+    names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", _further_arguments(self.value, 2))
 
 
 def _relax(u: Scalar, x: Scalar, tau: Scalar, rest: Scalar) -> Scalar:
@@ -303,10 +320,6 @@ RESETS: dict[str, Reset] = {
 }
 
 
-def _further_arguments(function: Function, skip: int) -> tuple[str, ...]:
-    return tuple(inspect.signature(function).parameters)[skip:]
-
-
 @dataclass(frozen=True)
 class ScanSpec:
     """One kind of neuron: names from the tables, a surrogate, and what the reset's gradient does.
@@ -374,30 +387,32 @@ class ScanSpec:
         """The surrogate's class."""
         return surrogate_class(self.surrogate)
 
-    @cached_property
+    # Plain properties: Dynamo cannot enter the lock that a cached one has in Python 3.11.
+
+    @property
     def input_names(self) -> tuple[str, ...]:
         """The coefficients of the input's norm."""
         return ("input_gain", "input_shift") if self.normed else ()
 
-    @cached_property
+    @property
     def charge_names(self) -> tuple[str, ...]:
         """The coefficients of charge, in its order."""
-        return _further_arguments(self.charge_functions.value, 2)
+        return self.charge_functions.names
 
-    @cached_property
+    @property
     def quantize_names(self) -> tuple[str, ...]:
         """The coefficients of the quantiser, in its order."""
-        return _further_arguments(self.fire_functions.quantize, 1)
+        return self.fire_functions.names
 
-    @cached_property
+    @property
     def reset_names(self) -> tuple[str, ...]:
         """The coefficients of reset, in its order."""
-        return _further_arguments(self.reset_functions.value, 2)
+        return self.reset_functions.names
 
-    @cached_property
+    @property
     def surrogate_names(self) -> tuple[str, ...]:
         """The parameters of the surrogate, in its order."""
-        return tuple(f"surrogate_{name}" for name in self.surrogate_functions.defaults)
+        return tuple([f"surrogate_{name}" for name in self.surrogate_functions.defaults])
 
     @cached_property
     def names(self) -> tuple[str, ...]:
