@@ -100,21 +100,23 @@ def interleave(
     through the caches. What a call returns is dropped within its own time.
     """
     names = list(contenders)
-    for name in names * warm_up:
-        contenders[name]()
     times: dict[str, list[float]] = {name: [] for name in names}
-    gc.collect()
+
+    def take_turns(indices: range) -> None:
+        for index in indices:
+            first = index % len(names)
+            for name in names[first:] + names[:first]:
+                times[name].append(_time(contenders[name]) * 1e3)
+
+    take_turns(range(-warm_up, 0))
     # Else the collection before every call would walk through all of PyTorch and leave the caches
     # cold, and the layer with the shortest time would be charged for that most.
     gc.freeze()
     try:
-        for index in range(rounds):
-            first = index % len(names)
-            for name in names[first:] + names[:first]:
-                times[name].append(_time(contenders[name]) * 1e3)
+        take_turns(range(rounds))
     finally:
         gc.unfreeze()
-    return times
+    return {name: values[warm_up:] for name, values in times.items()}
 
 
 def _time(call: Callable[[], object]) -> float:
