@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness import Record, claim, interleave, spread
+from benchmarks.transformers import wake
 from rheobase.convert import ConvertedNetwork, convert
 from rheobase.models.ann_resnet import cifar_resnet20
 
@@ -81,13 +82,7 @@ def drawn_resnet20() -> nn.Module:
     """The architecture with drawn weights, in evaluation mode."""
     torch.manual_seed(0)
     net = cifar_resnet20()
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        nn.init.uniform_(norm.weight, 0.5, 1.5)
-        nn.init.normal_(norm.bias, 0.0, 0.5)
-        norm.momentum = 1.0
-    with torch.no_grad():
-        net.train()(_images(64))
+    wake(net, lambda: net(_images(64)), least_gain=0.5)
     return net.eval()
 
 

@@ -16,12 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 
 __all__ = [
     "THREADS",
     "Claim",
     "Record",
     "Spread",
+    "backward_step",
     "claim",
     "in_fresh_process",
     "interleave",
@@ -127,6 +129,16 @@ def _time(call: Callable[[], object]) -> float:
     elapsed = time.perf_counter() - start
     gc.enable()
     return elapsed
+
+
+def backward_step(layer: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) -> Callable[[], None]:
+    """A call of the layer forward and back, from the gradient ``g`` of its output."""
+
+    def run() -> None:
+        x.grad = None
+        layer(x).backward(g)
+
+    return run
 
 
 def in_fresh_process(*arguments: str, **environment: str) -> dict[str, float]:

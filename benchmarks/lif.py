@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Claim, Record, claim, interleave, spread
+from benchmarks.harness import Claim, Record, backward_step, claim, interleave, spread
 from rheobase.neurons import LIF
 
 __all__ = ["inference", "sizes", "training"]
@@ -48,7 +48,7 @@ def sizes(rounds: int) -> list[Record]:
         x = _input(shape).requires_grad_()
         g = torch.randn(shape)
         contenders = {
-            "rheobase": _step(LIF(), x, g),
+            "rheobase": backward_step(LIF(), x, g),
             "same bytes": _bytes_training(x.detach(), g),
         }
         times = interleave(contenders, rounds)
@@ -56,14 +56,6 @@ def sizes(rounds: int) -> list[Record]:
         claims = [claim(times, "rheobase", "same bytes", at_most=1 / 0.6 if beyond else None)]
         records.append(_record(f"LIF forward + backward `{list(shape)}`, size", times, claims, []))
     return records
-
-
-def _step(layer: Layer, x: Tensor, g: Tensor) -> Callable[[], None]:
-    def run() -> None:
-        x.grad = None
-        layer(x).backward(g)
-
-    return run
 
 
 def _training(shape: tuple[int, ...], rounds: int) -> Record:
@@ -84,7 +76,7 @@ def _training(shape: tuple[int, ...], rounds: int) -> Record:
     notes.append(f"firing rate {rate:.2f}")
     _assert_same_gradients({n: f for n, f in layers.items() if n != "snnTorch"}, x, g)
 
-    contenders = {name: _step(layer, x, g) for name, layer in layers.items()}
+    contenders = {name: backward_step(layer, x, g) for name, layer in layers.items()}
     contenders["same bytes"] = _bytes_training(x.detach(), g)
     times = interleave(contenders, rounds)
     claims = [claim(times, "SpikingJelly", "rheobase", at_least=5.0)]

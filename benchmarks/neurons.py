@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import Claim, Record, claim, interleave, spread
+from benchmarks.harness import Claim, Record, backward_step, claim, interleave, spread
 from rheobase import neurons as ours
 from rheobase.layers import MPBN
 from rheobase.surrogate import Rectangular
@@ -133,9 +133,12 @@ def _beside_spikingjelly(
     turned = float((spikes != expected).double().mean())
     if turned > TURNED:
         raise AssertionError(f"{name}: {turned:.2%} of the spikes differ; nothing was timed")
-    contenders = {"rheobase": _step(neuron, x, g), "SpikingJelly": _step(theirs, x, g)}
+    contenders = {
+        "rheobase": backward_step(neuron, x, g),
+        "SpikingJelly": backward_step(theirs, x, g),
+    }
     if name != "LIF":
-        contenders["rheobase LIF"] = _step(ours.LIF(), x, g)
+        contenders["rheobase LIF"] = backward_step(ours.LIF(), x, g)
     times = interleave(contenders, rounds)
     goal = 5.0 if _on_the_scan(neuron) else None
     claims = [claim(times, "SpikingJelly", "rheobase", at_least=goal)]
@@ -150,7 +153,10 @@ def _beside_lif(name: str, make: Callable[[], nn.Module], rounds: int) -> Record
     neuron, (x, g) = make(), _given()
     with torch.no_grad():
         spikes = neuron(x)
-    contenders = {"rheobase": _step(neuron, x, g), "rheobase LIF": _step(ours.LIF(), x, g)}
+    contenders = {
+        "rheobase": backward_step(neuron, x, g),
+        "rheobase LIF": backward_step(ours.LIF(), x, g),
+    }
     times = interleave(contenders, rounds)
     return _record(name, times, [_against_lif(times, neuron)], f"firing rate {_rate(spikes):.2f}")
 
@@ -158,14 +164,6 @@ def _beside_lif(name: str, make: Callable[[], nn.Module], rounds: int) -> Record
 def _given() -> tuple[Tensor, Tensor]:
     """The input current and the gradient by the spikes."""
     return (1.5 * torch.randn(SHAPE)).requires_grad_(), torch.randn(SHAPE)
-
-
-def _step(layer: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) -> Callable[[], None]:
-    def run() -> None:
-        x.grad = None
-        layer(x).backward(g)
-
-    return run
 
 
 def _on_the_scan(neuron: nn.Module) -> bool:

@@ -286,11 +286,11 @@ def networks_of(pair: Pair) -> dict[str, nn.Module]:
     return {"rheobase": ours, "SpikingJelly": theirs}
 
 
-def wake(net: nn.Module, run: Callable[[], object]) -> None:
+def wake(net: nn.Module, run: Callable[[], object], least_gain: float = 1.0) -> None:
     """Draw the norms' gains and shifts so that every layer fires, and take their statistics."""
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
-        nn.init.uniform_(norm.weight, 1.0, 2.0)
+        nn.init.uniform_(norm.weight, least_gain, least_gain + 1.0)
         nn.init.normal_(norm.bias, 0.0, 0.5)
         norm.momentum = 1.0
     net.train()

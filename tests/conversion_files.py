@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,11 @@ Arrays = dict[str, Tensor]
 def files(*kinds: str) -> list[str]:
     """The files whose names begin with one of ``kinds``."""
     return sorted(path.stem for path in FOLDER.glob("*.npz") if path.stem.startswith(kinds))
+
+
+def check(name: str, checks: Mapping[str, Callable[[str], None]]) -> None:
+    """Run the check of the file's kind, which is how its name begins."""
+    next(run for kind, run in checks.items() if name.startswith(kind))(name)
 
 
 def load(name: str) -> Arrays:

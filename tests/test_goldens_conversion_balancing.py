@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from conversion_files import cases_of, cnn, files, load, neurons, part, trained
+from conversion_files import cases_of, check, cnn, files, load, neurons, part, trained
 from conversion_ties import assert_same_curve, assert_same_thresholds
 from rheobase.convert import NeuronRule, Preparation, Readout, Statistic, convert
 
@@ -172,4 +172,4 @@ CHECKS: dict[str, Callable[[str], None]] = {
 @pytest.mark.parametrize("name", files(*CHECKS))
 @pytest.mark.filterwarnings("ignore:.*never active:UserWarning")
 def test_conversion(name: str) -> None:
-    next(check for kind, check in CHECKS.items() if name.startswith(kind))(name)
+    check(name, CHECKS)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from conversion_files import UNFOLDED, Arrays, cases_of, cnn, files, load, part, qcfs
+from conversion_files import UNFOLDED, Arrays, cases_of, check, cnn, files, load, part, qcfs
 from conversion_ties import (
     assert_close_means,
     assert_same_curve,
@@ -141,4 +141,4 @@ CHECKS: dict[str, Callable[[str], None]] = {
 @pytest.mark.parametrize("name", files(*CHECKS))
 @pytest.mark.filterwarnings("ignore:.*never active:UserWarning")
 def test_conversion(name: str) -> None:
-    next(check for kind, check in CHECKS.items() if name.startswith(kind))(name)
+    check(name, CHECKS)

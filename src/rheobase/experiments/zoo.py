@@ -201,8 +201,8 @@ def _why(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return [
         "What is dead here stands behind an attention product, of the papers' scale 1/8 and",
         "threshold 1/2: from rest it fires on eight coincidences of query, key and value spikes",
-        "at one step, which are rare where each of these fires at 3 %, and rarer where attention",
-        "is among 16 tokens.",
+        "at one step, which are rare where each of these fires seldom, and rarer where attention",
+        "is among few tokens.",
     ]
 
 

@@ -10,7 +10,7 @@ from rheobase.neurons import Neuron
 from rheobase.ops.batch_norm import batch_gain_and_shift
 from rheobase.ops.eager import watched
 from rheobase.ops.scan import InputNorm
-from rheobase.ops.scan.layout import dense_rows
+from rheobase.ops.scan.layout import at_every_step, dense_rows
 
 __all__ = ["norm_and_fire"]
 
@@ -44,7 +44,7 @@ def norm_and_fire(
     # PyTorch's own norm has the words for what is wrong with such an input.
     if norm.weight is None or x.shape[2] != norm.num_features or x.numel() <= x.shape[2]:
         return None
-    if not neuron.takes_norm(x.expand(steps, *x.shape[1:])):
+    if not neuron.takes_norm(at_every_step(x, steps)):
         return None
     if pool is not None and (watched(pool) or _has_negative_gain(norm.weight)):
         return None
@@ -52,7 +52,7 @@ def norm_and_fire(
     if pool is not None:
         x = pool(x.flatten(0, 1)).unflatten(0, x.shape[:2])
     image = x if x.shape[0] < steps else None
-    spikes: Tensor = neuron(x.expand(steps, *x.shape[1:]), norm=InputNorm(gain, shift, image))
+    spikes: Tensor = neuron(at_every_step(x, steps), norm=InputNorm(gain, shift, image))
     return spikes
 
 

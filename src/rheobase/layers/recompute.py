@@ -76,17 +76,17 @@ def recompute(
         net(example)  # kernels compiled, so that what is timed next is the network
         probe = _Probe(net)
         probe.run(example)
-    blocks = _blocks(probe)
-    total = sum(probe.kept.values()) + probe.outside
+    freed = {name: probe.freed(name) for name in _blocks(probe)}
+    total = probe.inside("") * scale
     chosen: list[str] = []
-    left, least = total * scale, total * scale
-    worth = sorted(blocks, key=lambda n: probe.freed(n) / max(probe.seconds[n], 1e-9), reverse=True)
+    least = total
+    worth = sorted(freed, key=lambda n: freed[n] / max(probe.seconds[n], 1e-9), reverse=True)
     for name in worth:
-        if least <= budget or probe.freed(name) == 0:
+        if least <= budget or freed[name] == 0:
             break
         chosen.append(name)
-        left -= probe.freed(name) * scale
-        least = left + max(probe.freed(n) for n in chosen) * scale
+        spared = [freed[n] * scale for n in chosen]
+        least = total - sum(spared) + max(spared)
     if least > budget:
         raise ValueError(
             f"a step of {type(net).__name__} keeps {least / 2**20:.1f} MiB even if all its blocks "
@@ -97,7 +97,7 @@ def recompute(
         module = net.get_submodule(name)
         module.__class__ = _computed_again(type(module))  # type: ignore[arg-type]
     again = sum(probe.seconds[n] for n in chosen) / max(probe.seconds[""], 1e-9)
-    return Recomputation(tuple(chosen), int(total * scale), int(least), again)
+    return Recomputation(tuple(chosen), int(total), int(least), again)
 
 
 @dataclass
@@ -108,10 +108,8 @@ class _Probe:
     """
 
     net: nn.Module
-    kept: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
-    outside: int = 0
     _edges: dict[str, set[int]] = field(default_factory=dict)
     _inputs: dict[str, dict[int, int]] = field(default_factory=dict)
     _savers: dict[int, tuple[str, int]] = field(default_factory=dict)
@@ -151,28 +149,28 @@ class _Probe:
         hooks += [m.register_forward_hook(partial(leave, n)) for n, m in modules.items()]
         try:
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-                output = self.net(example)
+                self.net(example)
         finally:
             for hook in hooks:
                 hook.remove()
-        del output
-        for name, size in self._savers.values():
-            self.kept[name] = self.kept.get(name, 0) + size
 
     def inside(self, name: str) -> int:
         """Bytes kept by a module and all within it."""
+        return sum(self._kept_in(name).values())
+
+    def _kept_in(self, name: str) -> dict[int, int]:
+        """Storages and bytes."""
         start = f"{name}." if name else ""
-        return sum(b for n, b in self.kept.items() if n == name or n.startswith(start))
+        return {
+            place: size
+            for place, (saver, size) in self._savers.items()
+            if saver == name or saver.startswith(start)
+        }
 
     def freed(self, name: str) -> int:
         """Bytes that computing a module again spares: all but its inputs and outputs."""
         edges = self._edges[name]
-        start = f"{name}."
-        spared = sum(
-            size
-            for place, (saver, size) in self._savers.items()
-            if place not in edges and (saver == name or saver.startswith(start))
-        )
+        spared = sum(size for place, size in self._kept_in(name).items() if place not in edges)
         added = sum(n for p, n in self._inputs[name].items() if p not in self._savers)
         return max(0, spared - added)
 
@@ -223,12 +221,11 @@ def _computed_again(kind: type[nn.Module]) -> type[nn.Module]:
 
     def forward(self: nn.Module, *inputs: Any, **options: Any) -> Any:
         plain = partial(kind.forward, self)
-        streams = any(m._streams for m in self.modules() if isinstance(m, Stateful))
         if (
             torch.compiler.is_compiling()
             or not (self.training and torch.is_grad_enabled())
-            or streams
             or is_transformed()
+            or any(m._streams for m in self.modules() if isinstance(m, Stateful))
         ):
             return plain(*inputs, **options)
         bounds = [largest(x) if isinstance(x, Tensor) else None for x in inputs]

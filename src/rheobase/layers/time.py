@@ -13,6 +13,7 @@ from rheobase.layers.sync_norm import SyncBatchNorm
 from rheobase.ops import winograd
 from rheobase.ops.eager import is_plain, is_transformed
 from rheobase.ops.packed import largest, mark, saving_packed
+from rheobase.ops.scan.layout import at_every_step
 from rheobase.stateful import Stateful
 
 __all__ = ["apply_layer", "leaking", "over_time", "repeat"]
@@ -60,14 +61,13 @@ def _then(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...], last: Stat
     if isinstance(norm, _BatchNorm):
         steps = x.shape[0]
         if _is_repeated(x):
-            image = _once(x.select(0, 0), steps, modules[:before])
-            spikes = norm_and_fire(image.unsqueeze(0), norm, last, pool, steps)
-            x = repeat(image, steps)
+            x = _once(x.select(0, 0), steps, modules[:before]).unsqueeze(0)
         else:
             x = _folded(x, modules[:before])
-            spikes = norm_and_fire(x, norm, last, pool, steps)
+        spikes = norm_and_fire(x, norm, last, pool, steps)
         if spikes is not None:
             return spikes
+        x = at_every_step(x, steps)
         modules = modules[before:]
     y: Tensor = last(_folded(x, modules))
     return y

@@ -52,8 +52,6 @@ from rheobase.train.state import TrainState
 
 __all__ = ["Position", "Trainer"]
 
-_PROBE = 4  # images from which memory is planned
-
 STEP_COLUMNS = ["step", "epoch", "lr", "loss", "grad_norm"]
 EPOCH_COLUMNS = ["step", "epoch", "train_loss", "test_loss", "accuracy", "top5", "lr", "seconds"]
 EXPLODED = 1e4  # times the first loss
@@ -135,9 +133,13 @@ class Trainer:
         self.model = (model or _new_model(cfg)).to(world.device)
         check_weights(self.model)
         self.steps, self.classes = answer_of(self.model, data[(0, 0)][0], world.device)
-        images = cfg.data.batch_size // (world.size * cfg.optim.accumulate)
-        few = torch.stack([data[(0, i)][0] for i in range(min(_PROBE, images))]).to(world.device)
-        keep_within_memory(cfg, self.model, time_first(few), images / len(few))
+
+        def draw(count: int) -> Tensor:
+            few = torch.stack([data[(0, i)][0] for i in range(count)])
+            return time_first(few.to(world.device))
+
+        count = cfg.data.batch_size // (world.size * cfg.optim.accumulate)
+        keep_within_memory(cfg, self.model, draw, count)
         self.wrapped = wrap(self.model, world, cfg)
         self.rule = _rule(cfg, self.model)
         self.objective = build_objective(cfg.loss, world.device)

@@ -75,8 +75,8 @@ def plan(cfg: TrainConfig, processes: int = 1) -> Plan:
     device = start_world(cfg.device).device
     torch.manual_seed(cfg.seed)
     net = create_model(cfg.model.name, **cfg.model.overrides).to(device).train()
-    few = torch.rand(_PROBE, *_image_shape(net), device=device)
-    keep_within_memory(cfg, net, few, images / _PROBE)
+    shape = _image_shape(net)
+    keep_within_memory(cfg, net, lambda count: torch.rand(count, *shape, device=device), images)
     probed = (_PROBE, 2 * _PROBE)
     step = _Step(cfg, net, device)
     step.run(1)  # kernels compiled, optimiser state there

@@ -301,7 +301,6 @@ def backward_source(variant: Variant) -> str:
     """The module of the backward kernel, with a function ``kernel``."""
     spec, v = variant.spec, variant
     sums = [f"{n}_sum = np.empty(BLOCK, real)" for n in v.wanted]
-    clear = [f"if opens or not {_runs_on(v, n)}: {n}_sum[:n] = ZERO" for n in v.wanted]
     row_x = f"row_x# = {_row('x', 'x_step')}"
     row_h = f"row_h# = {_scratch('charged')}"
     row_u = f"row_u# = {_scratch('before')}" if v.needs_before else ""
@@ -361,7 +360,7 @@ def kernel(first_chunk, last_chunk, {", ".join(v.backward_parameters())}):
         g_carry[:n] = ZERO
         {"gx_sum[:n] = ZERO" if v.summed else "pass"}
 {_gather(v, 8, time_varying=False)}
-{_indented(clear, 8)}
+{_indented(_clear(v), 8)}
         for t in range(0, steps, {v.unroll}):
 {_each_step(v, 12, row_x, row_h, row_u)}
 {_gather(v, 12, time_varying=True)}
@@ -417,30 +416,31 @@ def _step_back(variant: Variant) -> tuple[str, ...]:
     )
 
 
-def _runs_on(variant: Variant, name: str) -> str:
-    """Whether a coefficient's sums run on from block to block until the chunk closes."""
-    return _alike(name) if name in variant.vectors else "True"
+def _clear(variant: Variant) -> list[str]:
+    """Begin a block's sums anew, or a chunk's where they run on from block to block."""
+    lines = []
+    for name in variant.wanted:
+        test = f"opens or not {_alike(name)}" if name in variant.vectors else "opens"
+        lines.append(f"if {test}: {name}_sum[:n] = ZERO")
+    return lines
 
 
 def _flush(variant: Variant, per_step: bool) -> str:
     """Move sums into the chunk's row of the gradient: each step's, or a block's or chunk's."""
     lines = []
+    # What has run on is as long as the chunk's first block.
+    whole = "min(BLOCK, size - which * chunk)"
     for name in variant.wanted:
-        into, row, total = f"{name}_grad", f"which * {name}_extent", f"{name}_sum"
+        start = f"scatter({name}_grad, {name}_sum, which * {name}_extent"
         place = f"{name}_count, {name}_inner, lo"
         if name not in variant.vectors:
-            place = "1, BLOCK, 0"
+            if not per_step:
+                lines.append(f"if closes: {start}, 1, BLOCK, 0, {whole})")
         elif per_step:
-            at = f"{row} + t * {name}_step"
-            lines.append(f"if {name}_step != 0: scatter({into}, {total}, {at}, {place}, n)")
-            lines.append(f"if {name}_step != 0: {total}[:n] = ZERO")
-        if per_step:
-            continue
-        # What has run on is as long as the chunk's first block.
-        long = "min(BLOCK, size - which * chunk)"
-        runs_on, once = _runs_on(variant, name), f"{name}_step == 0" * (name in variant.vectors)
-        lines.append(f"if {runs_on}:")
-        lines.append(f"    if closes: scatter({into}, {total}, {row}, {place}, {long})")
-        if once:
-            lines.append(f"elif {once}: scatter({into}, {total}, {row}, {place}, n)")
+            lines.append(f"if {name}_step != 0: {start} + t * {name}_step, {place}, n)")
+            lines.append(f"if {name}_step != 0: {name}_sum[:n] = ZERO")
+        else:
+            lines.append(f"if {_alike(name)}:")
+            lines.append(f"    if closes: {start}, {place}, {whole})")
+            lines.append(f"elif {name}_step == 0: {start}, {place}, n)")
     return _indented(lines, 12 if per_step else 8)

@@ -11,12 +11,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Vector", "compute_dtype", "dense_rows", "flat", "like_rows", "rows_like", "vector"]
+__all__ = [
+    "Vector",
+    "at_every_step",
+    "compute_dtype",
+    "dense_rows",
+    "flat",
+    "like_rows",
+    "rows_like",
+    "vector",
+]
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype of membranes and arithmetic: float64 for float64 input, else float32."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def at_every_step(x: Tensor, steps: int) -> Tensor:
+    """A sequence ``[steps, ...]`` itself; one image ``[1, ...]`` repeated, without copying."""
+    return x if x.shape[0] == steps else x.expand(steps, *x.shape[1:])
 
 
 def dense_rows(x: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from rheobase._errors import unknown_name
 from rheobase.ops.eager import is_plain, is_transformed
-from rheobase.ops.scan.layout import compute_dtype, dense_rows, like_rows
+from rheobase.ops.scan.layout import at_every_step, compute_dtype, dense_rows, like_rows
 from rheobase.ops.scan.reference import scan_reference
 from rheobase.ops.scan.spec import ScanSpec
 
@@ -190,13 +190,8 @@ def _fused(
         return _Fused.apply(  # type: ignore[no-any-return, no-untyped-call]
             x, steps, u, rest, spec, tap, keep, *values
         )
-    x = _copies(dense_rows(x), steps)
+    x = at_every_step(dense_rows(x), steps)
     return _backend(x).forward(x, u, rest, spec, values, tap, keep)  # type: ignore[no-any-return]
-
-
-def _copies(x: Tensor, steps: int) -> Tensor:
-    """``x`` at every step, without copying, where it is one image for all of them."""
-    return x if x.shape[0] == steps else x.expand(steps, *x.shape[1:])
 
 
 class _Fused(torch.autograd.Function):
@@ -216,7 +211,7 @@ class _Fused(torch.autograd.Function):
         ctx.constants = (rest, spec, tap)
         ctx.steps = steps
         ctx.set_materialize_grads(False)
-        x = _copies(x, steps)
+        x = at_every_step(x, steps)
         outputs = _backend(x).forward(x, u, rest, spec, values, tap, keep)
         if keep:
             ctx.mark_non_differentiable(outputs[1])
@@ -230,9 +225,10 @@ class _Fused(torch.autograd.Function):
         left = iter(tensors)
         values = [next(left) if number is None else number for number in ctx.numbers]
         wanted = [i for i in range(len(values)) if ctx.needs_input_grad[7 + i]]
+        # Of an image only the CPU's kernels take the norm (`takes_norm`), so only they are asked.
         options = {} if x.shape[0] == ctx.steps else {"summed": True}
         gx, *gradients = _backend(x).backward(
-            g, g_tap, _copies(x, ctx.steps), u, rest, spec, values, tap, wanted, **options
+            g, g_tap, at_every_step(x, ctx.steps), u, rest, spec, values, tap, wanted, **options
         )
         by_index = dict(zip(wanted, gradients, strict=True))
         return gx, *[None] * 6, *(by_index.get(i) for i in range(len(values)))
