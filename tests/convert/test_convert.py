@@ -40,9 +40,9 @@ def assert_converts(ann: nn.Module, x: Tensor, atol: float = 0.05, **choices: ob
     with torch.no_grad():
         mean = snn.mean_output(x)
         assert torch.allclose(mean, ann(x), atol=atol), (mean - ann(x)).abs().max()
-        snn.stepwise = False
+        snn.at_once = 1000
         sequence = snn(x, 5)
-        snn.stepwise = True
+        snn.at_once = 1
         assert torch.allclose(snn(x, 5), sequence, atol=1e-12)
 
 

@@ -16,7 +16,7 @@ from rheobase.convert.bias import put_biases
 from rheobase.convert.build import follow_batch, split
 from rheobase.convert.calibrate import broadcasting, calibrated_thresholds, check_calibration
 from rheobase.convert.kinds import ACTIVATIONS, kind_of
-from rheobase.convert.network import ConvertedNetwork, Origin
+from rheobase.convert.network import ConvertedNetwork, Origin, fast_order
 from rheobase.convert.pool import make_gate
 from rheobase.convert.post import calibrate_after
 from rheobase.convert.prepare import (
@@ -86,7 +86,7 @@ def convert(
     rule = resolved(recipe, choices)
     if T < 1:
         raise ValueError(f"a converted network runs at least one time step, got T={T}")
-    inputs = check_calibration(calibration, rule)
+    inputs = fast_order(check_calibration(calibration, rule))
     traced = trace(ann, leaves)
     _prepare(traced, rule)
     follow_batch(traced, inputs)
@@ -101,7 +101,7 @@ def convert(
     net = ConvertedNetwork(stem, body, rule, T).eval()
     calibrate_after(net, prepared, inputs)
     net.origin = Origin(prepared, inputs, labels)
-    warn_of_extremes(net, inputs[:16])
+    warn_of_extremes(net, inputs[:8])
     return net
 
 

@@ -19,6 +19,7 @@ from rheobase.neurons import (
     RateIF,
     SignedIF,
 )
+from rheobase.ops.eager import is_plain, watched
 from rheobase.stateful import Stateful
 
 __all__ = ["NEURONS", "Replacement", "Spiking", "folded", "unfolded"]
@@ -87,7 +88,14 @@ class Spiking(Replacement):
         if self.scale is not None:
             x = x * (1.0 / self.scale) if self.multiplied else x / self.scale
         current = x.expand(steps, *x.shape) if constant else unfolded(x, steps)
-        return folded(self.fire(current) * self.size)
+        spikes, size = self.fire(current), self.size
+        if size.dtype != spikes.dtype or not self._owns(spikes):
+            return folded(spikes * size)
+        return folded(spikes.mul_(size))
+
+    def _owns(self, spikes: Tensor) -> bool:
+        """Whether nobody else looks at the spikes that the neuron gave."""
+        return not torch.is_grad_enabled() and is_plain(spikes) and not watched(self.neuron)
 
     def fire(self, current: Tensor) -> Tensor:
         """Spikes ``[T, N, ...]``, integers."""

@@ -58,9 +58,10 @@ class Meter:
 
 
 def grouped(a: Tensor, granularity: Granularity) -> Tensor:
-    """``[groups, values]``: the values that share a threshold."""
+    """``[groups, values]``: the values that share a threshold, in any order."""
     if granularity == "layer":
-        return a.reshape(1, -1)
+        last = a.dim() == 4 and a.is_contiguous(memory_format=torch.channels_last)
+        return (a.permute(0, 2, 3, 1) if last else a).reshape(1, -1)
     if granularity == "channel":
         return a.transpose(0, 1).flatten(1)
     return a.flatten(1).t()
