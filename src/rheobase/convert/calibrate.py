@@ -85,6 +85,8 @@ def calibrated_thresholds(
                     meter.announce(len(inputs), len(batch))
                 with torch.no_grad():
                     traced.module(batch)
+            if all(meter.done for meter in meters.values()):
+                break
     finally:
         for site in sites:
             traced.module.set_submodule(site.name, site.activation)

@@ -112,9 +112,10 @@ class ConvertedNetwork(nn.Module):
 
     def choose_faster(self, x: Tensor) -> int:
         """Time pieces of 1, 4, 16, ... and all steps on ``x``; keep and return the fastest."""
-        seconds = {}
-        for self.at_once in sorted({4**k for k in range(10) if 4**k < self.T} | {self.T}):
-            seconds[self.at_once] = wall_time_per_image(self, x, repeats=3)
+        seconds: dict[int, float] = {}
+        for steps in sorted({4**k for k in range(10) if 4**k < self.T} | {self.T}):
+            self.at_once = steps
+            seconds[steps] = wall_time_per_image(self, x, repeats=3)
         self.at_once = min(seconds, key=seconds.__getitem__)
         return self.at_once
 

@@ -30,6 +30,7 @@ from rheobase.convert.prepare import (
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.recipes import RECIPES
 from rheobase.convert.report import warn_of_extremes
+from rheobase.convert.softmax import make_softmax_spikes
 from rheobase.convert.spiking import NEURONS, Replacement
 from rheobase.convert.trace import Traced, add_module, line_of, trace
 
@@ -37,7 +38,10 @@ __all__ = ["OPERATORS", "convert"]
 
 Operator = Callable[[Traced, fx.Node, Recipe, int], Replacement | None]
 
-OPERATORS: dict[str, dict[str, Operator]] = {"gate": {"max_pool": make_gate}}
+OPERATORS: dict[str, dict[str, Operator]] = {
+    "gate": {"max_pool": make_gate},
+    "softmax_spikes": {"softmax": make_softmax_spikes},
+}
 """Name of a set of operators -> kind of node -> ``(traced, node, recipe, T) -> module``, or None
 where the node may stay (a product with a constant, say)."""
 
@@ -156,9 +160,15 @@ def _find_sites(traced: Traced, recipe: Recipe) -> list[Site]:
             raise ValueError(
                 f"node {node.name!r} ({line_of(node)}) is of kind {kind!r}, which recipe "
                 f"{recipe.name!r} does not convert (it takes {', '.join(recipe.source)}); "
-                + (f"take {' or '.join(able)}" if able else "train the network with another")
+                + (f"take {_some(able)}" if able else "train the network with another")
             )
     return sites
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    """The first of many."""
+    more = f" or {len(names) - most} others" if len(names) > most else ""
+    return " or ".join(names[:most]) + more
 
 
 def _given_thresholds(

@@ -55,7 +55,7 @@ class Statistic:
             of results in which each new batch weighs ``momentum``.
         momentum: see ``batches``.
         scale: the result is multiplied by it.
-        iterations: how often to go through the data.
+        iterations: how often to go through the data; "local_balance" at most, until it is done.
         batch_size: inputs at a time; None takes the call's. "local_balance" makes a step for each.
         shared_by_steps: divide by T: where values are sums over T, each of T spikes then carries a
             T-th of the threshold.

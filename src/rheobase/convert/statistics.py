@@ -25,6 +25,8 @@ class Meter:
     """
 
     silences = False
+    done = True
+    """Whether going through the data again is of no more use."""
 
     def __init__(self, site: Site, recipe: Recipe, steps: int) -> None:
         self.site = site
@@ -227,14 +229,19 @@ class _LocalBalance(Meter):
     """Grows each threshold by twice the mean excess over it, batch by batch; passes on what is
     below.
 
-    A step is small where few values are large, so it takes about a hundred batches, small ones as
-    well as large; what the thresholds still cut off then tells whether it was enough.
+    A step is small where few values are large, so it takes hundreds of batches, small ones as well
+    as large; what the thresholds still cut off of the last tells whether it was enough.
     Source: Bu et al. 2025 (inference-scale conversion, local threshold balancing), CVPR.
     """
 
     silences = True
     balanced: Tensor | None = None
     cut_off = 0.0
+
+    @property
+    def done(self) -> bool:  # type: ignore[override]
+        """Hardly anything is cut off any more."""
+        return self.cut_off <= _CUT_OFF / 2.0
 
     def pass_on(self, z: Tensor, a: Tensor) -> Tensor:
         """Clip at the new threshold: the next layer is balanced for what it will get."""

@@ -132,9 +132,9 @@ class CifarResNetConfig:
 
     def __post_init__(self) -> None:
         if self.channels != 3:
-            raise ValueError(f"the network takes images of 3 channels, got channels={self.channels}")
+            raise ValueError(f"the network takes images of 3 channels, not {self.channels}")
         if self.activation == "quant_relu" and (self.levels + 1) & self.levels:
-            raise ValueError(f"b bits have 2^b - 1 levels above 0 (1, 3, 7, ...), not {self.levels}")
+            raise ValueError(f"b bits have 1, 3, 7, ... levels above 0, not {self.levels}")
 
     def make_activation(self) -> nn.Module:
         """One of them."""
