@@ -237,8 +237,9 @@ def z_current(ann: nn.Module, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_sta_comes_near_with_its_approximators():
-    ann, x = net("layer, norm first"), inputs()
+@pytest.mark.parametrize("name", ["layer, norm first", "product"])
+def test_sta_comes_near_with_its_approximators(name):
+    ann, x = net(name), inputs()
     exact = ann(x)
     errors = []
     for steps in (4, 16, 128):
