@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rheobase.layers import QCFS, QuantReLU
+from rheobase.layers import QCFS, ClampQuant, QuantReLU
 from rheobase.models._inputs import as_sequence
 from rheobase.models.registry import Family
 
@@ -21,6 +21,7 @@ __all__ = [
     "CifarResNetConfig",
     "TrainedResNet",
     "cifar_resnet20",
+    "cifar_resnet20_clamp_quant",
     "cifar_resnet20_qcfs",
     "cifar_resnet20_quant_relu",
     "normalised",
@@ -117,13 +118,14 @@ class CifarResNetConfig:
     Attributes:
         blocks: in each of the three stages (3 is ResNet-20).
         activation: ReLU, or one that is bounded and quantised as a converted neuron is.
-        levels: of a quantised activation above 0: L of QCFS, 2^b - 1 of b bits (`QuantReLU`).
-        threshold: initial bound of a quantised activation, trained.
+        levels: of a quantised activation above 0: L of QCFS and `ClampQuant`, 2^b - 1 of b bits
+            (`QuantReLU`).
+        threshold: bound of a quantised activation; trained, but that of `ClampQuant`.
         num_classes: how many.
     """
 
     blocks: int = 3
-    activation: Literal["relu", "qcfs", "quant_relu"] = "relu"
+    activation: Literal["relu", "qcfs", "quant_relu", "clamp_quant"] = "relu"
     levels: int = 8
     threshold: float = 8.0
     num_classes: int = 10
@@ -142,6 +144,8 @@ class CifarResNetConfig:
             return QCFS(self.levels, self.threshold)
         if self.activation == "quant_relu":
             return QuantReLU(self.levels.bit_length(), self.threshold)
+        if self.activation == "clamp_quant":
+            return ClampQuant(self.levels, self.threshold)
         return nn.ReLU()
 
 
@@ -176,6 +180,9 @@ PRESETS = {
     "ann_resnet20_cifar10": CifarResNetConfig(),
     "ann_resnet20_qcfs_cifar10": CifarResNetConfig(activation="qcfs", levels=8),
     "ann_resnet20_quant_relu_cifar10": CifarResNetConfig(activation="quant_relu", levels=3),
+    "ann_resnet20_clamp_quant_cifar10": CifarResNetConfig(
+        activation="clamp_quant", levels=16, threshold=2.0
+    ),
 }
 
 FAMILY = Family("ann_resnet", network=TrainedResNet, presets=PRESETS)
@@ -199,6 +206,11 @@ def cifar_resnet20_qcfs() -> CifarResNet:
 def cifar_resnet20_quant_relu() -> CifarResNet:
     """ResNet-20 with activations of 2 bits: 3 levels above 0."""
     return _plain("ann_resnet20_quant_relu_cifar10")
+
+
+def cifar_resnet20_clamp_quant() -> CifarResNet:
+    """ResNet-20 with activations clamped and rounded down to 16 levels."""
+    return _plain("ann_resnet20_clamp_quant_cifar10")
 
 
 def official_weights(checkpoint: Mapping[str, object]) -> dict[str, Tensor]:
