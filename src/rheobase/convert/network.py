@@ -126,10 +126,15 @@ class ConvertedNetwork(nn.Module):
 
 
 def fast_order(x: Tensor) -> Tensor:
-    """Images in the order that convolutions on CPUs want; neurons and sums keep it."""
-    if x.dim() != 4 or x.dtype != torch.float32 or not x.is_cpu or not is_plain(x):
+    """Images in the order that convolutions on CPUs want; neurons and sums keep it.
+
+    Not where weights may get a gradient: see `rheobase.layers.time` for what oneDNN does then.
+    """
+    if x.dim() != 4 or x.dtype != torch.float32 or not x.is_cpu or torch.is_grad_enabled():
         return x
-    return x if is_transformed() else x.contiguous(memory_format=torch.channels_last)
+    if not is_plain(x) or is_transformed():
+        return x
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager

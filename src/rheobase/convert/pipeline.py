@@ -90,7 +90,8 @@ def convert(
     rule = resolved(recipe, choices)
     if T < 1:
         raise ValueError(f"a converted network runs at least one time step, got T={T}")
-    inputs = fast_order(check_calibration(calibration, rule))
+    with torch.no_grad():
+        inputs = fast_order(check_calibration(calibration, rule))
     traced = trace(ann, leaves)
     _prepare(traced, rule)
     follow_batch(traced, inputs)

@@ -117,7 +117,7 @@ def _weights(net: ConvertedNetwork, ann: Traced, inputs: Tensor, step: PostCalib
 def _fit(stop: Stop, target: Tensor, step: PostCalibration) -> None:
     layer = stop.layer
     assert isinstance(layer, WEIGHTED)
-    mean_input = stop.mean_input()
+    mean_input = stop.mean_input().contiguous()
     steps, size = stop.steps, stop.spiking.size.detach()
     optimiser = torch.optim.Adam([layer.weight], lr=step.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, step.iterations, 0.0)
@@ -167,7 +167,7 @@ def _train_counts(stop: Stop, target: Tensor, step: PostCalibration) -> None:
     for number in range(step.iterations):
         first = number * step.batch_size
         chosen = torch.arange(first, first + step.batch_size) % len(target)
-        x = inputs[:, chosen]
+        x = inputs[:, chosen].contiguous()
         with torch.no_grad():
             spikes = stop.spiking(layer(folded(x)), steps=stop.steps)
             counted = unfolded(spikes, stop.steps).mean(0)
