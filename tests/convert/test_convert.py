@@ -229,6 +229,16 @@ class OneOver(nn.Module):
         return 1.0 / (x.relu() + 1.0)
 
 
+class Named(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"rates": x.relu()}
+
+
+class Chosen(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x > 0.0, x, 0.0 * x)
+
+
 class OverBatch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.relu()
@@ -269,6 +279,18 @@ def test_what_is_refused():
         convert(OverBatch(), torch.rand(3, 4))
     with pytest.raises(ValueError, match="no activation to convert"):
         convert(nn.Linear(4, 2), torch.rand(3, 4))
+    with pytest.raises(ValueError, match=r"no activation.*'where' \(.*:\d+, in forward\) is none"):
+        convert(Chosen(), torch.rand(3, 4))
+    with pytest.raises(ValueError, match=r"returns a .*dict; conversion needs one tensor"):
+        convert(Named(), torch.rand(3, 4))
+    with pytest.raises(TypeError, match="GraphModule of an exported program; give the module"):
+        convert(torch.export.export(nn.Sequential(nn.ReLU()), (x,)).module(), x)
+    with pytest.raises(TypeError, match="not function"):
+        convert(lambda y: y.relu(), x)
+    with pytest.raises(TypeError, match=r"whole number of time steps, got 2\.5"):
+        convert(ann, x, T=2.5)
+    with pytest.raises(ValueError, match=r"labels have shape \[2\], but there are 6"):
+        convert(ann, x, labels=torch.zeros(2, dtype=torch.long))
     with pytest.raises(ValueError, match="first 4 steps, but only 2"):
         convert(plain(QCFS(4), QCFS(4)), x, recipe="cos", T=2)(x)
 

@@ -1,4 +1,4 @@
-"""Hybrid training: an ANN trained on digits, converted, then trained further by the usual trainer."""
+"""Hybrid training: an ANN trained on digits, converted, trained further by the usual trainer."""
 
 from __future__ import annotations
 

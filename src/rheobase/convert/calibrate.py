@@ -54,7 +54,8 @@ def check_calibration(calibration: Tensor | None, recipe: Recipe) -> Tensor:
         )
     # Numbers of words are inputs too: an embedding takes them.
     if not isinstance(calibration, Tensor) or calibration.dtype is torch.bool:
-        given = getattr(calibration, "dtype", type(calibration).__name__)
+        named = isinstance(calibration, Tensor)
+        given = calibration.dtype if named else type(calibration).__name__
         raise TypeError(f"calibration inputs must be one tensor [N, ...] of numbers, got {given}")
     if calibration.dim() < 2 or 0 in calibration.shape:
         raise ValueError(

@@ -78,9 +78,9 @@ def convert(
 
     Raises:
         ValueError: what can't be converted, naming node, source line and remedy; calibration data
-            that is missing, does not fit or makes activations that are not finite; an unknown name;
-            batch norm in training mode; T below 1.
-        TypeError: calibration data of another kind.
+            that is missing, does not fit or makes activations that are not finite; labels that do
+            not fit; an unknown name; batch norm in training mode; T below 1.
+        TypeError: a network, calibration data or T of another kind.
 
     >>> from rheobase.convert import convert
     >>> ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
@@ -88,10 +88,17 @@ def convert(
     torch.Size([8, 3, 2])
     """
     rule = resolved(recipe, choices)
+    if not isinstance(T, int):
+        raise TypeError(f"T is a whole number of time steps, got {T!r}")
     if T < 1:
         raise ValueError(f"a converted network runs at least one time step, got T={T}")
     with torch.no_grad():
         inputs = fast_order(check_calibration(calibration, rule))
+    if labels is not None and labels.shape != inputs.shape[:1]:
+        raise ValueError(
+            f"labels have shape {list(labels.shape)}, but there are {len(inputs)} calibration "
+            "inputs: give one class for each, [N]"
+        )
     traced = trace(ann, leaves)
     _prepare(traced, rule)
     follow_batch(traced, inputs)
