@@ -17,6 +17,9 @@ from rheobase.convert.trace import Traced
 __all__ = ["broadcasting", "calibrated_thresholds", "check_calibration"]
 
 
+_MOST = 40  # times through the data
+
+
 class _Metered(nn.Module):
     """An activation with its meter."""
 
@@ -80,13 +83,14 @@ def calibrated_thresholds(
     for site in sites:
         traced.module.set_submodule(site.name, _Metered(site.activation, meters[site.name]))
     try:
-        for _ in range(recipe.statistic.iterations):
+        count = recipe.statistic.iterations
+        for _ in range(_MOST if count is None else count):
             for batch in torch.split(inputs, recipe.statistic.batch_size or batch_size):
                 for meter in meters.values():
                     meter.announce(len(inputs), len(batch))
                 with torch.no_grad():
                     traced.module(batch)
-            if all(meter.done for meter in meters.values()):
+            if count is None and all(meter.done for meter in meters.values()):
                 break
     finally:
         for site in sites:

@@ -205,7 +205,7 @@ _ALL = (
         "inference_scale",
         "Bu et al. 2025, CVPR (inference-scale conversion, local threshold balancing)",
         source=_RELUS,
-        statistic=Statistic("local_balance", batch_size=8, iterations=40),
+        statistic=Statistic("local_balance", batch_size=8, iterations=None),
         granularity="channel",
         neuron=NeuronRule(start=0.5, strict=True),
     ),

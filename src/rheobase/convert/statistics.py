@@ -270,8 +270,8 @@ class _LocalBalance(Meter):
             warnings.warn(
                 f"local balance of {self.site.name!r} ({self.site.line}) is not done: its "
                 f"thresholds cut off {100.0 * self.cut_off:.0f} % of its activation still; give "
-                "more calibration inputs, smaller batches or more iterations, as in "
-                'statistic=Statistic("local_balance", batch_size=8, iterations=4)',
+                "more calibration inputs or smaller batches, and go through them until it is, as "
+                'in statistic=Statistic("local_balance", batch_size=8, iterations=None)',
                 stacklevel=3,
             )
         return super().threshold()
