@@ -228,7 +228,7 @@ _ALL = (
     Recipe(
         "tandem",
         "Wu et al. 2021, IEEE TPAMI 44(11) (progressive tandem learning), arXiv 2007.01204; "
-        "its conversion, without the training",
+        "the conversion alone: rheobase.convert.progressive_tandem trains with it",
         source=_RELUS,
         statistic=Statistic("percentile", percentile=99.9, shared_by_steps=True),
         encoding=Encoding("impulse", bias="spread"),
