@@ -399,3 +399,13 @@ def test_report_of_values_that_are_sums():
     ann, x = plain(), images(16)
     few, many = (convert(ann, x, recipe="tandem", T=T).report() for T in (8, 128))
     assert many.layers[0].error < 0.3 * few.layers[0].error < 1.0
+
+
+def test_the_faster_number_of_steps_is_chosen_by_measuring():
+    snn = convert(plain(), images(), recipe="threshold_max", T=8)
+    with torch.no_grad():
+        out = snn(images())
+        assert snn.choose_faster(images()) in (1, 4, 8)
+        torch.testing.assert_close(snn(images()), out)
+        snn = convert(plain(), images(), recipe="ttfs", T=8)
+        assert snn.choose_faster(images()) == 8, "its neurons need the whole sequence"

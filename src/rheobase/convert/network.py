@@ -105,15 +105,21 @@ class ConvertedNetwork(nn.Module):
         values = [value for value in constant if isinstance(value, Tensor)]
         if torch.is_grad_enabled() or not all(is_plain(v) and v.is_cpu for v in values):
             return count
-        if not all(getattr(module, "causal", True) for module in self.body.modules()):
+        if not self._causal():
             return count
         largest = max((value.nbytes for value in values), default=1)
         return max(1, min(count, _BYTES_AT_ONCE // largest))
 
+    def _causal(self) -> bool:
+        """Whether no module needs the whole sequence."""
+        return all(getattr(module, "causal", True) for module in self.body.modules())
+
     def choose_faster(self, x: Tensor) -> int:
         """Time pieces of 1, 4, 16, ... and all steps on ``x``; keep and return the fastest."""
         seconds: dict[int, float] = {}
-        for steps in sorted({4**k for k in range(10) if 4**k < self.T} | {self.T}):
+        whole = self.T + self.recipe.readout.delay
+        pieces = {4**k for k in range(10) if 4**k < whole} if self._causal() else set()
+        for steps in sorted(pieces | {whole}):
             self.at_once = steps
             seconds[steps] = wall_time_per_image(self, x, repeats=3)
         self.at_once = min(seconds, key=seconds.__getitem__)
