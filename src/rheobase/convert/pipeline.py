@@ -79,7 +79,8 @@ def convert(
     Raises:
         ValueError: what can't be converted, naming node, source line and remedy; calibration data
             that is missing, does not fit or makes activations that are not finite; labels that do
-            not fit; an unknown name; batch norm in training mode; T below 1.
+            not fit; an unknown name; batch norm in training mode; T below 1, or below what the
+            recipe needs.
         TypeError: a network, calibration data or T of another kind.
 
     >>> from rheobase.convert import convert
@@ -92,6 +93,12 @@ def convert(
         raise TypeError(f"T is a whole number of time steps, got {T!r}")
     if T < 1:
         raise ValueError(f"a converted network runs at least one time step, got T={T}")
+    probe = rule.neuron.probe
+    if T + rule.readout.delay < probe:
+        raise ValueError(
+            f"recipe {rule.name!r} looks at its neurons' first {probe} steps, but only {T} are to "
+            f"be run; take T={probe} or more, or a neuron rule with a smaller probe"
+        )
     with torch.no_grad():
         inputs = fast_order(check_calibration(calibration, rule))
     if labels is not None and labels.shape != inputs.shape[:1]:
