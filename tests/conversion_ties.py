@@ -72,12 +72,12 @@ def is_tie(net: ConvertedNetwork, run: Run, sample: Tensor, official: Tensor) ->
 
 def _one_tie_flipped(net: ConvertedNetwork, run: Run, sample: Tensor) -> Tensor:
     """The output with each tie of the sample's run flipped, ``[ties, ...]``."""
-    modules, before = neurons(net), net.stepwise
+    modules, before = neurons(net), net.at_once
     names = {f"{module.site.name}.neuron": i for i, module in enumerate(modules)}
-    net.stepwise = False  # whole sequences of membranes
+    net.at_once = net.T + net.recipe.readout.delay  # whole sequences of membranes
     with record_membranes(net.body) as membranes:
         found = run(sample)
-    net.stepwise = before
+    net.at_once = before
     ties = []
     for membrane in membranes:
         layer = names[membrane.name]

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 import rheobase
 from rheobase.convert import RECIPES, NeuronRule, Recipe, Spiking, Statistic, convert, recipes
-from rheobase.layers import QCFS
+from rheobase.convert.prepare import pool_before_activations
+from rheobase.convert.trace import trace
+from rheobase.layers import QCFS, ClampQuant
 from rheobase.measure import count_operations, energy, firing_rates
 
 T = 256
@@ -40,9 +42,9 @@ def assert_converts(ann: nn.Module, x: Tensor, atol: float = 0.05, **choices: ob
     with torch.no_grad():
         mean = snn.mean_output(x)
         assert torch.allclose(mean, ann(x), atol=atol), (mean - ann(x)).abs().max()
-        snn.stepwise = False
+        snn.at_once = 1000
         sequence = snn(x, 5)
-        snn.stepwise = True
+        snn.at_once = 1
         assert torch.allclose(snn(x, 5), sequence, atol=1e-12)
 
 
@@ -131,7 +133,8 @@ def test_channel_and_neuron_thresholds():
 @pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"sta"}))  # which needs attention
 def test_every_recipe_runs(name):
     recipe = RECIPES[name]
-    kinds = {"qcfs": QCFS(4, 1.0), "rate_norm": rheobase.layers.RateNorm()}
+    layers = rheobase.layers
+    kinds = {"qcfs": QCFS(4, 1.0), "rate_norm": layers.RateNorm(), "clamp_quant": ClampQuant(8)}
     own = next((kinds[kind] for kind in recipe.source if kind in kinds), nn.ReLU())
     ann = plain(copy.deepcopy(own), copy.deepcopy(own)) if "relu" not in recipe.source else plain()
     post = [
@@ -226,6 +229,16 @@ class OneOver(nn.Module):
         return 1.0 / (x.relu() + 1.0)
 
 
+class Named(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"rates": x.relu()}
+
+
+class Chosen(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x > 0.0, x, 0.0 * x)
+
+
 class OverBatch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.relu()
@@ -258,7 +271,7 @@ def test_what_is_refused():
         convert(ann, x, statistics=Statistic("max"))
     with pytest.raises(ValueError, match="at least one time step, got T=0"):
         convert(ann, x, T=0)
-    with pytest.raises(ValueError, match="clips to bounds"):
+    with pytest.raises(ValueError, match=r"'hardtanh'.*does not convert.*few_spikes"):
         convert(plain(nn.Hardtanh(), nn.ReLU()), x)
     with pytest.raises(ValueError, match=r"truediv, .*'divide'"):
         convert(OneOver(), torch.rand(3, 4))
@@ -266,6 +279,18 @@ def test_what_is_refused():
         convert(OverBatch(), torch.rand(3, 4))
     with pytest.raises(ValueError, match="no activation to convert"):
         convert(nn.Linear(4, 2), torch.rand(3, 4))
+    with pytest.raises(ValueError, match=r"no activation.*'where' \(.*:\d+, in forward\) is none"):
+        convert(Chosen(), torch.rand(3, 4))
+    with pytest.raises(ValueError, match=r"returns a .*dict; conversion needs one tensor"):
+        convert(Named(), torch.rand(3, 4))
+    with pytest.raises(TypeError, match="GraphModule of an exported program; give the module"):
+        convert(torch.export.export(nn.Sequential(nn.ReLU()), (x,)).module(), x)
+    with pytest.raises(TypeError, match="not function"):
+        convert(lambda y: y.relu(), x)
+    with pytest.raises(TypeError, match=r"whole number of time steps, got 2\.5"):
+        convert(ann, x, T=2.5)
+    with pytest.raises(ValueError, match=r"labels have shape \[2\], but there are 6"):
+        convert(ann, x, labels=torch.zeros(2, dtype=torch.long))
     with pytest.raises(ValueError, match="first 4 steps, but only 2"):
         convert(plain(QCFS(4), QCFS(4)), x, recipe="cos", T=2)(x)
 
@@ -302,3 +327,85 @@ def test_local_balance_says_when_it_was_broken_off():
         long = convert(ann, x, recipe="inference_scale", statistic=many)
     errors = [one.report().output_error[-1] for one in (short, long)]
     assert errors[1] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize(("activation", "moves"), [(nn.ReLU(), True), (nn.SiLU(), False)])
+def test_a_pool_stays_behind_an_activation_that_does_not_grow(activation, moves):
+    ann = double(nn.Sequential(nn.Conv2d(3, 4, 3), activation, nn.MaxPool2d(2)))
+    ann[0].bias.data -= 1.0  # where SiLU falls
+    traced = trace(ann)
+    pool_before_activations(traced)
+    assert torch.equal(traced.module(images()), ann(images()))
+    order = [n.target for n in traced.graph.nodes if n.op == "call_module"]
+    assert order == (["0", "2", "1"] if moves else ["0", "1", "2"])
+
+
+@pytest.mark.parametrize(
+    "activation", [nn.SELU(), nn.CELU(0.5), nn.Softsign(), nn.LogSigmoid(), nn.Hardtanh()]
+)
+def test_any_activation_of_one_variable_by_few_spikes(activation):
+    ann = plain(activation, nn.ReLU())
+    snn = convert(ann, images(), recipe="few_spikes", T=12)
+    with torch.no_grad():
+        apart = (snn.mean_output(images()) - ann(images())).abs().mean()
+        assert apart < 0.1 * ann(images()).abs().mean()
+
+
+def test_prelu_has_a_slope_for_each_channel():
+    first, second = nn.PReLU(4, 0.3), nn.PReLU()
+    first.weight.data += torch.tensor([0.0, 0.2, 0.4, -0.2])
+    assert_converts(plain(first, second), images(), recipe="spiking_yolo",
+                    neuron=RECIPES["spiking_yolo"].neuron)  # fmt: skip
+    first.weight.data -= 1.0
+    with pytest.raises(ValueError, match="slopes for negative values that are not above 0"):
+        convert(plain(first, second), images(), recipe="spiking_yolo")
+
+
+class Larger(nn.Module):
+    """ReLU as the larger of a value and 0, and of two values."""
+
+    def __init__(self, *, two: bool = False) -> None:
+        super().__init__()
+        self.a, self.b, self.two = nn.Linear(4, 8), nn.Linear(8, 3), two
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return self.b(torch.maximum(y, -y if self.two else torch.zeros(())))
+
+
+def test_the_larger_of_a_value_and_zero_is_a_relu():
+    x = torch.rand(16, 4)
+    snn = convert(Larger().eval(), x, recipe="threshold_max", T=4)
+    assert [one.became for one in snn.report().layers] == ["RateIF"]
+    with pytest.raises(ValueError, match="the larger or smaller of two values"):
+        convert(Larger(two=True).eval(), x)
+
+
+@pytest.mark.parametrize(("recipe", "became"), [("few_spikes", "FewSpikeNeuron"),
+                                                ("ttfs", "FirstSpikeNeuron")])  # fmt: skip
+def test_report_of_codes(recipe, became):
+    ann, x = plain(), images(16)
+    report = convert(ann, x, recipe=recipe, T=8).report()
+    assert [one.became for one in report.layers] == [became] * 2
+    assert report.spikeness["5"] == "spikes, weighted"
+    for one in report.layers:
+        assert one.timing_error == 0.0 and 0.0 < one.rounding_error <= 1.1 * one.error + 1e-9
+        assert 0.0 < one.rate < 1.0 and 0.0 < one.threshold[0] <= one.threshold[2]
+    if recipe == "ttfs":
+        assert all(one.rate <= 1.0 / 8 for one in report.layers), "one spike in T steps"
+
+
+def test_report_of_values_that_are_sums():
+    ann, x = plain(), images(16)
+    few, many = (convert(ann, x, recipe="tandem", T=T).report() for T in (8, 128))
+    assert many.layers[0].error < 0.3 * few.layers[0].error < 1.0
+
+
+def test_the_faster_number_of_steps_is_chosen_by_measuring():
+    snn = convert(plain(), images(), recipe="threshold_max", T=8)
+    with torch.no_grad():
+        out = snn(images())
+        assert snn.choose_faster(images()) in (1, 4, 8)
+        torch.testing.assert_close(snn(images()), out)
+        snn = convert(plain(), images(), recipe="ttfs", T=8)
+        assert snn.choose_faster(images()) == 8, "its neurons need the whole sequence"

@@ -114,9 +114,9 @@ def test_impulses_settle_on_the_quantised_network(name):
 def test_step_by_step_is_all_at_once(recipe):
     ann, x = net("product"), inputs()
     snn = convert(ann, x, recipe=recipe, T=6)
-    snn.stepwise = False
+    snn.at_once = 1000
     together = snn(x)
-    snn.stepwise = True
+    snn.at_once = 1
     torch.testing.assert_close(snn(x), together, rtol=1e-9, atol=1e-9)
 
 
@@ -237,8 +237,9 @@ def z_current(ann: nn.Module, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_sta_comes_near_with_its_approximators():
-    ann, x = net("layer, norm first"), inputs()
+@pytest.mark.parametrize("name", ["layer, norm first", "product"])
+def test_sta_comes_near_with_its_approximators(name):
+    ann, x = net(name), inputs()
     exact = ann(x)
     errors = []
     for steps in (4, 16, 128):

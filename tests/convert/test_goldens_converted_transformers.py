@@ -44,7 +44,7 @@ def state_dict(arrays: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def spikes_of(net: ConvertedNetwork) -> dict[str, Tensor]:
     """Filled by a run: site -> what it sends, in thresholds, ``[T * N, ...]``."""
     sent: dict[str, Tensor] = {}
-    net.stepwise = False
+    net.at_once = net.T
     for module in net.modules():
         if isinstance(module, Spiking):
 

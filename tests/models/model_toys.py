@@ -18,6 +18,7 @@ SMALL = {
         "spikformer_ann_cifar10_2_384",
         {"depth": 1, "dim": 32, "heads": 2, "image_size": 8},
     ),
+    "ann_resnet": ("ann_resnet20_qcfs_cifar10", {"blocks": 1, "levels": 64}),
     "sew_resnet": (
         "sew_resnet18",
         {"num_classes": 10, "image_size": 16, "T": 3, "zero_init_residual": False},

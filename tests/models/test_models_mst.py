@@ -77,7 +77,7 @@ def test_conversion_puts_a_neuron_everywhere_and_a_step_on_its_own():
     # The patches' activation meets the same current at every step: its rate at T = L is QCFS.
     (first,) = [m for m in neurons if m.site.name == "patch_embed.proj_if"]
     sent: list[torch.Tensor] = []
-    snn.stepwise = False
+    snn.at_once = 1000
     first.register_forward_hook(lambda m, _, out: sent.append(out))
     snn(x)
     torch.testing.assert_close(sent[0].unflatten(0, (4, -1)).mean(0), net.patch_embed(x))

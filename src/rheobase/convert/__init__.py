@@ -58,6 +58,7 @@ from rheobase.convert.recipes import RECIPES, recipes
 from rheobase.convert.report import LayerReport, Report
 from rheobase.convert.spiking import NEURONS, Replacement, Spiking, folded, unfolded
 from rheobase.convert.statistics import STATISTICS, Meter
+from rheobase.convert.tandem import TandemStage, progressive_tandem
 from rheobase.convert.transformers import add_transformers
 
 __all__ = [
@@ -85,9 +86,11 @@ __all__ = [
     "Site",
     "Spiking",
     "Statistic",
+    "TandemStage",
     "convert",
     "fit_code",
     "folded",
+    "progressive_tandem",
     "recipes",
     "unfolded",
 ]

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from rheobase.convert.trace import Traced
+
 __all__ = ["Site", "activation_of_call"]
 
 _PLAIN: dict[Any, type[nn.Module]] = {
@@ -16,12 +18,20 @@ _PLAIN: dict[Any, type[nn.Module]] = {
     "relu": nn.ReLU, "relu_": nn.ReLU, F.relu6: nn.ReLU6, F.silu: nn.SiLU,
     F.hardswish: nn.Hardswish, F.sigmoid: nn.Sigmoid, torch.sigmoid: nn.Sigmoid,
     "sigmoid": nn.Sigmoid, F.tanh: nn.Tanh, torch.tanh: nn.Tanh, "tanh": nn.Tanh,
-    F.hardsigmoid: nn.Hardsigmoid, F.mish: nn.Mish,
+    F.hardsigmoid: nn.Hardsigmoid, F.mish: nn.Mish, F.selu: nn.SELU, torch.selu: nn.SELU,
+    F.softsign: nn.Softsign, F.logsigmoid: nn.LogSigmoid,
 }  # fmt: skip
 
 
-def activation_of_call(node: fx.Node) -> nn.Module | None:
+_WITH_NUMBERS: dict[Any, type[nn.Module]] = {
+    F.elu: nn.ELU, F.softplus: nn.Softplus, F.celu: nn.CELU, torch.celu: nn.CELU,
+}  # fmt: skip
+
+
+def activation_of_call(traced: Traced, node: fx.Node) -> nn.Module | None:
     """The module that does what a functional call does; None if its bounds are of no activation."""
+    if node.target is torch.maximum:
+        return nn.ReLU() if _is_zero(traced, node.args[1]) else None
     if node.target in _PLAIN:
         return _PLAIN[node.target]()
     rest, named = node.args[1:], dict(node.kwargs)
@@ -30,12 +40,22 @@ def activation_of_call(node: fx.Node) -> nn.Module | None:
         return nn.LeakyReLU(*rest[:1], **named)  # type: ignore[arg-type]
     if node.target is F.gelu:
         return nn.GELU(**named)  # type: ignore[arg-type]
-    if node.target in (F.elu, F.softplus):
-        return (nn.ELU if node.target is F.elu else nn.Softplus)(*rest, **named)  # type: ignore[arg-type]
+    if node.target in _WITH_NUMBERS:
+        return _WITH_NUMBERS[node.target](*rest, **named)
     low, high = _bounds(node, rest, named)
-    if low != 0.0 or isinstance(high, fx.Node):
+    if isinstance(low, fx.Node) or isinstance(high, fx.Node) or low is None:
         return None
-    return nn.ReLU() if high is None else nn.Hardtanh(0.0, float(high))
+    if high is None:
+        return nn.ReLU() if low == 0.0 else None
+    return nn.Hardtanh(float(low), float(high))
+
+
+def _is_zero(traced: Traced, value: Any) -> bool:
+    """Whether the second of two values is a constant 0."""
+    if not isinstance(value, fx.Node) or value.op != "get_attr":
+        return False
+    constant = getattr(traced.module, str(value.target), None)
+    return isinstance(constant, Tensor) and not bool(constant.any())
 
 
 def _bounds(node: fx.Node, rest: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
@@ -73,8 +93,13 @@ class Site:
         return None
 
     @property
-    def slope(self) -> float:
-        """Of its negative side."""
+    def slope(self) -> float | Tensor:
+        """Of its negative side: a number, or one for each channel as ``[C, ...]``."""
+        if isinstance(self.activation, nn.PReLU):
+            slopes = self.activation.weight.detach().clone()
+            if slopes.numel() == 1:
+                return slopes.item()
+            return slopes.view(-1, *[1] * (len(self.shape) - 1))
         if isinstance(self.activation, nn.LeakyReLU):
             return float(self.activation.negative_slope)
         return 0.0

@@ -24,12 +24,16 @@ class BiasOverTime(Replacement, Stateful):
         layer: with a bias.
         when: "once" or "spread".
         T: the steps that "spread" divides by.
+        name: of the layer in the network.
     """
 
     conventions = ("sum",)
 
-    def __init__(self, layer: nn.Module, when: Literal["once", "spread"], T: int) -> None:
+    def __init__(
+        self, layer: nn.Module, when: Literal["once", "spread"], T: int, name: str = ""
+    ) -> None:
         super().__init__()
+        self.name = name
         self.layer = copy.deepcopy(layer)
         bias = self.layer.bias
         assert isinstance(bias, nn.Parameter)
@@ -82,6 +86,6 @@ def put_biases(traced: Traced, recipe: Recipe, steps: int) -> None:
             )
         if isinstance(module, WEIGHTED) and module.bias is not None:
             name = str(node.target)
-            name = add_module(traced, f"{name}_timed", BiasOverTime(module, when, steps))
-            node.target = name
+            timed = BiasOverTime(module, when, steps, name)
+            node.target = add_module(traced, f"{name}_timed", timed)
     traced.module.recompile()

@@ -96,6 +96,12 @@ def follow_batch(traced: Traced, example: Tensor) -> None:
                 f"the network does not take calibration inputs of shape {list(example.shape)}: "
                 f"{what}"
             ) from error
+        output = next(n for n in traced.graph.nodes if n.op == "output")
+        if not isinstance(values[output], Tensor):
+            raise ValueError(
+                f"the network returns a {type(values[output]).__name__}; conversion needs one "
+                "tensor [N, ...]: wrap the network in a module that returns that part of it"
+            )
         found.append(values)
     for node, two in found[0].items():
         node.meta["growth"] = _growth(two, found[1][node])
@@ -151,10 +157,16 @@ def _check(traced: Traced, times: dict[fx.Node, Time], recipe: Recipe) -> None:
             raise ValueError(_cannot(traced, node, kind, recipe))
     output = next(n for n in traced.graph.nodes if n.op == "output")
     if times[output] != "changing":
+        unknown = [n for n in traced.graph.nodes if _is_unknown(traced, n)]
         raise ValueError(
             "this network has no activation to convert: its output does not depend on any that "
             f"recipe {recipe.name!r} takes ({', '.join(recipe.source)})"
+            + "".join(f"; {n.name!r} ({line_of(n)}) is none that is known" for n in unknown[:3])
         )
+
+
+def _is_unknown(traced: Traced, node: fx.Node) -> bool:
+    return node.op.startswith("call") and kind_of(traced, node) is None
 
 
 def _check_batch(traced: Traced, node: fx.Node, times: dict[fx.Node, Time]) -> None:

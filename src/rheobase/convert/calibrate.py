@@ -17,6 +17,9 @@ from rheobase.convert.trace import Traced
 __all__ = ["broadcasting", "calibrated_thresholds", "check_calibration"]
 
 
+_MOST = 40  # times through the data
+
+
 class _Metered(nn.Module):
     """An activation with its meter."""
 
@@ -29,7 +32,8 @@ class _Metered(nn.Module):
         """What the meter passes on."""
         before = z.clone() if getattr(self.activation, "inplace", False) else z
         a = self.activation(z)
-        if not bool(torch.isfinite(a).all()):
+        # A finite sum has finite terms, and takes one pass.
+        if not bool(a.sum().isfinite()) and not bool(torch.isfinite(a).all()):
             site = self.meter.site
             raise ValueError(
                 f"activations of {site.name!r} ({site.line}) are not finite on the calibration "
@@ -53,7 +57,8 @@ def check_calibration(calibration: Tensor | None, recipe: Recipe) -> Tensor:
         )
     # Numbers of words are inputs too: an embedding takes them.
     if not isinstance(calibration, Tensor) or calibration.dtype is torch.bool:
-        given = getattr(calibration, "dtype", type(calibration).__name__)
+        named = isinstance(calibration, Tensor)
+        given = calibration.dtype if named else type(calibration).__name__
         raise TypeError(f"calibration inputs must be one tensor [N, ...] of numbers, got {given}")
     if calibration.dim() < 2 or 0 in calibration.shape:
         raise ValueError(
@@ -78,12 +83,15 @@ def calibrated_thresholds(
     for site in sites:
         traced.module.set_submodule(site.name, _Metered(site.activation, meters[site.name]))
     try:
-        for _ in range(recipe.statistic.iterations):
+        count = recipe.statistic.iterations
+        for _ in range(_MOST if count is None else count):
             for batch in torch.split(inputs, recipe.statistic.batch_size or batch_size):
                 for meter in meters.values():
                     meter.announce(len(inputs), len(batch))
                 with torch.no_grad():
                     traced.module(batch)
+            if count is None and all(meter.done for meter in meters.values()):
+                break
     finally:
         for site in sites:
             traced.module.set_submodule(site.name, site.activation)

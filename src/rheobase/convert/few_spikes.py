@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rheobase.convert.activations import Site
 from rheobase.convert.recipe import Recipe
-from rheobase.convert.spiking import NEURONS, Replacement, folded, unfolded
+from rheobase.convert.spiking import NEURONS, Code, Replacement, folded, unfolded
 from rheobase.convert.statistics import STATISTICS, Meter
 from rheobase.neurons import Neuron, spike
 from rheobase.neurons.base import Tap
@@ -82,7 +82,7 @@ class FewSpikeNeuron(Neuron):
         return f"K={len(self.thresholds)}"
 
 
-class FewSpikes(Replacement):
+class FewSpikes(Code):
     """A few-spike neuron in an activation's place: its weighted spikes, summed over T.
 
     Args:
@@ -106,6 +106,21 @@ class FewSpikes(Replacement):
         if self.silent:
             sent = torch.cat([sent[:1] + self.silent, sent[1:]])
         return folded(sent)
+
+    @property
+    def sizes(self) -> Tensor:
+        """One a step."""
+        return self.neuron.weights.detach().abs()
+
+    @property
+    def reach(self) -> float:  # type: ignore[override]
+        """All its spikes."""
+        return self.silent + self.neuron.weights.detach().relu().sum().item()
+
+    def count(self, x: Tensor, sent: Tensor) -> Tensor:
+        """What the neuron sends of ``x``."""
+        spikes: Tensor = self.neuron(x)
+        return spikes.sum(0)
 
 
 def binary_code(largest: Tensor | float, steps: int) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rheobase.convert.activations import Site
 from rheobase.convert.recipe import Recipe
-from rheobase.convert.spiking import NEURONS, Replacement, folded, unfolded
+from rheobase.convert.spiking import NEURONS, Code, Replacement, folded, unfolded
 from rheobase.neurons import Neuron
 from rheobase.neurons.base import Tap
 
@@ -49,7 +49,7 @@ class FirstSpikeNeuron(Neuron):
         return spikes, v.expand_as(x) if tap else None, v
 
 
-class FirstSpike(Replacement):
+class FirstSpike(Code):
     """A first-spike neuron in an activation's place; its spike counts by its time."""
 
     conventions = ("sum",)
@@ -65,6 +65,20 @@ class FirstSpike(Replacement):
         left = torch.arange(steps, 0, -1, dtype=x.dtype, device=x.device) / steps
         left = left.view(-1, *[1] * (spikes.dim() - 1))
         return folded(spikes * left * self.neuron.v_threshold)
+
+    @property
+    def sizes(self) -> Tensor:
+        """The value of a spike at the first step."""
+        return self.neuron.v_threshold.detach()
+
+    @property
+    def reach(self) -> float:  # type: ignore[override]
+        """A spike at the first step."""
+        return self.sizes.max().item()
+
+    def count(self, x: Tensor, sent: Tensor) -> Tensor:
+        """One, or none."""
+        return (sent != 0.0).sum(0).to(sent.dtype)
 
 
 def _first_spike(site: Site, threshold: Tensor, recipe: Recipe, steps: int) -> Replacement:

@@ -15,7 +15,15 @@ from torch.nn import functional as F
 
 from rheobase.convert.trace import Traced
 
-__all__ = ["ACTIVATIONS", "KINDS", "WEIGHTED", "kind_of", "kind_of_call", "passes_spikes"]
+__all__ = [
+    "ACTIVATIONS",
+    "GROWING",
+    "KINDS",
+    "WEIGHTED",
+    "kind_of",
+    "kind_of_call",
+    "passes_spikes",
+]
 
 WEIGHTED = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
@@ -25,9 +33,17 @@ WEIGHTED = (
 
 ACTIVATIONS = (
     "relu", "relu6", "clip", "leaky_relu", "gelu", "silu", "hardswish", "sigmoid", "tanh", "elu",
-    "hardsigmoid", "mish", "softplus", "encode",
+    "hardsigmoid", "mish", "softplus", "selu", "celu", "softsign", "log_sigmoid", "hardtanh",
+    "prelu", "encode",
 )  # fmt: skip
 """Kinds that a spiking neuron replaces; "encode" is the identity, made spikes by a pass."""
+
+GROWING = {
+    "relu", "relu6", "clip", "threshold_relu", "qcfs", "quant_relu", "clamp_quant", "rate_norm",
+    "leaky_relu", "sigmoid", "tanh", "elu", "hardsigmoid", "softplus", "selu", "celu", "softsign",
+    "log_sigmoid", "hardtanh", "encode",
+}  # fmt: skip
+"""Kinds that never fall as their operand grows."""
 
 KINDS: dict[Any, str] = {}
 """Module class, function, or method name -> kind."""
@@ -40,7 +56,7 @@ def _are(kind: str, *targets: Any) -> None:
 _are("relu", nn.ReLU, F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
 _are("relu6", nn.ReLU6, F.relu6)
 _are("clip", nn.Hardtanh, F.hardtanh, F.hardtanh_, torch.clamp, torch.clamp_, torch.clip)
-_are("clip", "clamp", "clamp_", "clip", "clip_", torch.clamp_min, "clamp_min")
+_are("clip", "clamp", "clamp_", "clip", "clip_", torch.clamp_min, "clamp_min", torch.maximum)
 _are("leaky_relu", nn.LeakyReLU, F.leaky_relu, F.leaky_relu_)
 _are("gelu", nn.GELU, F.gelu)
 _are("silu", nn.SiLU, F.silu)
@@ -51,6 +67,11 @@ _are("elu", nn.ELU, F.elu)
 _are("hardsigmoid", nn.Hardsigmoid, F.hardsigmoid)
 _are("mish", nn.Mish, F.mish)
 _are("softplus", nn.Softplus, F.softplus)
+_are("selu", nn.SELU, F.selu, torch.selu)
+_are("celu", nn.CELU, F.celu, torch.celu)
+_are("softsign", nn.Softsign, F.softsign)
+_are("log_sigmoid", nn.LogSigmoid, F.logsigmoid)
+_are("prelu", nn.PReLU)
 _are("max_pool", nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool2d)
 _are("max_pool", F.max_pool1d, F.max_pool2d, F.max_pool3d, F.adaptive_max_pool2d)
 _are("max_pool", torch.max_pool1d, torch.max_pool2d, torch.max_pool3d)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,13 +13,16 @@ from torch import Tensor, fx, nn
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.spiking import unfolded
 from rheobase.measure import wall_time_per_image
+from rheobase.ops.eager import is_plain, is_transformed
 from rheobase.stateful import Stateful
 
 if TYPE_CHECKING:
     from rheobase.convert.report import Report
     from rheobase.convert.trace import Traced
 
-__all__ = ["ConvertedNetwork", "Origin"]
+__all__ = ["ConvertedNetwork", "Origin", "fast_order"]
+
+_BYTES_AT_ONCE = 1 << 25  # more steps at once save no more overhead, but leave the cache
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,9 @@ class ConvertedNetwork(nn.Module):
     Attributes:
         recipe: how it was made.
         T: default number of steps, which T-dependent statistics were made for.
-        stepwise: go through the graph step by step instead of with time folded into the batch. The
-            results are equal but for the rounding of convolutions. None (the default) does so for
-            inference on CPUs, where what fits the cache is faster; `choose_faster` measures.
+        at_once: how many steps go through the graph together, folded into the batch; the results
+            are equal but for the rounding of convolutions. None (the default): all, and for
+            inference on CPUs as many as give the first layer 32 MiB; `choose_faster` measures.
     """
 
     def __init__(self, stem: fx.GraphModule, body: fx.GraphModule, recipe: Recipe, T: int) -> None:
@@ -52,7 +55,7 @@ class ConvertedNetwork(nn.Module):
         self.body = body
         self.recipe = recipe
         self.T = T
-        self.stepwise: bool | None = None
+        self.at_once: int | None = None
         self.origin: Origin | None = None
 
     def report(
@@ -87,27 +90,40 @@ class ConvertedNetwork(nn.Module):
         count = self.T + self.recipe.readout.delay if steps is None else steps
         if count < 1:
             raise ValueError(f"a converted network runs at least one step, got steps={count}")
-        constant = self.stem(x)
-        if count > 1 and self._steps_one_by_one(x):
-            with _one_by_one(self.body):
-                return torch.stack([self.body(*constant, steps=1) for _ in range(count)])
-        out: Tensor = self.body(*constant, steps=count)
-        return unfolded(out, count)
+        constant = self.stem(fast_order(x))
+        piece = self._steps_at_once(constant, count)
+        if piece == count:
+            out: Tensor = self.body(*constant, steps=count)
+            return unfolded(out, count)
+        pieces = [min(piece, count - first) for first in range(0, count, piece)]
+        with _carrying_state(self.body):
+            return torch.cat([unfolded(self.body(*constant, steps=n), n) for n in pieces])
 
-    def _steps_one_by_one(self, x: Tensor) -> bool:
-        if self.stepwise is not None:
-            return self.stepwise
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
-            return False
+    def _steps_at_once(self, constant: Sequence[object], count: int) -> int:
+        if self.at_once is not None:
+            return min(self.at_once, count)
+        values = [value for value in constant if isinstance(value, Tensor)]
+        if torch.is_grad_enabled() or not all(is_plain(v) and v.is_cpu for v in values):
+            return count
+        if not self._causal():
+            return count
+        largest = max((value.nbytes for value in values), default=1)
+        return max(1, min(count, _BYTES_AT_ONCE // largest))
+
+    def _causal(self) -> bool:
+        """Whether no module needs the whole sequence."""
         return all(getattr(module, "causal", True) for module in self.body.modules())
 
-    def choose_faster(self, x: Tensor) -> bool:
-        """Time both ways on ``x`` and keep the faster; True if that is step by step."""
-        seconds = {}
-        for self.stepwise in (False, True):
-            seconds[self.stepwise] = wall_time_per_image(self, x, repeats=3)
-        self.stepwise = seconds[True] < seconds[False]
-        return self.stepwise
+    def choose_faster(self, x: Tensor) -> int:
+        """Time pieces of 1, 4, 16, ... and all steps on ``x``; keep and return the fastest."""
+        seconds: dict[int, float] = {}
+        whole = self.T + self.recipe.readout.delay
+        pieces = {4**k for k in range(10) if 4**k < whole} if self._causal() else set()
+        for steps in sorted(pieces | {whole}):
+            self.at_once = steps
+            seconds[steps] = wall_time_per_image(self, x, repeats=3)
+        self.at_once = min(seconds, key=seconds.__getitem__)
+        return self.at_once
 
     def mean_output(self, x: Tensor, steps: int | None = None) -> Tensor:
         """What stands for the ANN's output: the mean over the steps, or the sum; ``[N, ...]``."""
@@ -115,15 +131,27 @@ class ConvertedNetwork(nn.Module):
         return out.sum(0) if self.recipe.encoding.convention == "sum" else out.mean(0)
 
 
+def fast_order(x: Tensor) -> Tensor:
+    """Images in the order that convolutions on CPUs want; neurons and sums keep it.
+
+    Not where weights may get a gradient: see `rheobase.layers.time` for what oneDNN does then.
+    """
+    if x.dim() != 4 or x.dtype != torch.float32 or not x.is_cpu or torch.is_grad_enabled():
+        return x
+    if not is_plain(x) or is_transformed():
+        return x
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 @contextmanager
-def _one_by_one(net: nn.Module) -> Iterator[None]:
-    """Keep state from step to step within a call, and outside as it was."""
+def _carrying_state(net: nn.Module) -> Iterator[None]:
+    """Keep state from piece to piece within a call, and outside as it was."""
     modules = [m for m in net.modules() if isinstance(m, Stateful)]
     for module in modules:
         if not module.causal:
             raise ValueError(
-                f"{type(module).__name__} needs the whole sequence: this network can't run step by "
-                "step; set its stepwise to False"
+                f"{type(module).__name__} needs the whole sequence: this network can't run in "
+                "pieces; set its at_once to None"
             )
     streams = [m._streams for m in modules]
     for module, streaming in zip(modules, streams, strict=True):

@@ -16,7 +16,7 @@ from rheobase.convert.bias import put_biases
 from rheobase.convert.build import follow_batch, split
 from rheobase.convert.calibrate import broadcasting, calibrated_thresholds, check_calibration
 from rheobase.convert.kinds import ACTIVATIONS, kind_of
-from rheobase.convert.network import ConvertedNetwork, Origin
+from rheobase.convert.network import ConvertedNetwork, Origin, fast_order
 from rheobase.convert.pool import make_gate
 from rheobase.convert.post import calibrate_after
 from rheobase.convert.prepare import (
@@ -30,6 +30,7 @@ from rheobase.convert.prepare import (
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.recipes import RECIPES
 from rheobase.convert.report import warn_of_extremes
+from rheobase.convert.softmax import make_softmax_spikes
 from rheobase.convert.spiking import NEURONS, Replacement
 from rheobase.convert.trace import Traced, add_module, line_of, trace
 
@@ -37,7 +38,10 @@ __all__ = ["OPERATORS", "convert"]
 
 Operator = Callable[[Traced, fx.Node, Recipe, int], Replacement | None]
 
-OPERATORS: dict[str, dict[str, Operator]] = {"gate": {"max_pool": make_gate}}
+OPERATORS: dict[str, dict[str, Operator]] = {
+    "gate": {"max_pool": make_gate},
+    "softmax_spikes": {"softmax": make_softmax_spikes},
+}
 """Name of a set of operators -> kind of node -> ``(traced, node, recipe, T) -> module``, or None
 where the node may stay (a product with a constant, say)."""
 
@@ -74,9 +78,10 @@ def convert(
 
     Raises:
         ValueError: what can't be converted, naming node, source line and remedy; calibration data
-            that is missing, does not fit or makes activations that are not finite; an unknown name;
-            batch norm in training mode; T below 1.
-        TypeError: calibration data of another kind.
+            that is missing, does not fit or makes activations that are not finite; labels that do
+            not fit; an unknown name; batch norm in training mode; T below 1, or below what the
+            recipe needs.
+        TypeError: a network, calibration data or T of another kind.
 
     >>> from rheobase.convert import convert
     >>> ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
@@ -84,9 +89,23 @@ def convert(
     torch.Size([8, 3, 2])
     """
     rule = resolved(recipe, choices)
+    if not isinstance(T, int):
+        raise TypeError(f"T is a whole number of time steps, got {T!r}")
     if T < 1:
         raise ValueError(f"a converted network runs at least one time step, got T={T}")
-    inputs = check_calibration(calibration, rule)
+    probe = rule.neuron.probe
+    if T + rule.readout.delay < probe:
+        raise ValueError(
+            f"recipe {rule.name!r} looks at its neurons' first {probe} steps, but only {T} are to "
+            f"be run; take T={probe} or more, or a neuron rule with a smaller probe"
+        )
+    with torch.no_grad():
+        inputs = fast_order(check_calibration(calibration, rule))
+    if labels is not None and labels.shape != inputs.shape[:1]:
+        raise ValueError(
+            f"labels have shape {list(labels.shape)}, but there are {len(inputs)} calibration "
+            "inputs: give one class for each, [N]"
+        )
     traced = trace(ann, leaves)
     _prepare(traced, rule)
     follow_batch(traced, inputs)
@@ -101,7 +120,7 @@ def convert(
     net = ConvertedNetwork(stem, body, rule, T).eval()
     calibrate_after(net, prepared, inputs)
     net.origin = Origin(prepared, inputs, labels)
-    warn_of_extremes(net, inputs[:16])
+    warn_of_extremes(net, inputs[:8])
     return net
 
 
@@ -156,9 +175,15 @@ def _find_sites(traced: Traced, recipe: Recipe) -> list[Site]:
             raise ValueError(
                 f"node {node.name!r} ({line_of(node)}) is of kind {kind!r}, which recipe "
                 f"{recipe.name!r} does not convert (it takes {', '.join(recipe.source)}); "
-                + (f"take {' or '.join(able)}" if able else "train the network with another")
+                + (f"take {_some(able)}" if able else "train the network with another")
             )
     return sites
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    """The first of many."""
+    more = f" or {len(names) - most} others" if len(names) > most else ""
+    return " or ".join(names[:most]) + more
 
 
 def _given_thresholds(

@@ -63,7 +63,7 @@ def _bias_mean(net: ConvertedNetwork, ann: Traced, inputs: Tensor, step: PostCal
             layer.bias = nn.Parameter(bias)
         else:
             lack = lack.view(-1, *[1] * (target.dim() - 2))
-            stop.module.bias = lack if stop.module.bias is None else stop.module.bias + lack
+            stop.spiking.bias = lack if stop.spiking.bias is None else stop.spiking.bias + lack
         return stop.again()
 
     walk(net, inputs, visit)
@@ -82,7 +82,7 @@ def _potential_mean(
     """Start every membrane with T times what its mean output lacks (Li et al. 2021, advanced)."""
 
     def visit(stop: Stop) -> Tensor:
-        neuron = stop.module.neuron
+        neuron = stop.spiking.neuron
         if not isinstance(neuron, RateIF):
             raise ValueError(
                 f"{stop.name!r} became a {type(neuron).__name__}, whose first membrane can't be "
@@ -90,8 +90,8 @@ def _potential_mean(
             )
         lack = activations(ann, stop.name, inputs).mean(0) - stop.mean_output().mean(0)
         lack = lack * stop.steps
-        if stop.module.scale is not None:
-            lack = lack / stop.module.scale
+        if stop.spiking.scale is not None:
+            lack = lack / stop.spiking.scale
         neuron.set_start(neuron.start + lack)
         return stop.again()
 
@@ -117,8 +117,8 @@ def _weights(net: ConvertedNetwork, ann: Traced, inputs: Tensor, step: PostCalib
 def _fit(stop: Stop, target: Tensor, step: PostCalibration) -> None:
     layer = stop.layer
     assert isinstance(layer, WEIGHTED)
-    mean_input = stop.mean_input()
-    steps, size = stop.steps, stop.module.size.detach()
+    mean_input = stop.mean_input().contiguous()
+    steps, size = stop.steps, stop.spiking.size.detach()
     optimiser = torch.optim.Adam([layer.weight], lr=step.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, step.iterations, 0.0)
     for _ in range(step.iterations):
@@ -158,7 +158,7 @@ def _finetune(net: ConvertedNetwork, ann: Traced, inputs: Tensor, step: PostCali
 
 
 def _train_counts(stop: Stop, target: Tensor, step: PostCalibration) -> None:
-    layer, activation = stop.layer, stop.module.site.activation
+    layer, activation = stop.layer, stop.spiking.site.activation
     assert layer is not None and stop.layer_input is not None
     inputs = unfolded(stop.layer_input, stop.steps)
     optimiser = torch.optim.SGD(
@@ -167,9 +167,9 @@ def _train_counts(stop: Stop, target: Tensor, step: PostCalibration) -> None:
     for number in range(step.iterations):
         first = number * step.batch_size
         chosen = torch.arange(first, first + step.batch_size) % len(target)
-        x = inputs[:, chosen]
+        x = inputs[:, chosen].contiguous()
         with torch.no_grad():
-            spikes = stop.module(layer(folded(x)), steps=stop.steps)
+            spikes = stop.spiking(layer(folded(x)), steps=stop.steps)
             counted = unfolded(spikes, stop.steps).mean(0)
         rate = activation(layer(x.mean(0)))
         loss = (rate + (counted - rate).detach() - target[chosen]).square().mean()
@@ -215,7 +215,7 @@ def balance_by_current(net: ConvertedNetwork, inputs: Tensor) -> None:
 
     def visit(stop: Stop) -> Tensor:
         size = stop.current.max() * recipe.statistic.scale
-        site = stop.module.site
+        site = stop.spiking.site
         if not size > 0.0:
             raise ValueError(
                 f"{stop.name!r} ({site.line}) gets no positive current in {stop.steps} steps: "

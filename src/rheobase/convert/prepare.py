@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rheobase.convert.activations import activation_of_call
-from rheobase.convert.kinds import ACTIVATIONS, WEIGHTED, kind_of
+from rheobase.convert.kinds import ACTIVATIONS, GROWING, WEIGHTED, kind_of
 from rheobase.convert.trace import Traced, add_module, line_of
 
 __all__ = [
@@ -42,12 +42,15 @@ def own_activations(traced: Traced) -> None:
         module = traced.owner(node)
         called = module is not None
         if module is None:
-            module = activation_of_call(node)
-        if module is None or (isinstance(module, nn.Hardtanh) and module.min_val != 0.0):
+            module = activation_of_call(traced, node)
+        if module is None:
             raise ValueError(
-                f"node {node.name!r} ({line_of(node)}) clips to bounds that spikes can't: only 0 "
-                "to a number; write it as nn.ReLU, nn.ReLU6 or nn.Hardtanh(0, bound)"
+                f"node {node.name!r} ({line_of(node)}) takes the larger or smaller of two values, "
+                "or has one bound alone that is not 0: no neuron does; write it as nn.ReLU, "
+                "nn.ReLU6 or nn.Hardtanh(low, high) with numbers"
             )
+        if isinstance(module, nn.Hardtanh) and module.min_val != 0.0:
+            module.conversion_kind = "hardtanh"  # type: ignore[assignment]
         if not called:
             name = add_module(traced, node.name, module)
         elif str(node.target) in taken:
@@ -133,15 +136,15 @@ def _along_outputs(layer: nn.Module, gain: Tensor) -> Tensor:
 
 
 def pool_before_activations(traced: Traced) -> None:
-    """Turn max pooling of activations into activations of max pooling: equal, since both grow."""
+    """Turn max pooling of activations into activations of max pooling: equal where both grow."""
     graph = traced.graph
     for node in list(graph.nodes):
         if kind_of(traced, node) != "max_pool":
             continue
         before = node.args[0]
-        if not isinstance(before, fx.Node) or kind_of(traced, before) not in ACTIVATIONS:
+        if not isinstance(before, fx.Node) or len(before.users) > 1:
             continue
-        if len(before.users) > 1:
+        if kind_of(traced, before) not in GROWING:
             continue
         with graph.inserting_after(node):
             moved = graph.node_copy(before, lambda n: n)

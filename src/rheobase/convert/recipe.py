@@ -55,7 +55,8 @@ class Statistic:
             of results in which each new batch weighs ``momentum``.
         momentum: see ``batches``.
         scale: the result is multiplied by it.
-        iterations: how often to go through the data.
+        iterations: how often to go through the data; None goes on until that is of no more use (40
+            times at most).
         batch_size: inputs at a time; None takes the call's. "local_balance" makes a step for each.
         shared_by_steps: divide by T: where values are sums over T, each of T spikes then carries a
             T-th of the threshold.
@@ -70,7 +71,7 @@ class Statistic:
     batches: Literal["pooled", "largest", "average"] = "pooled"
     momentum: float = 0.1
     scale: float = 1.0
-    iterations: int = 1
+    iterations: int | None = 1
     batch_size: int | None = None
     shared_by_steps: bool = False
     as_released: bool = False

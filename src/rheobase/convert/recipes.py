@@ -19,7 +19,7 @@ __all__ = ["RECIPES", "recipes"]
 _RELUS = ("relu", "relu6", "clip", "threshold_relu")
 _CODED = (
     "leaky_relu", "gelu", "silu", "hardswish", "sigmoid", "hardsigmoid", "tanh", "elu", "mish",
-    "softplus",
+    "softplus", "selu", "celu", "softsign", "log_sigmoid", "hardtanh",
 )  # fmt: skip
 _TRAINED = ("threshold_relu", "qcfs", "quant_relu", "rate_norm")
 _CALIBRATION = "Li et al. 2021, ICML (SNN calibration), arXiv 2106.06984"
@@ -47,6 +47,7 @@ _ALL = (
         "cao2015",
         "Cao et al. 2015, IJCV 113(1)",
         source=_RELUS,
+        prepare=Preparation(passes=("spiking_averages",)),
         statistic=Statistic("constant"),
         neuron=NeuronRule(reset="zero"),
         encoding=Encoding("poisson"),
@@ -71,7 +72,7 @@ _ALL = (
         "rueckauer",
         "Rueckauer et al. 2017, Frontiers in Neuroscience 11:682",
         source=_RELUS,
-        prepare=Preparation(max_pool="gate"),
+        prepare=Preparation(max_pool="gate", operators=("gate", "softmax_spikes")),
         statistic=Statistic("percentile", percentile=99.9, nonzero=True),
     ),
     Recipe(
@@ -92,7 +93,7 @@ _ALL = (
     Recipe(
         "spiking_yolo",
         "Kim et al. 2020, AAAI (Spiking-YOLO), arXiv 1903.06530",
-        source=(*_RELUS, "leaky_relu"),
+        source=(*_RELUS, "leaky_relu", "prelu"),
         statistic=Statistic("max"),
         granularity="channel",
         neuron=NeuronRule("imbalanced"),
@@ -100,7 +101,7 @@ _ALL = (
     Recipe(
         "clamp_quant",
         "Yan et al. 2021, AAAI (CQ)",
-        source=_TRAINED,
+        source=("clamp_quant", "threshold_relu"),
         statistic=Statistic("learned"),
         needs=("training",),
     ),
@@ -204,7 +205,7 @@ _ALL = (
         "inference_scale",
         "Bu et al. 2025, CVPR (inference-scale conversion, local threshold balancing)",
         source=_RELUS,
-        statistic=Statistic("local_balance", batch_size=8, iterations=2),
+        statistic=Statistic("local_balance", batch_size=8, iterations=None),
         granularity="channel",
         neuron=NeuronRule(start=0.5, strict=True),
     ),
@@ -227,7 +228,7 @@ _ALL = (
     Recipe(
         "tandem",
         "Wu et al. 2021, IEEE TPAMI 44(11) (progressive tandem learning), arXiv 2007.01204; "
-        "its conversion, without the training",
+        "the conversion alone: rheobase.convert.progressive_tandem trains with it",
         source=_RELUS,
         statistic=Statistic("percentile", percentile=99.9, shared_by_steps=True),
         encoding=Encoding("impulse", bias="spread"),

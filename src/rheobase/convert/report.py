@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from rheobase.convert.bias import BiasOverTime
 from rheobase.convert.kinds import WEIGHTED, kind_of_call
 from rheobase.convert.network import ConvertedNetwork
 from rheobase.convert.post import activations
-from rheobase.convert.spiking import Spiking, unfolded
+from rheobase.convert.recipe import Convention
+from rheobase.convert.spiking import Code, Spiking, unfolded
 from rheobase.convert.trace import Traced
 from rheobase.convert.walk import Stop, walk
 
@@ -26,14 +28,16 @@ class LayerReport:
     Attributes:
         name: of the activation that it replaces.
         line: where that was written.
-        became: the neuron's class.
-        spikes: what it was seen to send: "binary", "signed" or "levels" times the threshold.
-        threshold: smallest, mean and largest.
+        became: the neuron's class, or the code's.
+        spikes: what it was seen to send: "binary", "signed" or "levels" times the threshold;
+            "coded" if each step's spikes have a size of their own.
+        threshold: smallest, mean and largest; of a code, the sizes of its spikes.
         rate: mean spikes per neuron and step.
         saturated: share of neurons that fired as often as they could.
         dead: share of channels without a spike.
         clip_error: mean activation lost above the threshold.
-        rounding_error: mean distance of the clipped activation from a multiple of threshold / T.
+        rounding_error: mean distance of the clipped activation from a multiple of threshold / T; of
+            a code, of what it sends from the clipped activation of its input.
         timing_error: mean distance of the output from what its mean input would give at once:
             spikes that came too early or too late (unevenness).
         error: mean distance of the mean output from the ANN's activation; like the three above
@@ -65,8 +69,9 @@ class Report:
         samples: how many inputs the figures are over.
         layers: in order of execution.
         spikeness: for every layer with weights that runs at every step, what its input is:
-            "spikes" (0 or plus or minus one size for each channel), "spikes, averaged" (pooled),
-            "spikes, added" (a sum of several), or "analog".
+            "spikes" (0 or plus or minus one size for each channel), "spikes, weighted" (of another
+            size at every step: a code), "spikes, averaged" (pooled), "spikes, added" (a sum of
+            several), or "analog".
         output_error: mean distance of the mean output from the ANN's, relative, at every step.
         accuracy: of the mean output after 1, 2, ..., T steps, in percent, where labels were given.
         ann_accuracy: likewise of the ANN.
@@ -109,15 +114,18 @@ def make_report(
     layers: list[LayerReport] = []
     seen: dict[str, str] = {}
 
+    convention = net.recipe.encoding.convention
+
     def visit(stop: Stop) -> None:
-        one = _layer(stop, activations(ann, stop.name, inputs))
+        figures = _layer if isinstance(stop.module, Spiking) else _code
+        one = figures(stop, activations(ann, stop.name, inputs), convention)
         layers.append(one)
         seen[stop.name] = one.spikes
 
-    out = walk(net, inputs, visit)[net.recipe.readout.delay :]
+    out = walk(net, inputs, visit, codes=True)[net.recipe.readout.delay :]
     target = ann.module(inputs)
     means = out.cumsum(0)
-    if net.recipe.encoding.convention == "mean":
+    if convention == "mean":
         means = means / torch.arange(1, len(out) + 1).to(out).view(-1, *[1] * (out.dim() - 1))
     apart = (means - target).abs().flatten(1).mean(1) / target.abs().mean()
     right = right_ann = None
@@ -141,7 +149,7 @@ def warn_of_extremes(net: ConvertedNetwork, inputs: Tensor) -> None:
     """Warn of layers in which no neuron fires, or most fire at every step, naming them."""
 
     def visit(stop: Stop) -> None:
-        count = (unfolded(stop.output, stop.steps) / stop.module.size).sum(0)
+        count = (unfolded(stop.output, stop.steps) / stop.spiking.size).sum(0)
         where = f"{stop.name!r} ({stop.module.site.line})"
         if not bool(count.any()):
             warnings.warn(
@@ -160,37 +168,87 @@ def warn_of_extremes(net: ConvertedNetwork, inputs: Tensor) -> None:
     walk(net, inputs, visit)
 
 
-def _layer(stop: Stop, target: Tensor) -> LayerReport:
-    module, steps = stop.module, stop.steps
+def _layer(stop: Stop, target: Tensor, convention: Convention) -> LayerReport:
+    """Of a neuron whose spikes all count alike."""
+    module, steps = stop.spiking, stop.steps
     size = module.size
+    # What a layer sends at most, and the distance of two values that it can send.
+    reach = size * steps if convention == "sum" else size
+    level = reach / steps
     spikes = unfolded(stop.output, steps) / size
-    mean = stop.mean_output()
-    current = stop.current if stop.constant else unfolded(stop.current, steps).mean(0)
-    clipped = torch.minimum(target, size)
-    at_once = (current / size * steps + 0.5).floor().clamp(0, steps) * size / steps
-    level = size / steps
-    whole = target.abs().mean().clamp(min=torch.finfo(target.dtype).tiny)
+    value = _joined(stop.output, steps, convention)
+    current = stop.current if stop.constant else _joined(stop.current, steps, convention)
+    clipped = torch.minimum(target, reach)
+    at_once = (current / level + 0.5).floor().clamp(0, steps) * level
     count = spikes.sum(0)
+    return _figures(
+        stop, target, value, count,
+        became=type(module.neuron).__name__,
+        spikes=_seen(spikes),
+        sizes=size,
+        rate=spikes.mean().item(),
+        saturated=_saturated(stop, count),
+        errors=(
+            target - clipped, clipped - (clipped / level).round() * level, value - at_once
+        ),
+    )  # fmt: skip
+
+
+def _code(stop: Stop, target: Tensor, convention: Convention) -> LayerReport:
+    """Of a code, which has its whole input before it sends anything: nothing comes too early."""
+    module, steps = stop.module, stop.steps
+    assert isinstance(module, Code)
+    sequences = unfolded(stop.current, steps), unfolded(stop.output, steps)
+    value = _joined(stop.output, steps, convention)
+    exact = module.site.activation(_joined(stop.current, steps, convention).clone())
+    count = module.count(*sequences)
+    coder = getattr(module, "neuron", None) or getattr(module, "code", module)
+    return _figures(
+        stop, target, value, count,
+        became=type(coder).__name__,
+        spikes="coded",
+        sizes=module.sizes,
+        rate=count.mean().item() / steps,
+        saturated=(value >= module.reach).double().mean().item(),
+        errors=(
+            (target - module.reach).relu(), value - exact.clamp(max=module.reach),
+            torch.zeros(()),
+        ),
+    )  # fmt: skip
+
+
+def _figures(
+    stop: Stop, target: Tensor, value: Tensor, count: Tensor, *, became: str, spikes: str,
+    sizes: Tensor, rate: float, saturated: float, errors: tuple[Tensor, Tensor, Tensor],
+) -> LayerReport:  # fmt: skip
+    whole = target.abs().mean().clamp(min=torch.finfo(target.dtype).tiny)
+    clip, rounding, timing = (((error.abs().mean()) / whole).item() for error in errors)
     axes = [0, *range(2, count.dim())]
     return LayerReport(
         name=stop.name,
-        line=module.site.line,
-        became=type(module.neuron).__name__,
-        spikes=_seen(spikes),
-        threshold=(size.min().item(), size.mean().item(), size.max().item()),
-        rate=spikes.mean().item(),
-        saturated=_saturated(stop, count),
-        dead=(count.abs().sum(axes) == 0).to(mean.dtype).mean().item(),
-        clip_error=((target - clipped).abs().mean() / whole).item(),
-        rounding_error=((clipped - (clipped / level).round() * level).abs().mean() / whole).item(),
-        timing_error=((mean - at_once).abs().mean() / whole).item(),
-        error=((mean - target).abs().mean() / whole).item(),
+        line=stop.module.site.line,
+        became=became,
+        spikes=spikes,
+        threshold=(sizes.min().item(), sizes.mean().item(), sizes.max().item()),
+        rate=rate,
+        saturated=saturated,
+        dead=(count.abs().sum(axes) == 0).to(value.dtype).mean().item(),
+        clip_error=clip,
+        rounding_error=rounding,
+        timing_error=timing,
+        error=((value - target).abs().mean() / whole).item(),
     )
+
+
+def _joined(sequence: Tensor, steps: int, convention: Convention) -> Tensor:
+    """What ``[T * N, ...]`` stands for, ``[N, ...]``."""
+    x = unfolded(sequence, steps)
+    return x.sum(0) if convention == "sum" else x.mean(0)
 
 
 def _saturated(stop: Stop, count: Tensor) -> float:
     """The share of neurons that fired as often as they could."""
-    most = stop.steps * (stop.module.neuron.largest or 1)
+    most = stop.steps * (stop.spiking.neuron.largest or 1)
     return (count >= most).double().mean().item()
 
 
@@ -216,10 +274,14 @@ def _spikeness(body: fx.GraphModule, seen: dict[str, str]) -> dict[str, str]:
         kind = kind_of_call(module, node)
         if node.op == "placeholder":
             what[node] = "free" if node.name == "steps" else "analog"
+        elif isinstance(module, Code):
+            what[node] = "spikes, weighted"
         elif isinstance(module, Spiking):
             what[node] = "analog" if seen.get(str(node.target)) == "analog" else "spikes"
         elif not inputs:
             what[node] = "free"
+        elif isinstance(module, BiasOverTime):
+            found[module.name], what[node] = inputs[0], "analog"
         elif kind == "weighted":
             if isinstance(module, WEIGHTED):
                 found[str(node.target)] = inputs[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -19,9 +20,10 @@ from rheobase.neurons import (
     RateIF,
     SignedIF,
 )
+from rheobase.ops.eager import is_plain, watched
 from rheobase.stateful import Stateful
 
-__all__ = ["NEURONS", "Replacement", "Spiking", "folded", "unfolded"]
+__all__ = ["NEURONS", "Code", "Replacement", "Spiking", "folded", "unfolded"]
 
 
 def unfolded(x: Tensor, steps: int) -> Tensor:
@@ -47,6 +49,27 @@ class Replacement(nn.Module):
     takes_constant: bool = False
     """Whether a first operand that is the same at every step may come once, ``[N, ...]``, with
     ``constant=True``."""
+
+
+class Code(Replacement):
+    """A code in an activation's place: it takes the whole value and sends it in few spikes.
+
+    Attributes:
+        site: the activation that it replaces.
+        reach: the largest value that it can send.
+    """
+
+    site: Site
+    reach: float = float("inf")
+
+    @property
+    @abstractmethod
+    def sizes(self) -> Tensor:
+        """Of its spikes."""
+
+    @abstractmethod
+    def count(self, x: Tensor, sent: Tensor) -> Tensor:
+        """Spikes of each neuron, ``[N, ...]``, by what came in and went out, ``[T, N, ...]``."""
 
 
 class Spiking(Replacement):
@@ -87,7 +110,14 @@ class Spiking(Replacement):
         if self.scale is not None:
             x = x * (1.0 / self.scale) if self.multiplied else x / self.scale
         current = x.expand(steps, *x.shape) if constant else unfolded(x, steps)
-        return folded(self.fire(current) * self.size)
+        spikes, size = self.fire(current), self.size
+        if size.dtype != spikes.dtype or not self._owns(spikes):
+            return folded(spikes * size)
+        return folded(spikes.mul_(size))
+
+    def _owns(self, spikes: Tensor) -> bool:
+        """Whether nobody else looks at the spikes that the neuron gave."""
+        return not torch.is_grad_enabled() and is_plain(spikes) and not watched(self.neuron)
 
     def fire(self, current: Tensor) -> Tensor:
         """Spikes ``[T, N, ...]``, integers."""
@@ -169,11 +199,15 @@ def _signed(site: Site, threshold: Tensor, recipe: Recipe, steps: int) -> Replac
 
 
 def _imbalanced(site: Site, threshold: Tensor, recipe: Recipe, steps: int) -> Replacement:
-    if site.slope == 0.0:
+    slope = site.slope
+    if isinstance(slope, float) and slope == 0.0:
         return _integrate(site, threshold, recipe, steps)
-    return _place(
-        lambda size: ImbalancedSignedIF(site.slope, v_threshold=size), site, threshold, recipe
-    )
+    if not bool((torch.as_tensor(slope) > 0.0).all()):
+        raise ValueError(
+            f"{site.name!r} ({site.line}) has slopes for negative values that are not above 0, "
+            "which signed spikes can't send; train them to stay above 0"
+        )
+    return _place(lambda size: ImbalancedSignedIF(slope, v_threshold=size), site, threshold, recipe)
 
 
 def _masked(site: Site, threshold: Tensor, recipe: Recipe, steps: int) -> Replacement:

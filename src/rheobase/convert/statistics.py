@@ -25,6 +25,8 @@ class Meter:
     """
 
     silences = False
+    done = True
+    """Whether going through the data again is of no more use."""
 
     def __init__(self, site: Site, recipe: Recipe, steps: int) -> None:
         self.site = site
@@ -58,9 +60,10 @@ class Meter:
 
 
 def grouped(a: Tensor, granularity: Granularity) -> Tensor:
-    """``[groups, values]``: the values that share a threshold."""
+    """``[groups, values]``: the values that share a threshold, in any order."""
     if granularity == "layer":
-        return a.reshape(1, -1)
+        last = a.dim() == 4 and a.is_contiguous(memory_format=torch.channels_last)
+        return (a.permute(0, 2, 3, 1) if last else a).reshape(1, -1)
     if granularity == "channel":
         return a.transpose(0, 1).flatten(1)
     return a.flatten(1).t()
@@ -226,14 +229,19 @@ class _LocalBalance(Meter):
     """Grows each threshold by twice the mean excess over it, batch by batch; passes on what is
     below.
 
-    A step is small where few values are large, so it takes about a hundred batches, small ones as
-    well as large; what the thresholds still cut off then tells whether it was enough.
+    A step is small where few values are large, so it takes hundreds of batches, small ones as well
+    as large; what the thresholds still cut off of the last tells whether it was enough.
     Source: Bu et al. 2025 (inference-scale conversion, local threshold balancing), CVPR.
     """
 
     silences = True
     balanced: Tensor | None = None
     cut_off = 0.0
+
+    @property
+    def done(self) -> bool:  # type: ignore[override]
+        """Hardly anything is cut off any more."""
+        return self.cut_off <= _CUT_OFF / 2.0
 
     def pass_on(self, z: Tensor, a: Tensor) -> Tensor:
         """Clip at the new threshold: the next layer is balanced for what it will get."""
@@ -262,8 +270,8 @@ class _LocalBalance(Meter):
             warnings.warn(
                 f"local balance of {self.site.name!r} ({self.site.line}) is not done: its "
                 f"thresholds cut off {100.0 * self.cut_off:.0f} % of its activation still; give "
-                "more calibration inputs, smaller batches or more iterations, as in "
-                'statistic=Statistic("local_balance", batch_size=8, iterations=4)',
+                "more calibration inputs or smaller batches, and go through them until it is, as "
+                'in statistic=Statistic("local_balance", batch_size=8, iterations=None)',
                 stacklevel=3,
             )
         return super().threshold()

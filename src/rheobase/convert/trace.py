@@ -63,9 +63,17 @@ def trace(ann: nn.Module, leaves: Iterable[type[nn.Module]] = ()) -> Traced:
         leaves: module classes to keep whole (PyTorch's own are kept whole anyway).
 
     Raises:
+        TypeError: it is no module, or one whose Python code is gone.
         ValueError: a batch norm is in training mode, or the network's control flow depends on its
             input; the message names the module, or the line.
     """
+    exported = isinstance(ann, fx.GraphModule) and hasattr(ann, "_guards_fn")
+    if not isinstance(ann, nn.Module) or isinstance(ann, torch.jit.ScriptModule) or exported:
+        raise TypeError(
+            f"conversion takes a torch.nn.Module as it was written, not {type(ann).__name__}"
+            + (" of an exported program" if exported else "")
+            + "; give the module that it was made from"
+        )
     for name, module in ann.named_modules():
         if isinstance(module, _BatchNorm) and module.training:
             raise ValueError(

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from rheobase.convert.kinds import WEIGHTED
 from rheobase.convert.network import ConvertedNetwork
-from rheobase.convert.spiking import Spiking, unfolded
+from rheobase.convert.spiking import Code, Spiking, unfolded
 
 __all__ = ["Stop", "walk"]
 
@@ -23,7 +23,7 @@ class Stop:
 
     Attributes:
         name: of its module, that of the activation in the ANN.
-        module: the neuron.
+        module: the neuron, or the code.
         steps: T.
         current: what came in, ``[T * N, ...]``, or ``[N, ...]`` if it is the same at every step.
         output: what came out, ``[T * N, ...]``.
@@ -33,13 +33,19 @@ class Stop:
     """
 
     name: str
-    module: Spiking
+    module: Spiking | Code
     steps: int
     current: Tensor
     output: Tensor
     constant: bool
     layer: nn.Module | None
     layer_input: Tensor | None
+
+    @property
+    def spiking(self) -> Spiking:
+        """The neuron, where codes are not visited."""
+        assert isinstance(self.module, Spiking)
+        return self.module
 
     def mean_output(self) -> Tensor:
         """``[N, ...]``, over T; step after step, as released code adds up: last bits count."""
@@ -72,8 +78,17 @@ def walk(
     x: Tensor,
     visit: Callable[[Stop], Tensor | None],
     steps: int | None = None,
+    *,
+    codes: bool = False,
 ) -> Tensor:
     """Run the network; ``visit`` may change the module it stops at and return a new output.
+
+    Args:
+        net: the network.
+        x: its input.
+        visit: called behind every neuron.
+        steps: T, if not the network's.
+        codes: stop behind codes too.
 
     Returns:
         the network's output, ``[T, N, ...]``.
@@ -84,7 +99,8 @@ def walk(
     alone = {str(target) for target, number in calls.items() if number == 1}
     stem = _Stem(net.stem, alone)
     constants = stem.run(x)
-    body = _Body(net.body, alone, stem.layers(), visit, count)
+    kinds = (Spiking, Code) if codes else (Spiking,)
+    body = _Body(net.body, alone, stem.layers(), visit, count, kinds)
     return unfolded(body.run(*constants, count), count)
 
 
@@ -116,8 +132,10 @@ class _Body(fx.Interpreter):
         constants: list[tuple[nn.Module, Tensor] | None],
         visit: Callable[[Stop], Tensor | None],
         steps: int,
+        kinds: tuple[type[Spiking] | type[Code], ...],
     ) -> None:
         super().__init__(module)
+        self.kinds = kinds
         self.alone = alone
         self.visit = visit
         self.steps = steps
@@ -130,7 +148,7 @@ class _Body(fx.Interpreter):
         if isinstance(module, WEIGHTED) and once:
             self.taken[n] = module, self.fetch_args_kwargs_from_env(n)[0][0]
         value = super().run_node(n)
-        if not isinstance(module, Spiking):
+        if not isinstance(module, self.kinds):
             return value
         source = n.args[0]
         assert isinstance(source, fx.Node)

@@ -36,7 +36,7 @@ class Curve:
         recipe: its name.
         accuracy: T -> percent, converted anew for every T where the recipe depends on it.
         seconds: of all conversions, and of all inference.
-        why_not: why there are none.
+        why_not: why there are none, or none for some T.
     """
 
     recipe: str
@@ -123,22 +123,23 @@ def _measured(
     name: str,
 ) -> Curve:
     accuracy: dict[int, float] = {}
-    converting, running = 0.0, 0.0
+    converting, running, why_not = 0.0, 0.0, ""
     groups = [list(steps)] if _alike_for_all_steps(RECIPES.get(name)) else [[t] for t in steps]
-    try:
-        for group in groups:
-            start = time.perf_counter()
+    for group in groups:
+        start = time.perf_counter()
+        try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
                 net = convert(ann, calibration, recipe=name, T=max(group))
             converted = time.perf_counter()
             curve = accuracy_curve(net, images, labels)
-            accuracy |= {count: curve[count - 1] for count in group}
-            converting += converted - start
-            running += time.perf_counter() - converted
-    except ValueError as error:
-        return Curve(name, {}, (converting, running), str(error))
-    return Curve(name, accuracy, (converting, running))
+        except ValueError as error:  # of a recipe that does not fit, or too few steps for it
+            why_not = str(error)
+            continue
+        accuracy |= {count: curve[count - 1] for count in group}
+        converting += converted - start
+        running += time.perf_counter() - converted
+    return Curve(name, accuracy, (converting, running), why_not)
 
 
 def _alike_for_all_steps(recipe: Recipe | None) -> bool:

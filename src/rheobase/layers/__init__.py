@@ -1,7 +1,7 @@
 """Layers shared by several model families."""
 
 from rheobase.layers.accumulated import Accumulated, FirstStepBias
-from rheobase.layers.ann_activations import QCFS, QuantReLU, RateNorm, ThresholdReLU
+from rheobase.layers.ann_activations import QCFS, ClampQuant, QuantReLU, RateNorm, ThresholdReLU
 from rheobase.layers.attention import (
     MembraneSelfAttention,
     SpikingSelfAttention,
@@ -47,6 +47,7 @@ __all__ = [
     "TCJA",
     "TEBN",
     "Accumulated",
+    "ClampQuant",
     "ConvNormNeuron",
     "DropPath",
     "EventConv2d",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["QCFS", "QuantReLU", "RateNorm", "ThresholdReLU"]
+__all__ = ["QCFS", "ClampQuant", "QuantReLU", "RateNorm", "ThresholdReLU"]
 
 
 def _floor(x: Tensor) -> Tensor:
@@ -146,6 +146,44 @@ class QuantReLU(nn.Module):
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
         return f"bits={self.bits}"
+
+
+class ClampQuant(nn.Module):
+    r"""ReLU clipped at a threshold and rounded down to levels, as a neuron from 0 counts.
+
+    :math:`\theta\lfloor\mathrm{clip}(z/\theta, 0, 1)\,L\rfloor / L`; the gradient passes the
+    rounding. Training begins with `ThresholdReLU`, whose place this takes for the second phase; the
+    SNN takes T = L steps. Source: Yan et al. 2021 (clamp and quantisation), AAAI 35.
+
+    Args:
+        levels: L.
+        threshold: :math:`\theta`.
+
+    Raises:
+        ValueError: ``levels`` is below 1, or ``threshold`` not above 0.
+
+    >>> ClampQuant(2)(torch.tensor([-1.0, 0.4, 0.6, 3.0])).tolist()
+    [0.0, 0.0, 0.5, 1.0]
+    """
+
+    conversion_kind = "clamp_quant"
+
+    def __init__(self, levels: int, threshold: float = 1.0) -> None:
+        super().__init__()
+        _check(threshold)
+        if levels < 1:
+            raise ValueError(f"levels must be at least 1, got {levels}")
+        self.levels = levels
+        self.threshold = nn.Buffer(torch.tensor(threshold))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Any shape."""
+        y = (z / self.threshold).clamp(0.0, 1.0)
+        return _floor(y * self.levels) / self.levels * self.threshold
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"levels={self.levels}"
 
 
 class RateNorm(nn.Module):

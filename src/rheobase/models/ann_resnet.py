@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["CifarResNet", "cifar_resnet20", "normalised", "official_weights"]
+from rheobase.layers import QCFS, ClampQuant, QuantReLU
+from rheobase.models._inputs import as_sequence
+from rheobase.models.registry import Family
+
+__all__ = [
+    "FAMILY",
+    "PRESETS",
+    "CifarResNet",
+    "CifarResNetConfig",
+    "TrainedResNet",
+    "cifar_resnet20",
+    "cifar_resnet20_clamp_quant",
+    "cifar_resnet20_qcfs",
+    "cifar_resnet20_quant_relu",
+    "normalised",
+    "official_weights",
+]
 
 
 class _Shortcut(nn.Module):
@@ -93,9 +111,106 @@ def _stage(
     return nn.Sequential(first, *rest)
 
 
+@dataclass(frozen=True)
+class CifarResNetConfig:
+    """A `CifarResNet` as the training loop builds it.
+
+    Attributes:
+        blocks: in each of the three stages (3 is ResNet-20).
+        activation: ReLU, or one that is bounded and quantised as a converted neuron is.
+        levels: of a quantised activation above 0: L of QCFS and `ClampQuant`, 2^b - 1 of b bits
+            (`QuantReLU`).
+        threshold: bound of a quantised activation; trained, but that of `ClampQuant`.
+        num_classes: how many.
+    """
+
+    blocks: int = 3
+    activation: Literal["relu", "qcfs", "quant_relu", "clamp_quant"] = "relu"
+    levels: int = 8
+    threshold: float = 8.0
+    num_classes: int = 10
+    channels: int = 3
+    image_size: int = 32
+
+    def __post_init__(self) -> None:
+        if self.channels != 3:
+            raise ValueError(f"the network takes images of 3 channels, not {self.channels}")
+        if self.activation == "quant_relu" and (self.levels + 1) & self.levels:
+            raise ValueError(f"b bits have 1, 3, 7, ... levels above 0, not {self.levels}")
+
+    def make_activation(self) -> nn.Module:
+        """One of them."""
+        if self.activation == "qcfs":
+            return QCFS(self.levels, self.threshold)
+        if self.activation == "quant_relu":
+            return QuantReLU(self.levels.bit_length(), self.threshold)
+        if self.activation == "clamp_quant":
+            return ClampQuant(self.levels, self.threshold)
+        return nn.ReLU()
+
+
+class TrainedResNet(CifarResNet):
+    """`CifarResNet` with an axis of one time step, as everything that trains here has one.
+
+    Its weights are those of a `CifarResNet`, which is what gets converted.
+
+    >>> TrainedResNet(CifarResNetConfig(blocks=1))(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([1, 2, 10])
+    """
+
+    T = 1
+
+    def __init__(self, config: CifarResNetConfig) -> None:
+        super().__init__(config.blocks, config.num_classes, config.make_activation)
+        self.config = config
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of images ``[N, 3, H, W]`` as ``[1, N, classes]``; of frames, each by itself.
+
+        Raises:
+            TypeError: ``x`` is not floating point.
+            ValueError: wrong rank or channels, or an empty input.
+        """
+        x = as_sequence(x, steps=1, channels=3)
+        logits: Tensor = super().forward(x.flatten(0, 1))
+        return logits.unflatten(0, x.shape[:2])  # type: ignore[no-untyped-call,no-any-return]
+
+
+PRESETS = {
+    "ann_resnet20_cifar10": CifarResNetConfig(),
+    "ann_resnet20_qcfs_cifar10": CifarResNetConfig(activation="qcfs", levels=8),
+    "ann_resnet20_quant_relu_cifar10": CifarResNetConfig(activation="quant_relu", levels=3),
+    "ann_resnet20_clamp_quant_cifar10": CifarResNetConfig(
+        activation="clamp_quant", levels=16, threshold=2.0
+    ),
+}
+
+FAMILY = Family("ann_resnet", network=TrainedResNet, presets=PRESETS)
+
+
+def _plain(preset: str) -> CifarResNet:
+    config = PRESETS[preset]
+    return CifarResNet(config.blocks, config.num_classes, config.make_activation)
+
+
 def cifar_resnet20() -> CifarResNet:
     """ResNet-20 with ReLU."""
-    return CifarResNet(3)
+    return _plain("ann_resnet20_cifar10")
+
+
+def cifar_resnet20_qcfs() -> CifarResNet:
+    """ResNet-20 with QCFS of 8 levels."""
+    return _plain("ann_resnet20_qcfs_cifar10")
+
+
+def cifar_resnet20_quant_relu() -> CifarResNet:
+    """ResNet-20 with activations of 2 bits: 3 levels above 0."""
+    return _plain("ann_resnet20_quant_relu_cifar10")
+
+
+def cifar_resnet20_clamp_quant() -> CifarResNet:
+    """ResNet-20 with activations clamped and rounded down to 16 levels."""
+    return _plain("ann_resnet20_clamp_quant_cifar10")
 
 
 def official_weights(checkpoint: Mapping[str, object]) -> dict[str, Tensor]:

@@ -58,6 +58,7 @@ _MODULES = (
     "rheobase.models.sglformer",
     "rheobase.models.tim",
     "rheobase.models.max_former",
+    "rheobase.models.ann_resnet",
     # Less-known spiking transformers.
     "rheobase.models.swformer",
     "rheobase.models.ost",

@@ -151,7 +151,7 @@ class ImbalancedSignedIF(TernaryIF):
     Source: Kim et al. 2020 (Spiking-YOLO), AAAI 34.
 
     Args:
-        slope: of the leaky ReLU, above 0.
+        slope: of the leaky ReLU, above 0; a tensor broadcasts to one step's neurons.
         v_threshold: of the positive side; a tensor broadcasts to one step's neurons.
         options: ``detach_reset``, ``strict`` and ``surrogate`` of `Neuron`.
 
@@ -163,13 +163,13 @@ class ImbalancedSignedIF(TernaryIF):
     """
 
     def __init__(
-        self, slope: float = 0.1, *, v_threshold: float | Tensor = 1.0, **options: Any
+        self, slope: float | Tensor = 0.1, *, v_threshold: float | Tensor = 1.0, **options: Any
     ) -> None:
-        if not slope > 0.0:
+        if not bool((torch.as_tensor(slope) > 0.0).all()):
             raise ValueError(f"slope must be above 0, got {slope}")
         super().__init__(v_reset=None, **options)
         self.v_threshold = own_threshold(v_threshold)
-        self.slope = slope
+        self.slope: float | Tensor = nn.Buffer(slope) if isinstance(slope, Tensor) else slope
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Charge, fire on both sides, subtract the threshold of that side."""
@@ -181,7 +181,8 @@ class ImbalancedSignedIF(TernaryIF):
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
-        return f"slope={self.slope}, {super().extra_repr()}"
+        slope = self.slope if isinstance(self.slope, float) else list(self.slope.shape)
+        return f"slope={slope}, {super().extra_repr()}"
 
 
 class SignedIF(StepNeuron):

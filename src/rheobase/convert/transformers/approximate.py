@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -58,6 +59,9 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "hardswish": F.hardswish,
     "mish": F.mish,
     "softplus": F.softplus,
+    "selu": F.selu,
+    "softsign": F.softsign,
+    "hardsigmoid": F.hardsigmoid,
 }
 
 
@@ -74,14 +78,22 @@ def softmax(traced: Traced, node: fx.Node, recipe: Recipe, _: int) -> Replacemen
     if node not in sequences(traced, recipe):
         return None
     module = traced.owner(node)
-    masked = node.target is masked_softmax and len(node.args) > 1
+    masked = node.target is masked_softmax and node.args[1:2] not in ((), (None,))
     last = node.target is masked_softmax or getattr(module, "dim", None) == -1
     if masked or not last:
         raise ValueError(
-            f"node {node.name!r} ({line_of(node)}) is a softmax with a mask or over another axis "
-            "than the last, which STA's approximation does not take; take recipe 'ecmt'"
+            f"node {node.name!r} ({line_of(node)}) is a softmax with a mask of its own or over "
+            "another axis than the last, which STA's approximation does not take; take 'ecmt'"
         )
-    return AccumulatedOperator(approximated_softmax, operands_of(traced, node), "mean")
+    return AccumulatedOperator(_softmax, operands_of(traced, node), "mean")
+
+
+def _softmax(scores: Tensor, mask: object = None, causal: bool = False, **_: Any) -> Tensor:
+    """Over the last axis; no query attends to a later key if ``causal``."""
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, -1e9)
+    return approximated_softmax(scores)
 
 
 def layer_norm(traced: Traced, node: fx.Node, recipe: Recipe, _: int) -> Replacement | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from rheobase.convert.activations import Site
 from rheobase.convert.recipe import Recipe
-from rheobase.convert.spiking import Replacement, Spiking, folded, unfolded
+from rheobase.convert.spiking import Code, Replacement, Spiking, folded, unfolded
 from rheobase.layers import Quantise
 from rheobase.neurons import STBIF, BurstIF, GreedyCode, IntegerCode, MultiThreshold, Neuron
 
@@ -52,7 +54,7 @@ class SizedPair(SizedSpiking):
         return up - down  # type: ignore[no-any-return]
 
 
-class Coded(Replacement):
+class Coded(Code):
     """A code of a few spikes in an activation's place: each step's value, coded by itself.
 
     Args:
@@ -71,6 +73,16 @@ class Coded(Replacement):
         """``[T * N, ...]`` to what is coded, same shape."""
         y: Tensor = self.code(x)
         return y
+
+    @property
+    def sizes(self) -> Tensor:
+        """Unknown: they follow each input."""
+        return torch.full((), torch.nan)
+
+    def count(self, x: Tensor, sent: Tensor) -> Tensor:
+        """Digits that are set."""
+        spike_count: Any = self.code.spike_count
+        return spike_count(x).sum(0)  # type: ignore[no-any-return]
 
 
 def multi_threshold(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement:

@@ -140,7 +140,8 @@ _PRODUCTS = ("matmul", "multiply", "divide", "einsum")
 _FUNCTIONS = (
     "softmax", "log_softmax", "layer_norm", "rms_norm", "group_norm", "max_pool",
     "relu", "relu6", "clip", "leaky_relu", "gelu", "silu", "hardswish", "sigmoid", "tanh", "elu",
-    "hardsigmoid", "mish", "softplus",
+    "hardsigmoid", "mish", "softplus", "selu", "celu", "softsign", "log_sigmoid", "hardtanh",
+    "prelu",
 )  # fmt: skip
 
 ACCUMULATED: dict[str, Operator] = {kind: accumulated for kind in (*_PRODUCTS, *_FUNCTIONS)}
