@@ -86,6 +86,10 @@ SMALL = {
         "max_former_cifar10_4_384",
         {"dim": 32, "heads": 2, "depth": 1, "image_size": 8, "T": 3},
     ),
+    "max_former_events": (
+        "max_former_cifar10dvs_2_256",
+        {"dim": 32, "heads": 2, "image_size": 32, "T": 3, "compat": "official"},
+    ),
     "spiking_resformer": (
         "spiking_resformer_cifar10",
         {

@@ -17,7 +17,7 @@ from rheobase.layers.events import EventConv2d, EventLinear
 from rheobase.layers.lsq import Quantise
 from rheobase.layers.membrane import MembraneBlock, MembraneStem
 from rheobase.layers.metaformer import MetaConvBlock, meta_downsampling
-from rheobase.layers.mlp import MembraneMlp, SpikingMlp
+from rheobase.layers.mlp import MembraneMlp, SpikingMlp, add_mlp
 from rheobase.layers.norms import (
     BGN,
     BNTT,
@@ -71,6 +71,7 @@ __all__ = [
     "TemporalAttention",
     "ThresholdDependentBatchNorm2d",
     "ThresholdReLU",
+    "add_mlp",
     "attention_product",
     "haar",
     "inverse_haar",
