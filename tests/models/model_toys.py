@@ -249,6 +249,8 @@ def small(family, **options):
     gain, bias = (1.0, 3.0), (0.5, 2.0)
     if family.startswith(MEMBRANES):
         gain, bias = (2.0, 5.0), (0.2, 1.5)
+    if family == "spike_driven_transformer_v3":  # fires integers, which are seldom all 0
+        bias = (0.0, 1.2)
     if family == "mast":  # three scores below 1 weigh every current
         gain, bias = (8.0, 24.0), (4.0, 16.0)
     for module in net.modules():
