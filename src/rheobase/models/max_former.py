@@ -88,6 +88,11 @@ class MaxFormerConfig:
             num_classes=self.num_classes, T=self.T, mlp_ratio=self.mlp_ratio,
         )  # fmt: skip
 
+    @property
+    def inner_shortcut(self) -> bool:
+        """Whether each layer of an MLP has a shortcut of its own."""
+        return self.mlp_ratio == 1 and self.compat == "official"
+
 
 def max_former_neuron(**kwargs: Any) -> MakeNeuron:
     """The paper's neuron: LIF, tau 2, reset detached, sigmoid surrogate with alpha 4."""
@@ -188,14 +193,13 @@ class ConvBlock(nn.Module):
         self, dim: int, kernel_size: int, config: MaxFormerConfig, make_neuron: MakeNeuron
     ) -> None:
         super().__init__()
-        hidden = int(dim * config.mlp_ratio)
-        self.inner_shortcut = hidden == dim and config.compat == "official"
+        self.inner_shortcut = config.inner_shortcut
         self.mixer: NeuronConvNorm | None = None
         if kernel_size:
             self.mixer = NeuronConvNorm(
                 dim, dim, make_neuron(), kernel_size=kernel_size, groups=dim, bias=True
             )
-        self.mlp = MembraneMlp(dim, hidden, make_neuron)
+        self.mlp = MembraneMlp(dim, int(dim * config.mlp_ratio), make_neuron)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, C, H, W]`` to the same shape."""
@@ -232,17 +236,13 @@ class MaxFormer(nn.Module):
             nn.Sequential(*(ConvBlock(width, kernel, config, make_neuron) for _ in range(depth)))
             for width, (depth, kernel) in zip(widths[:-1], early, strict=True)
         )
-        inner_shortcut = hidden == dim and config.compat == "official"
-        self.stages.append(
-            nn.Sequential(
-                *(
-                    MembraneBlock(
-                        dim, config.heads, hidden, make_neuron, inner_shortcut=inner_shortcut
-                    )
-                    for _ in range(config.depth)
-                )
+        attention_blocks = (
+            MembraneBlock(
+                dim, config.heads, hidden, make_neuron, inner_shortcut=config.inner_shortcut
             )
+            for _ in range(config.depth)
         )
+        self.stages.append(nn.Sequential(*attention_blocks))
         self.neuron = make_neuron()
         self.head = nn.Linear(dim, config.num_classes)
         for module in self.modules():  # as released
@@ -332,10 +332,11 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> MaxForm
         first, layout = "embeds.0.embed1.conv.weight", "imagenet"
     last = f"stages.{len(_EARLY[layout])}"
     mlp = f"{last}.0.mlp.fc1.conv.weight"
-    for needed in (first, "embeds.1.down.conv.weight", f"{last}.0.attn.q.conv.weight", mlp):
+    attention, head = f"{last}.0.attn.q.conv.weight", "head.weight"
+    for needed in (first, "embeds.1.down.conv.weight", attention, mlp, head):
         if needed not in ours:
             raise ValueError(f"not a Max-Former checkpoint: nothing in it is {needed}")
-    num_classes, dim = ours["head.weight"].shape
+    num_classes, dim = ours[head].shape
     image_size, steps = _SEEN[layout]
     return MaxFormerConfig(
         dim=dim,
