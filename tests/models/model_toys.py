@@ -87,6 +87,10 @@ SMALL = {
         "max_former_cifar10_4_384",
         {"dim": 32, "heads": 2, "depth": 1, "image_size": 8, "T": 3},
     ),
+    "max_former_events": (
+        "max_former_cifar10dvs_2_256",
+        {"dim": 32, "heads": 2, "image_size": 32, "T": 3, "compat": "official"},
+    ),
     "spiking_resformer": (
         "spiking_resformer_cifar10",
         {
@@ -246,6 +250,8 @@ def small(family, **options):
     gain, bias = (1.0, 3.0), (0.5, 2.0)
     if family.startswith(MEMBRANES):
         gain, bias = (2.0, 5.0), (0.2, 1.5)
+    if family == "spike_driven_transformer_v3":  # fires integers, which are seldom all 0
+        bias = (0.0, 1.2)
     if family == "mast":  # three scores below 1 weigh every current
         gain, bias = (8.0, 24.0), (4.0, 16.0)
     for module in net.modules():

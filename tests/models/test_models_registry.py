@@ -78,6 +78,8 @@ PARAMETERS = {
     "max_former_10_384": 16_237_240,
     "max_former_10_512": 28_653_480,
     "max_former_10_768": 63_992_200,
+    "max_former_cifar10dvs_2_256": 1_455_626,
+    "max_former_dvs128_2_256": 1_455_883,
     "spike_driven_transformer_v3_12_512": 83_015_952,
     "spike_driven_transformer_v3_12_768": 171_740_714,
     "spiking_resformer_ti": 11_180_992,

@@ -1,6 +1,7 @@
 """Every network trains as networks are trained today: precision, parallelism, graphs, memory."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -47,6 +48,11 @@ def one_process(tmp_path_factory):
 
 
 FSDP = TrainConfig(parallel=ParallelConfig("fsdp", sync_batchnorm=False))
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def has_single_numbers(net):
+    return any(p.dim() == 0 for p in net.parameters())
 
 
 def test_replicated(net, images, one_process):
@@ -58,12 +64,11 @@ def test_replicated(net, images, one_process):
 
 
 def test_sharded_as_alone(net, images, one_process):
-    world = World(0, 1, torch.device("cpu"))
-    if any(p.dim() == 0 for p in net.parameters()):
+    if has_single_numbers(net):
         with pytest.raises(ValueError, match=r"single numbers, such as .*strategy=ddp"):
-            wrap(net, world, FSDP)
+            wrap(net, ALONE, FSDP)
         return
-    sharded = wrap(copy.deepcopy(net), world, FSDP)
+    sharded = wrap(copy.deepcopy(net), ALONE, FSDP)
     torch.manual_seed(0)
     loss = loss_of(sharded, images)
     loss.backward()
@@ -73,6 +78,17 @@ def test_sharded_as_alone(net, images, one_process):
     torch.testing.assert_close(loss, alone)
     whole = {name: g.full_tensor() for name, g in gradients(sharded).items()}
     torch.testing.assert_close(whole, gradients(net))
+
+
+def test_sharded_in_bfloat16(net, images, one_process):
+    if has_single_numbers(net):
+        pytest.skip("refused: see test_sharded_as_alone")
+    sharded = wrap(net, ALONE, dataclasses.replace(FSDP, precision="bf16"))
+    loss = loss_of(sharded, images)
+    loss.backward()
+    assert loss.isfinite()
+    for name, gradient in gradients(sharded).items():
+        assert gradient.full_tensor().isfinite().all(), name
 
 
 def test_compiled_whole_in_training(net, images):

@@ -18,7 +18,7 @@ from rheobase.layers.int8 import Int8Conv2d, Int8Linear
 from rheobase.layers.lsq import Quantise
 from rheobase.layers.membrane import MembraneBlock, MembraneStem
 from rheobase.layers.metaformer import MetaConvBlock, meta_downsampling
-from rheobase.layers.mlp import MembraneMlp, SpikingMlp
+from rheobase.layers.mlp import MembraneMlp, SpikingMlp, add_mlp
 from rheobase.layers.norms import (
     BGN,
     BNTT,
@@ -75,6 +75,7 @@ __all__ = [
     "TemporalAttention",
     "ThresholdDependentBatchNorm2d",
     "ThresholdReLU",
+    "add_mlp",
     "attention_product",
     "haar",
     "inverse_haar",

@@ -9,7 +9,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from rheobase.layers.attention import MembraneSelfAttention
-from rheobase.layers.mlp import MembraneMlp
+from rheobase.layers.mlp import MembraneMlp, add_mlp
 from rheobase.layers.time import over_time
 from rheobase.layers.unit import ConvNormNeuron, NeuronConvNorm
 
@@ -74,6 +74,7 @@ class MembraneBlock(nn.Module):
         make_neuron: makes each neuron; called with ``v_threshold=0.5`` for the one after the
             attention product.
         qkv_bias: whether the layers of Q, K and V have biases.
+        inner_shortcut: of the MLP, see `add_mlp`.
 
     Source: Zhou et al. 2023 (Spikingformer), arXiv 2304.11954.
     """
@@ -86,8 +87,10 @@ class MembraneBlock(nn.Module):
         make_neuron: Callable[..., nn.Module],
         *,
         qkv_bias: bool = False,
+        inner_shortcut: bool = False,
     ) -> None:
         super().__init__()
+        self.inner_shortcut = inner_shortcut
         self.attn = MembraneSelfAttention(
             heads,
             input=make_neuron(),
@@ -101,6 +104,4 @@ class MembraneBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, C, H, W]`` to the same shape."""
-        x = x + self.attn(x)
-        membrane: Tensor = x + self.mlp(x)
-        return membrane
+        return add_mlp(x + self.attn(x), self.mlp, self.inner_shortcut)

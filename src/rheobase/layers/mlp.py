@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rheobase.layers.unit import ConvNormNeuron, NeuronConvNorm
 
-__all__ = ["MembraneMlp", "SpikingMlp"]
+__all__ = ["MembraneMlp", "SpikingMlp", "add_mlp"]
 
 
 class SpikingMlp(nn.Module):
@@ -51,3 +51,15 @@ class MembraneMlp(nn.Module):
         """``[T, N, C, H, W]`` to the same shape."""
         y: Tensor = self.fc2(self.fc1(x))
         return y
+
+
+def add_mlp(x: Tensor, mlp: MembraneMlp, inner_shortcut: bool = False) -> Tensor:
+    """``x + mlp(x)`` on membranes.
+
+    With ``inner_shortcut`` each of the two layers has a shortcut of its own, as released code has
+    where both are as wide as the stream.
+    """
+    if not inner_shortcut:
+        return x + mlp(x)  # type: ignore[no-any-return]
+    x = x + mlp.fc1(x)
+    return x + mlp.fc2(x)  # type: ignore[no-any-return]

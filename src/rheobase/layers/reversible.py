@@ -40,6 +40,8 @@ class ReversibleSequence(nn.Module):
     tensor([3., 5.])
     """
 
+    one_group = True  # for FSDP2: the backward pass calls the blocks anew
+
     def __init__(
         self, pairs: Iterable[tuple[nn.Module, nn.Module]], *, update_twice: bool = False
     ) -> None:

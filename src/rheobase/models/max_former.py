@@ -3,13 +3,17 @@
 Fang et al. 2025, "Spiking Neural Networks Need High-Frequency Information", arXiv 2505.18608.
 Released code: bic-L/MaxFormer. Spiking neurons pass low frequencies, so what a QKFormer does in its
 early stages by attention is done by depthwise convolution here, and every later patch embedding
-pools in both its paths. Membranes in all shortcuts. The networks for events are not here.
+pools in both its paths. Membranes in all shortcuts.
+
+Where code and paper differ: the code's MLPs have a shortcut around each of their layers where both
+are as wide as the stream, which is so in the networks for events. ``compat="official"`` does it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -20,6 +24,7 @@ from rheobase.layers import (
     MembraneBlock,
     MembraneMlp,
     NeuronConvNorm,
+    add_mlp,
     over_time,
 )
 from rheobase.models._inputs import as_sequence, check_sizes
@@ -34,8 +39,9 @@ __all__ = ["FAMILY", "PRESETS", "MaxFormer", "MaxFormerConfig"]
 _EARLY: dict[str, tuple[tuple[int, int], ...]] = {
     "imagenet": ((1, 7), (2, 5)),
     "cifar": ((1, 0), (1, 3)),
+    "events": ((1, 3),),
 }
-_PATCH = {"imagenet": 16, "cifar": 4}
+_PATCH = {"imagenet": 16, "cifar": 4, "events": 16}
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,15 @@ class MaxFormerConfig:
         heads: attention heads of the last stage; divides ``dim``.
         depth: blocks of the last stage.
         layout: "imagenet" (tokens at 1/4, 1/8 and 1/16 of the image; 7x7 and 5x5 convolutions in
-            the first two stages) or "cifar" (at 1, 1/2 and 1/4; none and 3x3).
+            the first two stages), "cifar" (at 1, 1/2 and 1/4; none and 3x3) or "events" (two
+            stages, at 1/8 and 1/16; 3x3).
         image_size: side of the images it is meant for; any multiple of the patch works.
         channels: input channels.
         num_classes: outputs.
         T: time steps a static image is repeated for.
         mlp_ratio: hidden width of the MLP over the channels of the stage.
+        compat: "official" gives MLPs that widen nothing their inner shortcut (see the module's
+            docstring).
 
     Raises:
         ValueError: sizes that do not divide each other, or an unknown layout.
@@ -61,21 +70,28 @@ class MaxFormerConfig:
     dim: int
     heads: int
     depth: int = 7
-    layout: Literal["imagenet", "cifar"] = "imagenet"
+    layout: Literal["imagenet", "cifar", "events"] = "imagenet"
     image_size: int = 224
     channels: int = 3
     num_classes: int = 1000
     T: int = 4
     mlp_ratio: float = 4.0
+    compat: Literal["official"] | None = None
 
     def __post_init__(self) -> None:
         if self.layout not in _EARLY:
             raise ValueError(unknown_name("layout", self.layout, _EARLY))
+        multiple = 16 if self.layout == "events" else 8
         check_sizes(
-            dim=self.dim, dim_multiple=8, heads=self.heads, image_size=self.image_size,
+            dim=self.dim, dim_multiple=multiple, heads=self.heads, image_size=self.image_size,
             patch_size=_PATCH[self.layout], depth=self.depth, channels=self.channels,
             num_classes=self.num_classes, T=self.T, mlp_ratio=self.mlp_ratio,
         )  # fmt: skip
+
+    @property
+    def inner_shortcut(self) -> bool:
+        """Whether each layer of an MLP has a shortcut of its own."""
+        return self.mlp_ratio == 1 and self.compat == "official"
 
 
 def max_former_neuron(**kwargs: Any) -> MakeNeuron:
@@ -126,6 +142,32 @@ class SmallEmbed(nn.Module):
         return y
 
 
+class EventEmbed(nn.Module):
+    """The first patch embedding of "events", to an eighth of the image's side.
+
+    Its parts are called as in the released code.
+    """
+
+    def __init__(self, channels: int, dim: int, make_neuron: MakeNeuron) -> None:
+        super().__init__()
+        widths = (dim // 8, dim // 4, dim // 2, dim)
+        self.first = ConvNormNeuron(channels, dim // 8, nn.Identity(), kernel_size=3)
+        self.neurons = nn.ModuleList(make_neuron() for _ in range(3))
+        self.downs = nn.ModuleList(
+            ConvNormNeuron(a, b, nn.Identity(), kernel_size=3, pool=True)
+            for a, b in pairwise(widths)
+        )
+        self.embed1 = ConvNormNeuron(dim // 4, dim, nn.Identity(), stride=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, N, channels, H, W]`` to membranes ``[T, N, dim, H / 8, W / 8]``."""
+        x = self.downs[0](self.neurons[0](self.first(x)))
+        spikes = self.neurons[1](x)
+        y = self.downs[2](self.neurons[2](self.downs[1](spikes)))
+        membrane: Tensor = y + self.embed1(spikes)
+        return membrane
+
+
 class MaxEmbed(nn.Module):
     """A later patch embedding: half the image, twice the channels, pooling in both its paths."""
 
@@ -148,22 +190,22 @@ class ConvBlock(nn.Module):
     """A depthwise convolution (if ``kernel_size``), then MLP, each added to the membranes."""
 
     def __init__(
-        self, dim: int, kernel_size: int, mlp_ratio: float, make_neuron: MakeNeuron
+        self, dim: int, kernel_size: int, config: MaxFormerConfig, make_neuron: MakeNeuron
     ) -> None:
         super().__init__()
+        self.inner_shortcut = config.inner_shortcut
         self.mixer: NeuronConvNorm | None = None
         if kernel_size:
             self.mixer = NeuronConvNorm(
                 dim, dim, make_neuron(), kernel_size=kernel_size, groups=dim, bias=True
             )
-        self.mlp = MembraneMlp(dim, int(dim * mlp_ratio), make_neuron)
+        self.mlp = MembraneMlp(dim, int(dim * config.mlp_ratio), make_neuron)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, C, H, W]`` to the same shape."""
         if self.mixer is not None:
             x = x + self.mixer(x)
-        membrane: Tensor = x + self.mlp(x)
-        return membrane
+        return add_mlp(x, self.mlp, self.inner_shortcut)
 
 
 class MaxFormer(nn.Module):
@@ -185,31 +227,26 @@ class MaxFormer(nn.Module):
         make_neuron = make_neuron or max_former_neuron()
         self.config = config
         self.T = config.T
-        dim, large = config.dim, config.layout == "imagenet"
-        first = LargeEmbed if large else SmallEmbed
-        self.embeds = nn.ModuleList([first(config.channels, dim // 4, make_neuron)])
-        self.embeds.extend(MaxEmbed(width, make_neuron) for width in (dim // 2, dim))
+        early, dim, hidden = _EARLY[config.layout], config.dim, int(config.dim * config.mlp_ratio)
+        widths = [dim // 2**i for i in reversed(range(len(early) + 1))]
+        first = {"imagenet": LargeEmbed, "cifar": SmallEmbed, "events": EventEmbed}[config.layout]
+        self.embeds = nn.ModuleList([first(config.channels, widths[0], make_neuron)])
+        self.embeds.extend(MaxEmbed(width, make_neuron) for width in widths[1:])
         self.stages = nn.ModuleList(
-            nn.Sequential(
-                *(ConvBlock(width, kernel, config.mlp_ratio, make_neuron) for _ in range(depth))
-            )
-            for width, (depth, kernel) in zip(
-                (dim // 4, dim // 2), _EARLY[config.layout], strict=True
-            )
+            nn.Sequential(*(ConvBlock(width, kernel, config, make_neuron) for _ in range(depth)))
+            for width, (depth, kernel) in zip(widths[:-1], early, strict=True)
         )
-        hidden = int(dim * config.mlp_ratio)
-        self.stages.append(
-            nn.Sequential(
-                *(
-                    MembraneBlock(dim, config.heads, hidden, make_neuron)
-                    for _ in range(config.depth)
-                )
+        attention_blocks = (
+            MembraneBlock(
+                dim, config.heads, hidden, make_neuron, inner_shortcut=config.inner_shortcut
             )
+            for _ in range(config.depth)
         )
+        self.stages.append(nn.Sequential(*attention_blocks))
         self.neuron = make_neuron()
         self.head = nn.Linear(dim, config.num_classes)
         for module in self.modules():  # as released
-            if isinstance(module, nn.Conv2d if large else nn.Linear):
+            if isinstance(module, nn.Conv2d if config.layout == "imagenet" else nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -240,17 +277,28 @@ def _cifar(num_classes: int) -> MaxFormerConfig:
     return MaxFormerConfig(384, 8, 2, "cifar", image_size=32, num_classes=num_classes)
 
 
+def _events(num_classes: int) -> MaxFormerConfig:
+    return MaxFormerConfig(
+        256, 16, 1, "events", image_size=128, channels=2, num_classes=num_classes, T=16,
+        mlp_ratio=1.0,
+    )  # fmt: skip
+
+
 PRESETS: dict[str, MaxFormerConfig] = {
     "max_former_10_384": MaxFormerConfig(384, 6),
     "max_former_10_512": MaxFormerConfig(512, 8),
     "max_former_10_768": MaxFormerConfig(768, 12),
     "max_former_cifar10_4_384": _cifar(10),
     "max_former_cifar100_4_384": _cifar(100),
+    "max_former_cifar10dvs_2_256": _events(10),
+    "max_former_dvs128_2_256": _events(11),
 }
 
 _OURS: Replacements = {
     r"^patch_embed(\d)\.": lambda m: f"embeds.{int(m[1]) - 1}.",
     r"^stage(\d)\.": lambda m: f"stages.{int(m[1]) - 1}.",
+    r"^embeds\.0\.max_embed(\d)\.embed_lif": lambda m: f"embeds.0.neurons.{int(m[1]) - 1}",
+    r"^embeds\.0\.max_embed(\d)\.embed_": lambda m: f"embeds.0.downs.{int(m[1]) - 1}.",
     r"\.max_embed1\.embed_lif": ".neuron",
     r"\.max_embed1\.embed_": ".down.",
     r"\.max_embed2\.embed_": ".shortcut.",
@@ -271,24 +319,35 @@ def _rename(key: str) -> str:
     return split_units(replace_in_turn(key, _OURS))
 
 
+# The size of images and T of the published networks.
+_SEEN = {"imagenet": (224, 4), "cifar": (32, 4), "events": (128, 16)}
+
+
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> MaxFormerConfig:
     ours = {_rename(key): value for key, value in weights.items()}
-    for needed in ("embeds.1.down.conv.weight", "stages.2.0.attn.q.conv.weight", "head.weight"):
+    first, layout = "embeds.0.first.conv.weight", "cifar"
+    if "embeds.0.downs.0.conv.weight" in ours:
+        layout = "events"
+    elif "embeds.0.embed4.conv.weight" in ours:
+        first, layout = "embeds.0.embed1.conv.weight", "imagenet"
+    last = f"stages.{len(_EARLY[layout])}"
+    mlp = f"{last}.0.mlp.fc1.conv.weight"
+    attention, head = f"{last}.0.attn.q.conv.weight", "head.weight"
+    for needed in (first, "embeds.1.down.conv.weight", attention, mlp, head):
         if needed not in ours:
-            raise ValueError(f"not a Max-Former checkpoint for images: nothing in it is {needed}")
-    num_classes, dim = ours["head.weight"].shape
-    large = "stages.0.0.mixer.conv.weight" in ours
-    first = "embeds.0.embed1.conv.weight" if large else "embeds.0.first.conv.weight"
+            raise ValueError(f"not a Max-Former checkpoint: nothing in it is {needed}")
+    num_classes, dim = ours[head].shape
+    image_size, steps = _SEEN[layout]
     return MaxFormerConfig(
         dim=dim,
-        heads=dim // 64 if large else 8,
-        depth=depth_of(ours, "stages.2"),
-        layout="imagenet" if large else "cifar",
-        image_size=224 if large else 32,
+        heads={"imagenet": dim // 64, "cifar": 8, "events": 16}[layout],
+        depth=depth_of(ours, last),
+        layout=layout,  # type: ignore[arg-type]
+        image_size=image_size,
         channels=ours[first].shape[1],
         num_classes=num_classes,
-        T=kwargs.get("T", 4),
-        mlp_ratio=ours["stages.2.0.mlp.fc1.conv.weight"].shape[0] / dim,
+        T=kwargs.get("T", steps),
+        mlp_ratio=ours[mlp].shape[0] / dim,
     )
 
 

@@ -21,7 +21,14 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rheobase.layers import ConvNormNeuron, MembraneMlp, MembraneStem, over_time, sew_join
+from rheobase.layers import (
+    ConvNormNeuron,
+    MembraneMlp,
+    MembraneStem,
+    add_mlp,
+    over_time,
+    sew_join,
+)
 from rheobase.models._inputs import as_sequence, check_sizes
 from rheobase.models._names import depth_of, split_units
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
@@ -156,11 +163,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, C, H, W]`` to the same shape."""
         x = x + self.attn(x)
-        if self.inner_shortcut:
-            x = x + self.mlp.fc1(x)
-            return x + self.mlp.fc2(x)  # type: ignore[no-any-return]
-        x = x + self.mlp(x)
-        return x
+        return add_mlp(x, self.mlp, self.inner_shortcut)
 
 
 class SpikeDrivenTransformer(nn.Module):

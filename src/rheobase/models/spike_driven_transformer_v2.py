@@ -100,6 +100,8 @@ class RepConv(nn.Module):
     by its running statistics, in training too.
     """
 
+    one_group = True  # for FSDP2: the padding reads what belongs to the norm
+
     def __init__(self, dim: int, neuron: nn.Module) -> None:
         super().__init__()
         self.first = nn.Conv2d(dim, dim, 1, bias=False)

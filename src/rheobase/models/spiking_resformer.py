@@ -140,20 +140,24 @@ class DualSpikeSelfAttention(nn.Module):
         y1, y2 = split_heads(over_time(spikes, self.conv, self.norm), self.heads).chunk(2, dim=-2)
         s = split_heads(spikes, self.heads)
         d, patches = y1.shape[-2:]
-        attn = self.attn(y1.mT @ s * (self._rate(s, self.firing_rate_x) * d).rsqrt())
-        y = y2 @ attn * (self._rate(attn, self.firing_rate_attn) * patches).rsqrt()
+        attn = self.attn(y1.mT @ s * self._scale(s, self.firing_rate_x, d))
+        y = y2 @ attn * self._scale(attn, self.firing_rate_attn, patches)
         membrane: Tensor = self.proj(y.reshape(x.shape))
         return membrane
 
-    def _rate(self, spikes: Tensor, running: Tensor) -> Tensor:
-        """The rate of each head: the running mean, which training updates first."""
+    def _scale(self, spikes: Tensor, running: Tensor, count: int) -> Tensor:
+        """One over the root of ``count`` times each head's rate, of the spikes' dtype.
+
+        The rate is the running mean, which training updates first.
+        """
         now = spikes.detach().mean((0, 1, 3, 4), keepdim=True)
         rate = torch.where(running > 0, running, now)
         if self.training:
             rate = rate * self.momentum + now * (1 - self.momentum)
             running.copy_(rate)
         # Silent neurons: the product is 0, whatever it is scaled by.
-        return rate.clamp_min(torch.finfo(rate.dtype).tiny)
+        rate = rate.clamp_min(torch.finfo(rate.dtype).tiny)
+        return (rate * count).rsqrt().to(spikes.dtype)
 
 
 class GroupWiseMlp(nn.Module):

@@ -18,7 +18,6 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from rheobase.layers import ReversibleSequence
 from rheobase.layers.sync_norm import convert_sync_batchnorm
 from rheobase.train.config import ParallelConfig, TrainConfig
 
@@ -205,9 +204,9 @@ def _replicate(model: nn.Module, world: World, cfg: ParallelConfig) -> nn.Module
 def _shard(model: nn.Module, world: World, precision: str) -> nn.Module:
     """Shard every element of every ModuleList (a network's blocks) and then the rest.
 
-    A reversible sequence is one group: its backward pass calls its blocks anew, where FSDP2 does
-    not expect it. In mixed precision it and each batch norm stay in float32: the norm's buffers
-    are float32, and PyTorch's batch norm takes no mixture.
+    What says ``one_group`` (a reversible sequence) is one group: it reads its parts' parameters
+    where FSDP2 does not expect it. In mixed precision it and each batch norm stay in float32: the
+    norm's buffers are float32, and PyTorch's batch norm takes no mixture.
 
     Raises:
         ValueError: a parameter is a single number, which FSDP2 cannot shard.
@@ -224,8 +223,8 @@ def _shard(model: nn.Module, world: World, precision: str) -> nn.Module:
     low = torch.bfloat16 if precision == "bf16" else None
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32 if low else None)
     full = MixedPrecisionPolicy(param_dtype=torch.float32, output_dtype=low) if low else policy
-    whole = [m for m in model.modules() if isinstance(m, ReversibleSequence)]
-    inside = {part for sequence in whole for part in sequence.modules()}
+    whole = [m for m in model.modules() if getattr(m, "one_group", False)]
+    inside = {part for group in whole for part in group.modules()}
     others = [m for m in model.modules() if m not in inside]
     norms = [m for m in others if low and isinstance(m, _BatchNorm)]
     for module in [*norms, *whole]:

@@ -171,8 +171,14 @@ def _chunks(x: Tensor) -> tuple[int, int, int]:
 
 
 def _at_once(channels: int, outputs: int) -> int:
-    """How many tiles a thread transforms before it multiplies: what stays in its cache."""
-    return max(16, _CACHE // (36 * 4 * (channels + outputs)) // 4 * 4)
+    """How many tiles a thread transforms before it multiplies.
+
+    They should stay in its cache; but each time all transformed weights are read (or summed up), so
+    of wide layers there are enough that transforms are half as large as the weights.
+    """
+    in_cache = _CACHE // (36 * 4 * (channels + outputs))
+    worth_the_weights = channels * outputs // (2 * (channels + outputs))
+    return max(16, in_cache // 4 * 4, worth_the_weights // 4 * 4)
 
 
 class _Kept(threading.local):
