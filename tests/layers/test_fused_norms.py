@@ -61,6 +61,8 @@ def test_spikes_are_those_of_norm_then_neuron(norm: int, neuron: int) -> None:
 def test_the_compiled_kernel_agrees() -> None:
     norm, x = folded(BNTT(C, T)), sequence()
     assert torch.equal(FusedNormNeuron(norm, LIF())(x), LIF()(norm(x)))
+    with pytest.raises(ValueError, match="CUBALIF has a synapse between norm and charge"):
+        FusedNormNeuron(norm, CUBALIF())
 
 
 def test_it_streams_where_every_step_is_alike() -> None:

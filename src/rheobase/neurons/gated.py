@@ -109,7 +109,7 @@ class GLIF(Neuron):
     def _shape(self, x: Tensor) -> tuple[int, ...]:
         """Of a parameter made to broadcast to ``x``."""
         if self.theta.dim() == 0:
-            return (1,) * (x.dim() - 2)
+            return (1,) * (x.dim() - 1)
         return tuple(per_channel(self.theta.detach(), x, "GLIF").shape)
 
     def extra_repr(self) -> str:
@@ -126,7 +126,7 @@ def _values(shape: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, Tensor
     """What is learnt: all that is shared by the steps in one tensor, and the conductances."""
     *shared, conductance = parameters
     values = torch.stack(shared).sigmoid().view(-1, *shape)
-    return values, conductance.sigmoid().view(len(conductance), 1, *shape)
+    return values, conductance.sigmoid().view(-1, *shape)
 
 
 def _from_values(values: Tensor, conductance: Tensor) -> tuple[Tensor, ...]:
@@ -160,7 +160,7 @@ class _Coefficients(torch.autograd.Function):
         open_ = 1.0 - conductance
         by_values = torch.stack([
             g_bias * leak - g_decay * (1.0 - tau),
-            -(g_gain * open_).sum((0, 1)),
+            -(g_gain * open_).sum(0),
             g_gate - by_amount * subtracted,
             g_decay * alpha,
             g_bias * (alpha - 1.0),

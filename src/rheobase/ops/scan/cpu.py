@@ -109,7 +109,7 @@ def backward(
         if isinstance(laid, Vector):
             gradients.append(laid.restore(total, value))
         else:
-            gradients.append(total.reshape(value.shape).to(value.dtype))
+            gradients.append(total.reshape(value.shape).to(value.dtype, copy=True))
     return [gx, *gradients]
 
 
