@@ -9,6 +9,8 @@
 
 PYTHON ?= python3
 PINS := pyproject.toml constraints.txt
+# As many processes as cores; their threads share those, so what waits sleeps.
+PYTEST := OMP_WAIT_POLICY=passive .venv/bin/python -m pytest --numprocesses auto --dist worksteal
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-goldens lint bench bench-quick
@@ -17,10 +19,10 @@ demo: .venv/installed
 	.venv/bin/rheobase demo
 
 test: .venv/installed-dev
-	.venv/bin/python -m pytest
+	$(PYTEST)
 
 test-goldens: .venv/installed-dev
-	.venv/bin/python -m pytest -m golden -rs
+	$(PYTEST) -m golden -rs
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .

@@ -87,15 +87,17 @@ def training(rounds: int) -> list[Record]:
 
 
 def inference(rounds: int) -> list[Record]:
-    """Evaluation mode; rheobase also as `rheobase.optimize` makes the network."""
+    """Evaluation mode; rheobase also as `rheobase.optimize` makes the network, twice."""
     networks = {name: net.eval() for name, net in _networks().items()}
     x = frames(STEPS, BATCH)
     image = repeat(x[0], STEPS)
     fast = rheobase.optimize(networks["rheobase"], image)
+    bytewise = rheobase.optimize(networks["rheobase"], image, dtypes=(torch.float32, torch.int8))
     with torch.inference_mode():
         calls: dict[str, Callable[[], object]] = {
             "rheobase": partial(networks["rheobase"], x),
             "rheobase, optimised": partial(fast, image),
+            "rheobase, 8-bit weights": partial(bytewise, image),
             "ReLU": partial(networks["ReLU"], x.flatten(0, 1)),
             "SpikingJelly": partial(networks["SpikingJelly"], x),
         }
@@ -109,11 +111,29 @@ def inference(rounds: int) -> list[Record]:
             [
                 claim(times, "rheobase", "ReLU"),
                 claim(times, "SpikingJelly", "rheobase"),
-                claim(times, "SpikingJelly", "rheobase, optimised", at_least=9.0),
+                claim(times, "SpikingJelly", "rheobase, optimised"),
+                claim(times, "SpikingJelly", "rheobase, 8-bit weights", at_least=9.0),
             ],
-            ["firing rates by layer: " + ", ".join(f"{rate:.2f}" for rate in rates)],
+            [
+                "firing rates by layer: " + ", ".join(f"{rate:.2f}" for rate in rates),
+                _apart(networks["rheobase"], bytewise, image),
+                *bytewise.choices,
+            ],
         )
     ]
+
+
+def _apart(net: nn.Module, bytewise: nn.Module, x: Tensor) -> str:
+    """How far weights of 8 bits, and bfloat16 beside them, are from float32."""
+    low = copy.deepcopy(net).to(torch.bfloat16)
+    with torch.no_grad():
+        y = net(x).mean(0)
+        others = bytewise(x).mean(0), low(x.to(torch.bfloat16)).float().mean(0)
+    eight, half = (f"{(other - y).norm() / y.norm():.0%}" for other in others)
+    return (
+        f"mean outputs differ by {eight} of their size with 8-bit weights, by {half} in bfloat16: "
+        "the weights are drawn, and such a network amplifies every rounding"
+    )
 
 
 def _training(networks: dict[str, nn.Module], low: bool, rounds: int) -> Record:
@@ -167,6 +187,8 @@ def _networks() -> dict[str, nn.Module]:
     torch.manual_seed(0)
     networks = {name: build(name) for name in ("rheobase", "ReLU", "SpikingJelly")}
     wake(networks["rheobase"], lambda: networks["rheobase"](frames(STEPS, 16)))
+    with torch.no_grad():  # no norm behind it: its neurons would stay silent
+        networks["rheobase"].get_submodule("15").weight.mul_(8.0)
     for name in ("ReLU", "SpikingJelly"):
         networks[name].load_state_dict(networks["rheobase"].state_dict())
     ours, theirs = (copy.deepcopy(networks[n]).double() for n in ("rheobase", "SpikingJelly"))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import rheobase
 from rheobase.layers import BGN, BNTT, MPBN, TAB, TEBN, ThresholdDependentBatchNorm2d, over_time
 from rheobase.layers.norms import FusedNormNeuron
-from rheobase.neurons import IF, LIF, PLIF, Neuron, record_membranes
+from rheobase.neurons import CUBALIF, IF, LIF, PLIF, Neuron, record_membranes
 from rheobase.ops.scan import use_backend
 
 # Compiles many kernels.

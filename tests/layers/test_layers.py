@@ -90,3 +90,15 @@ def test_convolutions_under_a_transform():
     alone = torch.stack([over_time(one, conv) for one in x])
     torch.testing.assert_close(mapped, alone)
     assert over_time(x[0], conv)[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("channels", "last"), [(8, False), (16, True)])
+def test_few_channels_of_a_strided_1x1_convolution_are_not_channels_last(channels, last):
+    """PyTorch 2.13 writes past its memory in the gradient of such a weight."""
+    conv = nn.Conv2d(channels, 8, 1, stride=2)
+    seen = []
+    conv.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    x = torch.rand(6, channels, 8, 8).contiguous(memory_format=torch.channels_last)
+    y = over_time(x.unflatten(0, (2, 3)), conv)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last) is last
+    torch.testing.assert_close(y.flatten(0, 1), conv(x.contiguous()))

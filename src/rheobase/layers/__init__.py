@@ -14,6 +14,7 @@ from rheobase.layers.attention_tcja import TCJA
 from rheobase.layers.attention_temporal import TemporalAttention
 from rheobase.layers.drop import DropPath
 from rheobase.layers.events import EventConv2d, EventLinear
+from rheobase.layers.int8 import Int8Conv2d, Int8Linear
 from rheobase.layers.lsq import Quantise
 from rheobase.layers.membrane import MembraneBlock, MembraneStem
 from rheobase.layers.metaformer import MetaConvBlock, meta_downsampling
@@ -52,6 +53,8 @@ __all__ = [
     "EventLinear",
     "FirstStepBias",
     "FusedNormNeuron",
+    "Int8Conv2d",
+    "Int8Linear",
     "MembraneBlock",
     "MembraneMlp",
     "MembraneSelfAttention",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
 from torch import Tensor, nn
 
+from rheobase.layers.kept import kept
 from rheobase.ops.events import event_conv2d, event_linear, matrices_by_place, rows_by_input
 
 __all__ = ["EventConv2d", "EventLinear"]
@@ -28,7 +26,9 @@ class EventLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in_features]`` to ``[..., out_features]``."""
-        return event_linear(x, self.weight, self.bias, _laid_out(self, rows_by_input))
+        return event_linear(
+            x, self.weight, self.bias, kept(self, "rows", self.weight, rows_by_input)
+        )
 
 
 class EventConv2d(nn.Conv2d):
@@ -58,7 +58,7 @@ class EventConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to ``[N, O, H', W']``."""
-        matrices = _laid_out(self, matrices_by_place)
+        matrices = kept(self, "matrices", self.weight, matrices_by_place)
         down, right = self.stride
         high, wide = map(int, self.padding)
         return event_conv2d(x, self.weight, self.bias, (down, right), (high, wide), matrices)
@@ -72,20 +72,3 @@ def can_be_event_driven(conv: nn.Conv2d) -> bool:
         and conv.padding_mode == "zeros"
         and not isinstance(conv.padding, str)
     )
-
-
-def _laid_out(layer: nn.Linear | nn.Conv2d, lay_out: Callable[[Tensor], Tensor]) -> Tensor | None:
-    """The layer's weight as the kernels read it, kept as long as the weight stays the same.
-
-    A batch of one would take longer over laying it out than over the product. None where the
-    weight is being trained, or may change unseen.
-    """
-    weight = layer.weight
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or weight.is_inference():
-        return None
-    now = (weight.data_ptr(), weight._version, weight.dtype)
-    kept: tuple[object, Tensor] | None = layer.__dict__.get("_laid_out")
-    if kept is None or kept[0] != now:
-        # No buffer: it is no part of the weights.
-        kept = layer.__dict__["_laid_out"] = (now, lay_out(weight))
-    return kept[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from rheobase.layers.events import EventConv2d, EventLinear, can_be_event_driven
 from rheobase.layers.folding import fold_norms
+from rheobase.layers.int8 import Int8Conv2d, Int8Linear, spike_pool
+from rheobase.layers.spike_bytes import send_bytes
 from rheobase.layers.time import apply_layer
+from rheobase.ops.int8 import grid_step, to_bytes
 from rheobase.stateful import streaming
 
 __all__ = ["Optimized", "optimize"]
@@ -65,21 +68,24 @@ def optimize(
 
     In float64 the spikes are the same, and outputs to rounding; in float32 sums are rounded
     otherwise, and single spikes near the threshold may differ. Half precision, if allowed by
-    ``dtypes``, rounds inputs and weights to its 8 or 11 bits; membranes stay float32.
+    ``dtypes``, rounds inputs and weights to its 8 or 11 bits; membranes stay float32. `torch.int8`
+    rounds the weights of layers whose inputs are spikes, counts or averages of them to 8 bits
+    (`rheobase.layers.Int8Conv2d`), and lets spikes travel as bytes; sums stay exact, and so do all
+    other layers. Then no gradient flows to the input.
 
     Args:
         net: a network, left as it is: what is returned shares nothing with it.
         example: an input as it will come: of the batch size, and with the spikes, to be fast for.
         stream: the example ``[T, N, ...]`` will come one step at a time, within
             `rheobase.streaming`.
-        dtypes: what may be chosen from; default: the dtype of the example alone.
+        dtypes: what may be chosen from, also `torch.int8`; default: the dtype of the example alone.
 
     Returns:
         the network in evaluation mode, without gradients; it streams and exports as ``net`` does,
         and prints what was done.
 
     Raises:
-        TypeError: the example is not floating point.
+        TypeError: the example is not floating point, or not float32 where int8 is allowed.
 
     >>> from rheobase.layers import ConvNormNeuron
     >>> from rheobase.neurons import LIF
@@ -94,18 +100,20 @@ def optimize(
     if not example.is_floating_point():
         raise TypeError(f"the example is {example.dtype}, not floating point; call example.float()")
     fast = copy.deepcopy(net).eval().requires_grad_(False)
+    if torch.int8 in (dtypes or ()) and example.dtype != torch.float32:
+        raise TypeError(f"8-bit weights are for float32, the example is {example.dtype}")
     run = _streamed if stream else _called
+    pieces = example.shape[0] if stream else 1
     with torch.no_grad():
         choices = [fold_norms(fast, example)]
-        choices += _event_layers(fast, example, example.shape[0] if stream else 1)
-        dtype = example.dtype
+        choices += _event_layers(fast, example, pieces)
+        best = base = Optimized(fast, example.dtype, ())
         for other in dtypes or ():
-            if other != dtype:
-                made = Optimized(copy.deepcopy(fast).to(other), other, ())
-                before = Optimized(fast, dtype, ())
-                chosen, line = _faster(made, before, lambda net: run(net, example))
-                choices.append(f"{other}: {line}")
-                fast, dtype = chosen.net, chosen.dtype
+            if other != base.dtype:
+                made = _in_dtype(base, other, example, pieces)
+                best, line = _faster(made, best, lambda net: run(net, example))
+                choices += [*made.choices, f"{other}: {line}"]
+        fast, dtype = best.net, best.dtype
         if any(isinstance(module, nn.Conv2d) for module in fast.modules()):
             last = copy.deepcopy(fast).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             x = example.to(dtype)
@@ -129,24 +137,23 @@ def _by_steps(steps: Sequence[Tensor], module: nn.Module) -> None:
         apply_layer(module, step)  # as `over_time` calls it
 
 
+def _in_dtype(base: Optimized, dtype: torch.dtype, example: Tensor, pieces: int) -> Optimized:
+    net = copy.deepcopy(base.net)
+    if dtype != torch.int8:
+        return Optimized(net.to(dtype), dtype, ())
+    return Optimized(net, base.dtype, _int8_layers(net, example, pieces))
+
+
 def _event_layers(net: nn.Module, example: Tensor, pieces: int) -> list[str]:
     """Replace what is faster event by event; what was found.
 
     A layer's input is given to it in so many pieces.
     """
-    inputs: dict[str, Tensor] = {}
-    handles = []
-    for name, module in net.named_modules():
-        if type(module) is nn.Linear or (type(module) is nn.Conv2d and can_be_event_driven(module)):
-            handles.append(module.register_forward_pre_hook(_keep(inputs, name)))
-    try:
-        net(example)
-    finally:
-        for handle in handles:
-            handle.remove()
     found = []
-    for name, x in inputs.items():
+    for name, x in _inputs(net, example).items():
         layer = net.get_submodule(name)
+        if isinstance(layer, nn.Conv2d) and not can_be_event_driven(layer):
+            continue
         made = copy.copy(layer)
         made.__class__ = EventLinear if isinstance(layer, nn.Linear) else EventConv2d
         steps = x.chunk(pieces)
@@ -156,6 +163,58 @@ def _event_layers(net: nn.Module, example: Tensor, pieces: int) -> list[str]:
             density = float(x.count_nonzero()) / x.numel()
             found.append(f"{name}: event driven at {density:.1%} active input: {line}")
     return found
+
+
+def _int8_layers(net: nn.Module, example: Tensor, pieces: int) -> list[str]:
+    """Give weights of 8 bits to what is faster with them; what was found."""
+    found = []
+    for name, x in _inputs(net, example).items():
+        layer = net.get_submodule(name)
+        for made in _in_int8(layer, grid_step(x)):
+            steps = {type(layer): x.chunk(pieces), type(made): to_bytes(x, made.step).chunk(pieces)}
+            run = partial(_on_its_own, steps)
+            chosen, line = _faster(made, layer, run)
+            if chosen is made and name:
+                found.append(f"{name}: 8-bit weights, {made.extra_repr()}: {line}")
+                _replace(net, name, made)
+                layer = made
+    for module in net.modules():
+        module.__class__ = spike_pool(module) or type(module)
+    senders = send_bytes(net, example)
+    return [*found, f"the spikes of {senders} neurons travel as bytes"]
+
+
+def _in_int8(layer: nn.Module, step: float | None) -> list[Int8Conv2d | Int8Linear]:
+    """The layer with weights of 8 bits, in either way that it has; none for another input."""
+    if step is None:
+        return []
+    if isinstance(layer, nn.Linear):
+        return [Int8Linear(layer, step, sparse) for sparse in (False, True)]
+    assert isinstance(layer, nn.Conv2d)
+    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        return []
+    ways = (False, True) if can_be_event_driven(layer) else (False,)
+    return [Int8Conv2d(layer, step, sparse) for sparse in ways]
+
+
+def _on_its_own(steps: Mapping[type, Sequence[Tensor]], module: nn.Module) -> None:
+    _by_steps(steps[type(module)], module)
+
+
+def _inputs(net: nn.Module, example: Tensor) -> dict[str, Tensor]:
+    """What every linear layer and convolution is given, by name."""
+    inputs: dict[str, Tensor] = {}
+    handles = [
+        module.register_forward_pre_hook(_keep(inputs, name))
+        for name, module in net.named_modules()
+        if type(module) in (nn.Linear, nn.Conv2d, EventLinear, EventConv2d)
+    ]
+    try:
+        net(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return inputs
 
 
 def _keep(inputs: dict[str, Tensor], name: str) -> Callable[..., None]:

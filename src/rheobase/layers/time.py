@@ -121,16 +121,22 @@ def _once(y: Tensor, steps: int, modules: tuple[Callable[[Tensor], Tensor], ...]
 def apply_layer(module: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
     """``module(y)``, in the faster memory order and by the faster of two ways of convolution."""
     if type(module) is nn.Conv2d:
-        y = _channels_last(y, module)
+        y = _in_order(y, module)
         if winograd.takes(y, module):
             return winograd.conv3x3(y, module.weight, module.bias)
     return module(y)
 
 
-def _channels_last(y: Tensor, module: nn.Conv2d) -> Tensor:
+def _in_order(y: Tensor, module: nn.Conv2d) -> Tensor:
     """The images in the order that convolutions on CPUs want; neurons and norms keep it."""
-    wanted = y.dtype in (torch.float32, torch.bfloat16) and max(module.kernel_size) > 1
-    if not wanted or y.dim() != 4 or not y.is_cpu or not is_plain(y) or is_transformed():
+    if y.dim() != 4 or not y.is_cpu or not is_plain(y) or is_transformed():
+        return y
+    small = max(module.kernel_size) == 1
+    if small and max(module.stride) > 1 and module.in_channels < 16:
+        # PyTorch 2.13 writes past the end of its memory there, channels last on several threads,
+        # in the weight's gradient (oneDNN's jit_avx512_common_1x1_convolution_bwd_weights).
+        return y.contiguous()
+    if small or y.dtype not in (torch.float32, torch.bfloat16):
         return y
     return y.contiguous(memory_format=torch.channels_last)
 

@@ -7,7 +7,7 @@ from typing import Literal, overload
 from torch import Tensor
 
 from rheobase.ops.packed import mark
-from rheobase.ops.scan import InputNorm, ScanSpec, scan, takes_norm
+from rheobase.ops.scan import InputNorm, ScanSpec, scan, scan_to_bytes, takes_norm
 from rheobase.stateful import Stateful
 from rheobase.surrogate import ATan, Surrogate
 
@@ -39,6 +39,8 @@ class Neuron(Stateful):
     """The largest spike, where spikes are integers from 0 on; None: they may be negative."""
     scanned: bool = True
     """Whether `run` is the scan, which `spec` and `coefficients` tell all about."""
+    to_bytes: bool = False
+    """Give spikes as uint8: in networks made for inference, to layers that take them so."""
     states: int = 1
     """How many tensors like one step of the input make up the state."""
 
@@ -179,6 +181,9 @@ class Neuron(Stateful):
         self, x: Tensor, carried: Tensor | None, tap: Tap | None, norm: InputNorm | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         u = self.rest if carried is None else carried
+        if self.to_bytes and tap is None:
+            spikes, last = scan_to_bytes(x, u, self.spec, self.coefficients(x), self._streams, norm)
+            return spikes, None, last
         spikes, last, membrane = scan(
             x, u, self.spec, self.coefficients(x), tap, self._streams, norm
         )

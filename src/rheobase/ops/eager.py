@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-__all__ = ["is_plain", "is_transformed", "watched"]
+__all__ = ["is_plain", "is_seen_by_nobody", "is_transformed", "watched"]
 
 
 def is_plain(x: Tensor) -> bool:
@@ -23,6 +23,11 @@ def is_transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None or (
         forward_ad._current_level >= 0
     )
+
+
+def is_seen_by_nobody(x: Tensor) -> bool:
+    """Whether an eager call may do another thing than PyTorch's function: nobody counts that."""
+    return is_plain(x) and not is_transformed() and torch._C._len_torch_function_stack() == 0
 
 
 def watched(module: nn.Module) -> bool:

@@ -35,7 +35,7 @@ _ARRAYS = {
     "float64*": "float64",
     "bfloat16*": "int16",
     "float16*": "int16",
-    "uint8*": "uint8",
+    **{f"{whole}*": whole for whole in ("uint8", "int8", "int32", "int64")},
 }
 
 
@@ -87,8 +87,8 @@ class Kernel:
 
 @cache
 def _provenance() -> str:
-    """A comment that changes with the helpers, which the compiled code has taken in."""
-    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    """A comment that changes with what the compiled code may have taken in."""
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py"))]
     return f"# helpers {hashlib.sha256(b''.join(sources)).hexdigest()[:16]}\n"
 
 

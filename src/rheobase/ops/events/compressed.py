@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from rheobase.ops.eager import is_plain, is_transformed
+from rheobase.ops.eager import is_seen_by_nobody
 from rheobase.ops.events.kernel import event_kernel
 from rheobase.ops.native import Kernel, in_chunks
 
@@ -44,11 +44,9 @@ def takes_events(x: Tensor, weight: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype == weight.dtype
         and x.dtype in _DTYPES
-        and is_plain(x)
-        and not is_transformed()
+        and is_seen_by_nobody(x)
         and not torch.is_autocast_enabled("cpu")
         and x.numel() > 0
-        and torch._C._len_torch_function_stack() == 0  # somebody counts the products
     )
 
 

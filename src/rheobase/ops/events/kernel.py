@@ -10,12 +10,7 @@ from rheobase.ops.native import Kernel
 
 __all__ = ["event_kernel"]
 
-# Arrays of whole numbers, which travel as floats of their size.
-_WHOLE = {
-    "which": ("float32*", "int32"),
-    "starts": ("float64*", "int64"),
-    "counts": ("float64*", "int64"),
-}
+_WHOLE = {"which": "int32*", "starts": "int64*", "counts": "int64*"}
 
 
 def event_kernel(
@@ -30,16 +25,6 @@ def event_kernel(
         sizes: its int64 arguments, which follow.
     """
     real = str(dtype).removeprefix("torch.") + "*"
-    kinds = {array: _WHOLE.get(array, (real,))[0] for array in arrays}
-    passed = [f"{a}.view(np.{_WHOLE[a][1]})" if a in _WHOLE else a for a in arrays]
-    given = ", ".join([*arrays, *sizes])
-    source = f"""import numpy as np
-from numba import njit
-from rheobase.ops.events.rows import {name}
-
-
-@njit(nogil=True, error_model="numpy")
-def kernel(first_chunk, last_chunk, {given}):
-    {name}(first_chunk, last_chunk, {", ".join([*passed, *sizes])})
-"""
+    kinds = {array: _WHOLE.get(array, real) for array in arrays}
+    source = f"from rheobase.ops.events.rows import {name} as kernel"
     return Kernel(f"event_{name}", source, kinds | dict.fromkeys(sizes, "int64"))

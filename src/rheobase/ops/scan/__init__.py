@@ -1,6 +1,13 @@
 """The neuron scan: charge, fire, reset over a whole sequence, in one pass over memory."""
 
-from rheobase.ops.scan.op import InputNorm, available_backends, scan, takes_norm, use_backend
+from rheobase.ops.scan.op import (
+    InputNorm,
+    available_backends,
+    scan,
+    scan_to_bytes,
+    takes_norm,
+    use_backend,
+)
 from rheobase.ops.scan.reference import scan_reference
 from rheobase.ops.scan.spec import ScanSpec
 
@@ -10,6 +17,7 @@ __all__ = [
     "available_backends",
     "scan",
     "scan_reference",
+    "scan_to_bytes",
     "takes_norm",
     "use_backend",
 ]

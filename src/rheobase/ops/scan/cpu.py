@@ -39,18 +39,20 @@ def forward(
     values: Sequence[Value],
     tap: str,
     keep: bool,
+    as_bytes: bool = False,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Spikes ``[T, ...]``; the last membrane if ``keep``; tapped membranes ``[T, ...]`` if ``tap``.
 
     ``x`` has dense rows (`dense_rows`); ``u`` is the first membrane (None: ``rest``); ``values``
-    are in the order of ``spec.names``.
+    are in the order of ``spec.names``. ``as_bytes``: spikes come as uint8.
     """
     compute = compute_dtype(x)
     coefficients, kinds, _ = _prepare(values, x, compute, wanted=())
     steps, size = x.shape[0], x.numel() // x.shape[0]
     data, x_step = flat(x)
-    kernel = _forward_kernel(_variant(spec, x, kinds, tap, dense=x_step == size))
-    spikes = like_rows(x)
+    variant = _variant(spec, x, kinds, tap, x_step == size, as_bytes=as_bytes)
+    kernel = _forward_kernel(variant)
+    spikes = like_rows(x, torch.uint8 if as_bytes else None)
     last = like_state(x, spec.filtered) if keep else None
     membranes = like_rows(x, compute) if tap else None
     first, first_step = _first(u, rest, x, spec)
@@ -124,14 +126,20 @@ def _backward_kernel(variant: Variant) -> Kernel:
 
 
 def _variant(
-    spec: ScanSpec, x: Tensor, kinds: str, tap: str, dense: bool, summed: bool = False
+    spec: ScanSpec,
+    x: Tensor,
+    kinds: str,
+    tap: str,
+    dense: bool,
+    summed: bool = False,
+    as_bytes: bool = False,
 ) -> Variant:
     """The kernel for this neuron and input: as many steps a sweep as divide T, up to four.
 
     One where the charge is curved: it takes long, and steps of one column wait for each other.
     """
     unroll = math.gcd(x.shape[0], 4) if spec.charge_functions.linear else 1
-    return Variant(spec, DTYPES[x.dtype], kinds, tap, unroll, dense, summed)
+    return Variant(spec, DTYPES[x.dtype], kinds, tap, unroll, dense, summed, as_bytes)
 
 
 def _prepare(

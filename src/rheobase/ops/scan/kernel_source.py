@@ -48,6 +48,7 @@ class Variant:
     membrane stays in a register between them. ``dense``: steps follow each other without a gap; the
     compiler then knows more.
     ``summed``: the input is one image for all steps, and its gradient the sum over them.
+    ``as_bytes``: spikes are written as uint8.
     """
 
     spec: ScanSpec
@@ -57,6 +58,7 @@ class Variant:
     unroll: int = 1
     dense: bool = False
     summed: bool = False
+    as_bytes: bool = False
 
     @property
     def compute(self) -> str:
@@ -123,8 +125,9 @@ class Variant:
     def forward_parameters(self) -> dict[str, str]:
         """Name and kind of what the forward kernel is called with (see `ops.native.Kernel`)."""
         sequence, real = f"{self.dtype}*", f"{self.compute}*"
+        spikes = "uint8*" if self.as_bytes else sequence
         return {
-            "x": sequence, "x_step": "int64", "spikes": sequence, "first": real,
+            "x": sequence, "x_step": "int64", "spikes": spikes, "first": real,
             "first_step": "int64", "last": real, "tap": real, "steps": "int64", "size": "int64",
             "chunk": "int64", **self._coefficients(),
         }  # fmt: skip
@@ -305,7 +308,8 @@ def forward_source(variant: Variant) -> str:
         f"v = reset(h, s#{v.values(spec.reset_names)})",
         f"tap# = {v.tap}" if v.tap else "",
     )
-    stores = ("row_tap#[j] = tap#" if v.tap else "", f"row_s#[j] = {v.store('s#')}")
+    spike = "np.uint8(s#)" if v.as_bytes else v.store("s#")
+    stores = ("row_tap#[j] = tap#" if v.tap else "", f"row_s#[j] = {spike}")
     kernel = f"""
 @njit(nogil=True, error_model="numpy")
 def kernel(first_chunk, last_chunk, {", ".join(v.forward_parameters())}):

@@ -27,7 +27,14 @@ from rheobase.ops.scan.layout import at_every_step, compute_dtype, dense_rows, l
 from rheobase.ops.scan.reference import scan_reference
 from rheobase.ops.scan.spec import ScanSpec
 
-__all__ = ["InputNorm", "available_backends", "scan", "takes_norm", "use_backend"]
+__all__ = [
+    "InputNorm",
+    "available_backends",
+    "scan",
+    "scan_to_bytes",
+    "takes_norm",
+    "use_backend",
+]
 
 Coefficients = Mapping[str, float | Tensor]
 
@@ -77,15 +84,14 @@ def scan(
         Membranes are float32 for float16 and bfloat16 input.
     """
     if norm is not None:
-        spec = spec.with_norm
-        coefficients = {**coefficients, **dict(zip(spec.input_names, norm[:2], strict=True))}
+        spec, coefficients = _normed(spec, coefficients, norm)
     if _needs_reference(x, u, coefficients):
         spikes, h, v, last = scan_reference(x, u, spec, coefficients)
         return spikes, last if keep else None, {"h": h, "v": v, None: None}[tap]
     first, rest = (u, 0.0) if isinstance(u, Tensor) else (None, u)
     if is_plain(x):
-        source = x if norm is None or norm.image is None else norm.image
         values = _ordered(spec, coefficients)
+        source = _source(x, norm)
         return _fused(source, x.shape[0], first, rest, spec, values, tap or "", keep)
     # An operator takes no list of numbers and tensors mixed: two lists, each with its names.
     numbers = {n: v for n, v in coefficients.items() if not isinstance(v, Tensor)}
@@ -95,6 +101,43 @@ def scan(
         " ".join(tensors), list(tensors.values()), tap or "", keep,
     )  # fmt: skip
     return spikes, last if keep else None, membranes if tap else None
+
+
+def scan_to_bytes(
+    x: Tensor,
+    u: Tensor | float,
+    spec: ScanSpec,
+    coefficients: Coefficients,
+    keep: bool = True,
+    norm: InputNorm | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """`scan` for inference: spikes, which are integers from 0 to 255, as uint8.
+
+    A quarter of float32 is written, and read by the layer behind. No gradient flows.
+    """
+    with torch.no_grad():
+        if not takes_norm(x, u, coefficients):  # another device, or not a plain call
+            spikes, last, _ = scan(x, u, spec, coefficients, None, keep, norm)
+            return spikes.to(torch.uint8), last
+        if norm is not None:
+            spec, coefficients = _normed(spec, coefficients, norm)
+        first, rest = (u, 0.0) if isinstance(u, Tensor) else (None, u)
+        values, steps = _ordered(spec, coefficients), x.shape[0]
+        x = at_every_step(dense_rows(_source(x, norm)), steps)
+        spikes, last, _ = _backend(x).forward(x, first, rest, spec, values, "", keep, True)
+        return spikes, last
+
+
+def _normed(
+    spec: ScanSpec, coefficients: Coefficients, norm: InputNorm
+) -> tuple[ScanSpec, Coefficients]:
+    spec = spec.with_norm
+    return spec, {**coefficients, **dict(zip(spec.input_names, norm[:2], strict=True))}
+
+
+def _source(x: Tensor, norm: InputNorm | None) -> Tensor:
+    """The input, or the one image that it is copies of."""
+    return x if norm is None or norm.image is None else norm.image
 
 
 def takes_norm(x: Tensor, u: Tensor | float, coefficients: Coefficients) -> bool:

@@ -1,0 +1,46 @@
+"""What a layer derives from its weights, kept as long as they stay the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["kept"]
+
+
+class _Kept(dict[str, tuple[object, Tensor]]):
+    """No part of the layer's state: neither copied nor saved with it."""
+
+    def __deepcopy__(self, memo: object) -> _Kept:
+        return _Kept()
+
+    def __reduce__(self) -> tuple[type[_Kept], tuple[()]]:
+        return _Kept, ()
+
+
+def kept(
+    layer: nn.Module, name: str, weight: Tensor, make: Callable[[Tensor], Tensor]
+) -> Tensor | None:
+    """``make(weight)``, made anew only when the weight has changed.
+
+    Laying weights out for a batch of one would take longer than the product with them.
+
+    Args:
+        layer: keeps it.
+        name: tells apart what a layer keeps.
+        weight: a parameter or buffer of the layer.
+        make: gives what is to be kept.
+
+    Returns:
+        it, or None where the weight is being trained, or may change unseen.
+    """
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or weight.is_inference():
+        return None
+    now = (weight.data_ptr(), weight._version, weight.dtype)
+    all_kept = layer.__dict__.setdefault("_rheobase_kept", _Kept())
+    if name not in all_kept or all_kept[name][0] != now:
+        all_kept[name] = now, make(weight)
+    made: Tensor = all_kept[name][1]
+    return made
