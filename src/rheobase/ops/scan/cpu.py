@@ -96,7 +96,7 @@ def backward(
     extents = [_extent(vectors[i]) for i in wanted]
     sums = torch.zeros(chunks, sum(extents), dtype=torch.float64)
     places = [sums.view(-1)[start:] for start in accumulate(extents[:-1], initial=0)]
-    outputs = [*places, sums.shape[1]] if wanted else []
+    outputs: list[Value] = [*places, sums.shape[1]] if wanted else []
     kernel(
         chunks, x.element_size() * size * (3 * steps),
         g_data, g_step, tapped, data, x_step, first, first_step, gx, *outputs, steps, size, chunk,
@@ -105,7 +105,8 @@ def backward(
     if not wanted:
         return [gx]
     gradients = []
-    for i, total in zip(wanted, sums.sum(0).split(extents), strict=True):
+    totals = sums.sum(0).split(extents)  # type: ignore[no-untyped-call]
+    for i, total in zip(wanted, totals, strict=True):
         value, laid = values[i], vectors[i]
         assert isinstance(value, Tensor)
         if isinstance(laid, Vector):

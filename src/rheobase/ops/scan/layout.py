@@ -6,7 +6,7 @@ last) is taken as it lies.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -103,7 +103,8 @@ def flat(x: Tensor) -> tuple[Tensor, int]:
     return x.as_strided((step * (steps - 1) + size,), (1,)), step
 
 
-class Vector(NamedTuple):
+@dataclass(slots=True)
+class Vector:
     """A coefficient in the order of ``x``: column m has ``values[(m // inner) % count]``.
 
     ``values`` is ``[count]``, or ``[T * count]`` with ``step = count`` when it varies over time.
