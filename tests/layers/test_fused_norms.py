@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import rheobase
 from rheobase.layers import BGN, BNTT, MPBN, TAB, TEBN, ThresholdDependentBatchNorm2d, over_time
 from rheobase.layers.norms import FusedNormNeuron
-from rheobase.neurons import IF, LIF, PLIF, Neuron, record_membranes
+from rheobase.neurons import CUBALIF, IF, LIF, PLIF, Neuron, record_membranes
 from rheobase.ops.scan import use_backend
 
 # Compiles many kernels.
@@ -61,6 +61,8 @@ def test_spikes_are_those_of_norm_then_neuron(norm: int, neuron: int) -> None:
 def test_the_compiled_kernel_agrees() -> None:
     norm, x = folded(BNTT(C, T)), sequence()
     assert torch.equal(FusedNormNeuron(norm, LIF())(x), LIF()(norm(x)))
+    with pytest.raises(ValueError, match="CUBALIF has a synapse between norm and charge"):
+        FusedNormNeuron(norm, CUBALIF())
 
 
 def test_it_streams_where_every_step_is_alike() -> None:

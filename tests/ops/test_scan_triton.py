@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,6 +68,7 @@ def run_script(name: str, cache: Path) -> None:
 LIF = ScanSpec("blend", "at_or_above", "hard", "ATan", detach_reset=True)
 DIVIDES = ScanSpec("relax", "ratio_above", "soft", "Sigmoid")
 AFFINE = ScanSpec("affine", "above", "soft", "Sigmoid")
+CUBA = ScanSpec("leak", "above", "hard", "ATan", filtered=True)
 
 # Part of a block of columns, and a whole block followed by a part.
 STEPS, NARROW, SHAPE = 3, (2, 3, 40), (2, 3, 100)
@@ -114,6 +115,12 @@ def cases() -> Iterator[Case]:
     many = draw(40, *NARROW)  # too many to be unrolled
     yield Case("many steps", LIF, many, coefficients(LIF, "channel"), tap="h")
     yield Case("many steps", AFFINE, many, coefficients(AFFINE, "scalar"), tap="v")
+    yield Case("synapse", CUBA, x, coefficients(CUBA, "channel"), tap="v")
+    yield Case("synapse", CUBA, x, coefficients(CUBA, "number"), u=draw(2, *SHAPE))
+    behind = replace(CUBA, charge="affine", normed=True)
+    decay = draw(40, 2, 1, 1).sigmoid().requires_grad_()
+    decays = coefficients(behind, "scalar") | {"current_decay": decay}
+    yield Case("many steps", behind, many, decays, tap="h")
     yield Case("all names", all_names, 2.0 * x, coefficients(all_names, "channel"))
 
 

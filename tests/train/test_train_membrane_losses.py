@@ -100,11 +100,50 @@ def test_a_membrane_loss_needs_neurons() -> None:
 def test_stca_credits_single_moments() -> None:
     logits = torch.tensor([[0.2, 0.5], [0.7, 1.5], [0.1, 1.2]]).unsqueeze(1).requires_grad_()
     loss = STCA()(logits, torch.tensor([0]))
-    assert loss.item() == pytest.approx(0.3 + 0.2)
+    assert loss.item() == pytest.approx(0.3 + 0.2)  # the cluster's last spike, at 1.2
     (gradient,) = torch.autograd.grad(loss, logits)
     assert gradient.squeeze(1).tolist() == [[0, 0], [-1, 0], [0, 1]]
     assert STCA()(logits, torch.tensor([1])).item() == 0.0
-    assert STCA(count=3)(logits, torch.tensor([1])).item() == pytest.approx(0.5)
+    # Nowhere could a second cluster begin; with a gap of 0 every spike is one.
+    assert STCA(count=2)(logits, torch.tensor([1])).item() == 0.0
+    assert STCA(count=3, gap=0)(logits, torch.tensor([1])).item() == pytest.approx(0.5)
+
+
+def credited(v: list[float], wanted: int, gap: int) -> tuple[float, int | None]:
+    """The paper's rule for one output, by its definitions: its loss, and the step that pays."""
+    spikes = [t for t, value in enumerate(v) if value >= 1.0]
+    clusters: list[list[int]] = []
+    for t in spikes:
+        if clusters and t - clusters[-1][-1] <= gap:
+            clusters[-1].append(t)
+        else:
+            clusters.append([t])
+    free = [t for t in range(len(v)) if all(abs(t - s) > gap for s in spikes)]
+    if len(clusters) < wanted and free:
+        step = max(free, key=lambda t: v[t])
+        return 1.0 - v[step], step
+    if len(clusters) > wanted:
+        step = min(clusters, key=len)[-1]
+        return v[step] - 1.0, step
+    return 0.0, None
+
+
+@pytest.mark.parametrize("count, gap", [(1, 1), (2, 1), (1, 2), (3, 0)])
+def test_stca_is_the_papers_rule_on_spike_clusters(count: int, gap: int) -> None:
+    torch.manual_seed(gap)
+    logits = (0.6 + torch.randn(9, 40, 3, dtype=torch.float64)).requires_grad_()
+    target = torch.randint(3, (40,))
+    loss = STCA(count=count, gap=gap)(logits, target)
+    expected, gradient = 0.0, torch.zeros_like(logits)
+    for n in range(40):
+        for c in range(3):
+            wanted = count if c == target[n] else 0
+            value, step = credited(logits[:, n, c].tolist(), wanted, gap)
+            expected += value / 40
+            if step is not None:
+                gradient[step, n, c] = (1.0 if logits[step, n, c] >= 1.0 else -1.0) / 40
+    assert loss.item() == pytest.approx(expected)
+    torch.testing.assert_close(torch.autograd.grad(loss, logits)[0], gradient)
 
 
 def test_stca_says_what_it_takes() -> None:
@@ -112,6 +151,8 @@ def test_stca_says_what_it_takes() -> None:
         STCA()(torch.zeros(2, 5), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="no mixup"):
         STCA()(torch.zeros(3, 2, 5), torch.full((2, 5), 0.2))
+    with pytest.raises(ValueError, match="got count=0 and gap=1"):
+        STCA(count=0)
 
 
 class Twin(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp
 
 import torch
@@ -76,7 +77,8 @@ class Recurrent(Stateful):
 
 def _check(neuron: Neuron) -> None:
     own = type(neuron)
-    plain = own.run is Neuron.run and own.current in (Neuron.current, CUBALIF.current)
+    known_synapse = isinstance(neuron, CUBALIF) or not neuron.filtered
+    plain = own.run is Neuron.run and known_synapse
     if not (plain or isinstance(neuron, ALIF)):
         raise TypeError(
             f"Recurrent takes a neuron of the scan (LIF, IF, PLIF, ...), CUBALIF or ALIF; the step "
@@ -88,8 +90,11 @@ def _cell(neuron: Neuron, x: Tensor) -> tuple[Cell, dict[str, float | Tensor]]:
     """The neuron as the recurrent scan takes it, and its coefficients."""
     if isinstance(neuron, ALIF):
         return _adaptive(neuron, x)
-    decay = neuron.current_decay if isinstance(neuron, CUBALIF) else 0.0
-    return Cell(neuron.spec, decay), neuron.coefficients(x)
+    coefficients = neuron.coefficients(x)
+    # The feedback charges the synapse too, so the cell keeps its current.
+    decay = coefficients.pop("current_decay") if neuron.filtered else 0.0
+    assert isinstance(decay, float)
+    return Cell(replace(neuron.spec, filtered=False), decay), coefficients
 
 
 def _adaptive(neuron: ALIF, x: Tensor) -> tuple[Cell, dict[str, float | Tensor]]:

@@ -18,7 +18,7 @@ from rheobase.neurons.biophysical import (
 )
 from rheobase.neurons.burst import BurstIF
 from rheobase.neurons.converted import RateIF
-from rheobase.neurons.current import CUBALIF, IMLIF, SynapticCurrent
+from rheobase.neurons.current import CUBALIF, IMLIF
 from rheobase.neurons.detached import DetachedLIF
 from rheobase.neurons.dsr import DSRIF, DSRLIF
 from rheobase.neurons.factory import NEURONS, neuron_factory
@@ -101,7 +101,6 @@ __all__ = [
     "SlidingPSN",
     "SpikeFiringApproximation",
     "StepNeuron",
-    "SynapticCurrent",
     "TandemIF",
     "TernaryIF",
     "TernaryLIF",

@@ -33,6 +33,8 @@ class Neuron(Stateful):
     """
 
     charge: str = "integrate"
+    filtered: bool = False
+    """Whether a synapse's current, a second state, charges the membrane in the input's place."""
     largest: int | None = 1
     """The largest spike, where spikes are integers from 0 on; None: they may be negative."""
     scanned: bool = True
@@ -101,6 +103,7 @@ class Neuron(Stateful):
             reset=self.reset,
             surrogate=type(self.surrogate).__name__,
             detach_reset=self.detach_reset,
+            filtered=self.filtered,
         )
 
     def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
@@ -109,14 +112,17 @@ class Neuron(Stateful):
         values["threshold"] = self.threshold(x)
         if self.v_reset is not None:
             values["v_reset"] = self.v_reset
-        for name, value in self.surrogate.parameters_for(x).items():
-            values[f"surrogate_{name}"] = value
-        return values
+        return values | self.surrogate_coefficients(x)
+
+    def surrogate_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
+        """The surrogate's parameters under the names that they have among the coefficients."""
+        parameters = self.surrogate.parameters_for(x)
+        return {f"surrogate_{name}": value for name, value in parameters.items()}
 
     def takes_norm(self, x: Tensor) -> bool:
         """Whether a batch norm of ``x`` can be done in the neuron's own pass (see `forward`)."""
         own = type(self)
-        if own.run is not Neuron.run or own.current is not Neuron.current:
+        if own.run is not Neuron.run:
             return False
         first = self.rest if self.carried is None else self.carried
         return takes_norm(x, first, self.coefficients(x))
@@ -148,7 +154,6 @@ class Neuron(Stateful):
                 carried by `rheobase.streaming`.
         """
         _check_input(self, x)
-        x = self.current(x)
         carried = self.carried
         shape = x.shape[1:] if self.states == 1 else (self.states, *x.shape[1:])
         if carried is not None and carried.shape != shape:
@@ -165,10 +170,6 @@ class Neuron(Stateful):
         if self.largest is not None:
             mark(spikes, self.largest)
         return spikes if membrane is None else (spikes, membrane)
-
-    def current(self, x: Tensor) -> Tensor:
-        """What charges the membrane: the input itself, or what a synapse makes of it."""
-        return x
 
     def run(
         self, x: Tensor, carried: Tensor | None, tap: Tap | None

@@ -8,47 +8,15 @@ from torch import Tensor, nn
 
 from rheobase.neurons.integrate_and_fire import LIF
 from rheobase.neurons.parameters import wrong_steps
-from rheobase.ops.scan import ScanSpec, scan
-from rheobase.stateful import Stateful
 
-__all__ = ["CUBALIF", "IMLIF", "SynapticCurrent"]
-
-# A scan that never resets; its spikes are not used, so any surrogate does.
-_FILTER = ScanSpec("leak", "above", "none", "Rectangular")
-
-
-class SynapticCurrent(Stateful):
-    r"""Exponential synapse: :math:`i_t = d\,i_{t-1} + x_t`, over the whole sequence.
-
-    >>> import torch
-    >>> SynapticCurrent()(torch.tensor([[1.0], [0.0], [0.0]]), decay=0.5).squeeze()
-    tensor([1.0000, 0.5000, 0.2500])
-    """
-
-    def forward(self, x: Tensor, decay: float | Tensor) -> Tensor:
-        """The current.
-
-        Args:
-            x: input ``[T, N, ...]``.
-            decay: a number, or a tensor that broadcasts to ``x``.
-
-        Returns:
-            the current, as ``x`` in shape and dtype.
-        """
-        first = 0.0 if self.carried is None else self.carried
-        values = {"decay": decay, "bias": 0.0, "threshold": 1.0, "surrogate_alpha": 1.0}
-        _, last, current = scan(x, first, _FILTER, values, "v", keep=self._streams)
-        if last is not None:
-            self.carry(last)
-        assert current is not None
-        return current.to(x.dtype)
+__all__ = ["CUBALIF", "IMLIF"]
 
 
 class CUBALIF(LIF):
     r"""Current-based LIF: the input charges a synaptic current, the current the membrane.
 
     :math:`i_t = d\,i_{t-1} + x_t` and :math:`h_t = (1 - 1/\tau)\,u_{t-1} + i_t`; two linear states,
-    of which only the membrane is reset: two scans. Decay factors c and v are
+    of which only the membrane is reset. Decay factors c and v are
     ``current_decay=c, tau=1/(1-v)``. Source: Davies et al. 2018 (Loihi); Gerstner et al. 2014,
     *Neuronal Dynamics*, ch. 1.
 
@@ -65,17 +33,18 @@ class CUBALIF(LIF):
     tensor([0., 1., 0., 0.])
     """
 
+    filtered = True
+    states = 2
+
     def __init__(self, tau: float = 4.0, *, current_decay: float = 0.5, **options: Any) -> None:
         if not 0.0 <= current_decay < 1.0:
             raise ValueError(f"current_decay must be in [0, 1), got {current_decay}")
         super().__init__(tau, decay_input=False, **options)
         self.current_decay = current_decay
-        self.synapse = SynapticCurrent()
 
-    def current(self, x: Tensor) -> Tensor:
-        """The synaptic current."""
-        current: Tensor = self.synapse(x, self.current_decay)
-        return current
+    def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
+        """With the current's decay."""
+        return {"current_decay": self.current_decay, **super().coefficients(x)}
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
@@ -111,6 +80,8 @@ class IMLIF(LIF):
     """
 
     causal = False
+    filtered = True
+    states = 2
 
     def __init__(self, T: int, *, reduction: int = 4, tau: float = 2.0, **options: Any) -> None:
         super().__init__(tau, **options)
@@ -119,16 +90,21 @@ class IMLIF(LIF):
         self.score = nn.Sequential(
             nn.Linear(T, hidden), nn.ReLU(), nn.Linear(hidden, T), nn.Sigmoid()
         )
-        self.synapse = SynapticCurrent()
 
-    def current(self, x: Tensor) -> Tensor:
-        """The synaptic current, its decay the attention's scores.
+    def takes_norm(self, x: Tensor) -> bool:
+        """Never: the scores are those of the input behind the norm."""
+        return False
+
+    def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
+        """With the attention's scores, the current's decay.
 
         Raises:
             ValueError: the input has another T.
         """
         if x.shape[0] != self.T:
             raise ValueError(wrong_steps("IMLIF", self.T, x))
-        scores = self.score(x.flatten(2).mean(2).t() if x.dim() > 2 else x.t()).t()
-        current: Tensor = self.synapse(x, scores.reshape(*x.shape[:2], *[1] * (x.dim() - 2)))
-        return current
+        # A mean whose gradient is a view: that of `Tensor.mean` is as large as the input.
+        mean = x.flatten(2).sum(2) / x[0, 0].numel() if x.dim() > 2 else x
+        scores = self.score(mean.t()).t()
+        decay = scores.reshape(*x.shape[:2], *[1] * (x.dim() - 2))
+        return {"current_decay": decay, **super().coefficients(x)}

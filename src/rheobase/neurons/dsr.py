@@ -67,16 +67,30 @@ class DSRIF(Neuron):
         theta = self._theta()
         with torch.no_grad():
             spikes, membrane, last = super().run(x, carried, tap)
-        rate, weight = self.rate(x, theta)
-        return self.size(theta.detach()) * spikes + weight * (rate - rate.detach()), membrane, last
+            spikes = spikes * self.size(theta)
+            rate, shares = self.rate(x)
+            top = self.size(theta)
+            inside, above = (rate >= 0.0) & (rate <= top), rate > top
+        represented: Tensor = _Represented.apply(  # type: ignore[no-untyped-call]
+            x, theta, spikes, inside, above, shares, self.slopes
+        )
+        return represented, membrane, last
 
     def size(self, theta: Tensor) -> Tensor:
-        """What a spike puts out."""
+        """What a spike puts out: also the largest rate."""
         return theta
 
-    def rate(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor | float]:
-        """The clipped rate ``[N, ...]``, and what share of it each step's output has."""
-        return torch.clamp(x.mean(0), torch.zeros_like(theta), theta), 1.0
+    @property
+    def slopes(self) -> tuple[float, float]:
+        """The rate's derivatives: by the mean input where it is not clipped, by theta where it is.
+
+        As the gradient takes them.
+        """
+        return 1.0, 1.0
+
+    def rate(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The rate ``[N, ...]`` before it is clipped, and each step's share (None: the same)."""
+        return x.mean(0), None
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
@@ -84,6 +98,33 @@ class DSRIF(Neuron):
 
     def _theta(self) -> Tensor:
         return self.v_threshold.clamp(min=self.lowest)
+
+
+class _Represented(torch.autograd.Function):
+    """Spikes with the gradient of the clipped rate, of which every step has its share."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        x, theta, spikes, inside, above, shares, slopes
+    ):
+        return spikes.view_as(spikes)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+        x, theta, _, inside, above, shares, ctx.slopes = inputs
+        ctx.steps, ctx.dtype = x.shape[0], theta.dtype
+        ctx.save_for_backward(inside, above, shares)
+
+    @staticmethod
+    def backward(ctx, g):  # type: ignore[no-untyped-def]
+        inside, above, shares = ctx.saved_tensors
+        by_input, by_theta = ctx.slopes
+        g = g.sum(0) if shares is None else torch.tensordot(shares, g, 1)
+        gx = (g * inside * (by_input / ctx.steps)).expand(ctx.steps, *g.shape)
+        g_theta = (g * above).sum() * by_theta
+        return gx, g_theta.to(ctx.dtype), None, None, None, None, None
 
 
 class DSRLIF(DSRIF):
@@ -136,17 +177,18 @@ class DSRLIF(DSRIF):
         """A spike lasts one step."""
         return theta / self.delta_t
 
-    def rate(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor | float]:
-        """The clipped rate, and the share of each step."""
+    @property
+    def slopes(self) -> tuple[float, float]:
+        """The second as in the released code, where the formula says its inverse."""
+        return 1.0 / self.tau, self.delta_t
+
+    def rate(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The weighted rate, and the share of each step."""
         steps = x.shape[0]
         left = torch.arange(steps - 1, -1, -1, dtype=x.dtype, device=x.device)
         weight = torch.exp(-left * self.delta_t / self.tau)
-        weight = (weight / weight.sum()).view(-1, *[1] * (x.dim() - 1))
-        even = x.mean(0)
-        mean = (weight * x).sum(0).detach() + (even - even.detach())
-        scaled = self.delta_t * (theta - theta.detach())
-        top = theta.detach() / self.delta_t + scaled
-        return torch.clamp(mean / self.tau, torch.zeros_like(top), top), steps * weight
+        weight = weight / weight.sum()
+        return torch.tensordot(weight, x, 1) / self.tau, steps * weight
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""

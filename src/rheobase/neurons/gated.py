@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from rheobase.neurons.base import Neuron
 from rheobase.neurons.parameters import logit, per_channel, sharing, wrong_steps
+from rheobase.ops.eager import is_plain, is_transformed
 from rheobase.surrogate import Rectangular, Surrogate
 
 __all__ = ["GLIF"]
@@ -86,35 +90,83 @@ class GLIF(Neuron):
 
     def threshold(self, x: Tensor) -> Tensor:
         """The threshold as learnt, shaped to broadcast to ``x``."""
-        return self._value(self.theta, x)
-
-    def charge_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
-        """Decay, gain (of each step) and bias."""
-        if x.shape[0] != self.conductance.shape[0]:
-            raise ValueError(wrong_steps("GLIF", self.conductance.shape[0], x))
-        alpha, beta = self._value(self.alpha, x), self._value(self.beta, x)
-        conductance = self.conductance.sigmoid()
-        if conductance.dim() == 1:
-            conductance = conductance.reshape(-1, *[1] * (x.dim() - 1))
-        else:
-            conductance = per_channel(conductance, x, "GLIF")
-        decay = 1.0 - alpha * (1.0 - self._value(self.tau, x))
-        return {
-            "decay": decay,
-            "gain": 1.0 - beta * (1.0 - conductance),
-            "bias": -(1.0 - alpha) * self._value(self.leak, x),
-        }
+        return per_channel(self.theta.sigmoid(), x, "GLIF")
 
     def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
-        """Those of the charge, the threshold, and what the gated reset takes."""
-        values = super().coefficients(x)
-        gamma = self._value(self.gamma, x)
-        amount = (1.0 - gamma) * self._value(self.subtracted, x) / values["decay"]
-        return values | {"gate": gamma, "amount": amount}
+        """Decay, gain (of each step) and bias; the threshold, and what the gated reset takes."""
+        if x.shape[0] != self.conductance.shape[0]:
+            raise ValueError(wrong_steps("GLIF", self.conductance.shape[0], x))
+        parameters = (
+            self.alpha, self.beta, self.gamma, self.tau, self.leak, self.subtracted, self.theta,
+            self.conductance,
+        )  # fmt: skip
+        # Of so many small tensors autograd's own graph costs more than the scan.
+        eager = is_plain(x) and not is_transformed()
+        found = (_Coefficients.apply if eager else _coefficients)(self._shape(x), *parameters)
+        names = ("decay", "bias", "threshold", "gate", "amount", "gain")
+        return {**dict(zip(names, found, strict=True)), **self.surrogate_coefficients(x)}
+
+    def _shape(self, x: Tensor) -> tuple[int, ...]:
+        """Of a parameter made to broadcast to ``x``."""
+        if self.theta.dim() == 0:
+            return (1,) * (x.dim() - 1)
+        return tuple(per_channel(self.theta.detach(), x, "GLIF").shape)
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
         return f"T={self.conductance.shape[0]}, parameters per {sharing(self.alpha)}"
 
-    def _value(self, parameter: Tensor, x: Tensor) -> Tensor:
-        return per_channel(parameter.sigmoid(), x, "GLIF")
+
+def _coefficients(shape: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, ...]:
+    """Decay, bias, threshold, gate and amount of the reset, and the gain of each step."""
+    return _from_values(*_values(shape, *parameters))
+
+
+def _values(shape: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, Tensor]:
+    """What is learnt: all that is shared by the steps in one tensor, and the conductances."""
+    *shared, conductance = parameters
+    values = torch.stack(shared).sigmoid().view(-1, *shape)
+    return values, conductance.sigmoid().view(-1, *shape)
+
+
+def _from_values(values: Tensor, conductance: Tensor) -> tuple[Tensor, ...]:
+    alpha, beta, gamma, tau, leak, subtracted, threshold = values.unbind()
+    decay = 1.0 - alpha * (1.0 - tau)
+    bias = (alpha - 1.0) * leak
+    amount = (1.0 - gamma) * subtracted / decay
+    return decay, bias, threshold, gamma, amount, 1.0 - beta * (1.0 - conductance)
+
+
+class _Coefficients(torch.autograd.Function):
+    """`_coefficients` as one node of the graph, its gradient written down."""
+
+    @staticmethod
+    def forward(ctx: Any, shape: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, ...]:
+        values = _values(shape, *parameters)
+        ctx.save_for_backward(*values)
+        ctx.shape = parameters[-1].shape
+        return _from_values(*values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        g_decay, g_bias, g_threshold, g_gate, g_amount, g_gain = gradients
+        values, conductance = ctx.saved_tensors
+        alpha, beta, gamma, tau, leak, subtracted, _ = values.unbind()
+        decay = 1.0 - alpha * (1.0 - tau)
+        by_amount = g_amount / decay
+        by_subtracted = by_amount * (1.0 - gamma)
+        g_decay = g_decay - by_subtracted * subtracted / decay
+        open_ = 1.0 - conductance
+        by_values = torch.stack([
+            g_bias * leak - g_decay * (1.0 - tau),
+            -(g_gain * open_).sum(0),
+            g_gate - by_amount * subtracted,
+            g_decay * alpha,
+            g_bias * (alpha - 1.0),
+            by_subtracted,
+            g_threshold,
+        ])  # fmt: skip
+        shared = (by_values * (values * (1.0 - values))).view(-1, *ctx.shape[1:])
+        by_conductance = (g_gain * beta * (conductance * open_)).view(ctx.shape)
+        return None, *shared.unbind(), by_conductance

@@ -63,14 +63,19 @@ class LSGLIF(Neuron):
     @property
     def width(self) -> Tensor:
         """The surrogate's width as it stands."""
-        return self.narrowest * torch.rsqrt(1.0 - self.w.detach().sigmoid().square())
+        return self._width(self.w.detach().sigmoid())
 
     def charge_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
         """The decay as a tensor that broadcasts to ``x``."""
         decay = per_channel(self.w.sigmoid(), x, "LSGLIF")
-        return {"decay": decay, "bias": self.rest * (1.0 - decay)}
+        return {"decay": decay, "bias": self.rest * (1.0 - decay) if self.rest else 0.0}
 
     def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
         """With the surrogate's height, the inverse of its width."""
-        height = per_channel(1.0 / self.width, x, "LSGLIF")
-        return super().coefficients(x) | {"surrogate_alpha": height}
+        values = super().coefficients(x)
+        decay = values["decay"]
+        assert isinstance(decay, Tensor)
+        return values | {"surrogate_alpha": 1.0 / self._width(decay.detach())}
+
+    def _width(self, decay: Tensor) -> Tensor:
+        return self.narrowest * torch.rsqrt(1.0 - decay.square())

@@ -23,6 +23,9 @@ Level = Literal["fast", "pairs", "full"]
 _BINARY = ("at_or_above", "above")
 _USUAL = ("hard", "soft")
 
+# Charges that stand behind a synapse's current too (CUBA-LIF, IM-LIF).
+_BEHIND_SYNAPSES = ("leak", "relax")
+
 # The neurons on the scan: the charges, fires and resets that each of them may be made of.
 NEURONS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "IF": (("integrate",), _BINARY, _USUAL),
@@ -38,7 +41,6 @@ NEURONS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "DSR": (("integrate", "affine"), ("at_or_above",), ("gated",)),
     "converted": (("integrate_driven",), _BINARY, _USUAL),
     "converted, held": (("integrate", "integrate_driven"), _BINARY, ("soft_held",)),
-    "synaptic current": (("leak",), ("above",), ("none",)),
 }
 
 # Relative to the largest gradient. Sums of a coefficient's gradient run in another order.
@@ -94,7 +96,10 @@ def cases(level: Level, dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
         for (k, kind), (n, name) in itertools.product(enumerate(kinds), enumerate(names)):
             at = 5 * k + n + turn  # every neuron, and every surrogate, meets all turns
             dtype, detach = turns[at % len(turns)]
-            spec = ScanSpec(*kind, name, detach, normed=(k + n) % 2 == 1)
+            spec = ScanSpec(
+                *kind, name, detach, normed=(k + n) % 2 == 1, filtered=kind[0] in _BEHIND_SYNAPSES
+                and (k + n) % 4 >= 2,
+            )  # fmt: skip
             tap = (None, "h", "v")[n % 3]
             yield Case(spec, dtype, ("number", "channel", "step")[(k + n) % 3], tap)
 
@@ -113,7 +118,7 @@ def _fast(dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
     yield Case(ScanSpec("rectified", "at_or_above", "soft_scaled", "ATan"), first, "channel", "v")
     yield Case(ScanSpec("rectified", "above", "hard_scaled", "ATan", True), first, "number", "h")
     yield Case(ScanSpec("affine", "above", "gated", "Rectangular"), first, "step", None)
-    yield Case(ScanSpec("affine", "above", "none", "Rectangular"), first, "number", "v")
+    yield Case(ScanSpec("leak", "above", "hard", "ATan", filtered=True), first, "step", "v")
     yield Case(ScanSpec("quadratic", "at_or_above", "hard", "ATan"), first, "channel", "v")
     yield Case(ScanSpec("exponential", "at_or_above", "hard", "Sigmoid"), first, "number", "v")
     yield Case(ScanSpec("integrate", "whole", "soft", "Window", True), first, "number", "v")
@@ -170,7 +175,7 @@ RUNAWAY = ("quadratic", "exponential")
 # Near the values of published neurons, away from powers of two.
 TYPICAL = {
     "tau": 1.7, "rest": -0.1, "rate": 0.6, "decay": 0.7, "gain": 0.9, "bias": 0.05,
-    "input_gain": 1.1, "input_shift": -0.2,
+    "input_gain": 1.1, "input_shift": -0.2, "current_decay": 0.6,
     "threshold": 0.8, "levels": 4.0, "v_reset": -0.1, "k": 1.2, "curvature": 0.6,
     "critical": 0.5, "sharpness": 1.3, "rheobase": 0.7, "gate": 0.6, "amount": 0.3,
     "drive": 0.1, "lowest": -0.4,

@@ -128,7 +128,7 @@ class LossConfig:
 
     Attributes:
         name: `cross_entropy` of the mean over time, `tet` (every step, arXiv 2202.11946), `mse`
-            (of firing rates, arXiv 2007.05785) or `stca` (threshold crossings, a reconstruction).
+            (of firing rates, arXiv 2007.05785) or `stca` (clusters of threshold crossings).
         label_smoothing: Probability mass spread evenly over all classes; not for `mse` and `stca`.
         tet_lambda: Weight of TET's pull of all outputs towards `tet_mean`.
         tet_mean: The value TET pulls the outputs to.

@@ -44,6 +44,10 @@ class FusedNormNeuron(Neuron):
             raise ValueError(f"{type(norm).__name__} is not folded; call its fold() first")
         if type(neuron).run is not Neuron.run:
             raise ValueError(f"{type(neuron).__name__} computes more than a scan; call it as it is")
+        if neuron.filtered:
+            raise ValueError(
+                f"{type(neuron).__name__} has a synapse between norm and charge; call it as it is"
+            )
         super().__init__(
             v_threshold=float(neuron.v_threshold),
             v_reset=neuron.v_reset,

@@ -5,13 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from rheobase.ops.native import Kernel, in_chunks
-from rheobase.ops.scan.kernel_source import BLOCK, Variant, backward_source, forward_source
-from rheobase.ops.scan.layout import Vector, compute_dtype, flat, like_rows, rows_like, vector
+from rheobase.ops.scan.kernel_backward import backward_source
+from rheobase.ops.scan.kernel_source import BLOCK, Variant, forward_source
+from rheobase.ops.scan.layout import (
+    Vector,
+    compute_dtype,
+    flat,
+    like_rows,
+    like_state,
+    rows_like,
+    vector,
+)
 from rheobase.ops.scan.spec import ScanSpec
 
 __all__ = ["DTYPES", "backward", "forward"]
@@ -37,15 +47,15 @@ def forward(
     are in the order of ``spec.names``. ``as_bytes``: spikes come as uint8.
     """
     compute = compute_dtype(x)
-    coefficients, kinds, vectors = _prepare(values, x, compute, wanted=())
+    coefficients, kinds, _ = _prepare(values, x, compute, wanted=())
     steps, size = x.shape[0], x.numel() // x.shape[0]
     data, x_step = flat(x)
-    variant = _variant(spec, x, kinds, vectors, tap, x_step == size, as_bytes=as_bytes)
+    variant = _variant(spec, x, kinds, tap, x_step == size, as_bytes=as_bytes)
     kernel = _forward_kernel(variant)
     spikes = like_rows(x, torch.uint8 if as_bytes else None)
-    last = like_rows(x[:1], compute)[0] if keep else None
+    last = like_state(x, spec.filtered) if keep else None
     membranes = like_rows(x, compute) if tap else None
-    first, first_step = _first(u, rest, x, compute)
+    first, first_step = _first(u, rest, x, spec)
     chunks, chunk = in_chunks(size, BLOCK)
     kernel(
         chunks, x.element_size() * size * (2 * steps),
@@ -77,27 +87,32 @@ def backward(
     data, x_step = flat(x)
     g_data, g_step = flat(torch.zeros_like(x) if g is None else rows_like(g, x))
     dense = g_step == size and x_step == (0 if summed else size)
-    kernel = _backward_kernel(_variant(spec, x, kinds, vectors, tap, dense, summed))
+    kernel = _backward_kernel(_variant(spec, x, kinds, tap, dense, summed))
     gx = like_rows(x[:1] if summed else x)
-    first, first_step = _first(u, rest, x, compute)
+    first, first_step = _first(u, rest, x, spec)
     tapped = _tapped(g_tap, x, compute) if tap else None
     chunks, chunk = in_chunks(size, BLOCK)
-    sums = [torch.zeros(chunks, _extent(vectors[i]), dtype=torch.float64) for i in wanted]
-    outputs = [word for s in sums for word in (s, s.shape[1])]
+    # A row of sums for each chunk, and in it a place for each coefficient.
+    extents = [_extent(vectors[i]) for i in wanted]
+    sums = torch.zeros(chunks, sum(extents), dtype=torch.float64)
+    places = [sums.view(-1)[start:] for start in accumulate(extents[:-1], initial=0)]
+    outputs: list[Value] = [*places, sums.shape[1]] if wanted else []
     kernel(
         chunks, x.element_size() * size * (3 * steps),
         g_data, g_step, tapped, data, x_step, first, first_step, gx, *outputs, steps, size, chunk,
         *coefficients,
     )  # fmt: skip
+    if not wanted:
+        return [gx]
     gradients = []
-    for i, total in zip(wanted, sums, strict=True):
+    totals = sums.sum(0).split(extents)  # type: ignore[no-untyped-call]
+    for i, total in zip(wanted, totals, strict=True):
         value, laid = values[i], vectors[i]
         assert isinstance(value, Tensor)
-        total = total.sum(0)
         if isinstance(laid, Vector):
             gradients.append(laid.restore(total, value))
         else:
-            gradients.append(total.reshape(value.shape).to(value.dtype))
+            gradients.append(total.reshape(value.shape).to(value.dtype, copy=True))
     return [gx, *gradients]
 
 
@@ -115,7 +130,6 @@ def _variant(
     spec: ScanSpec,
     x: Tensor,
     kinds: str,
-    vectors: Sequence[Vector | None],
     tap: str,
     dense: bool,
     summed: bool = False,
@@ -123,10 +137,9 @@ def _variant(
 ) -> Variant:
     """The kernel for this neuron and input: as many steps a sweep as divide T, up to four.
 
-    Coefficients that vary over time, which one buffer a sweep cannot hold, go step by step.
+    One where the charge is curved: it takes long, and steps of one column wait for each other.
     """
-    timed = any(laid is not None and laid.step for laid in vectors)
-    unroll = 1 if timed else math.gcd(x.shape[0], 4)
+    unroll = math.gcd(x.shape[0], 4) if spec.charge_functions.linear else 1
     return Variant(spec, DTYPES[x.dtype], kinds, tap, unroll, dense, summed, as_bytes)
 
 
@@ -144,7 +157,7 @@ def _prepare(
             arguments.append(float(value))
         else:
             arguments += [laid.values, laid.count, laid.inner, laid.step]
-        kind = "s" if laid is None else "v"
+        kind = "s" if laid is None else "t" if laid.step else "v"
         kinds += kind.upper() if i in wanted else kind
         vectors.append(laid)
     return arguments, kinds, vectors
@@ -154,10 +167,13 @@ def _extent(laid: Vector | None) -> int:
     return 1 if laid is None else laid.values.numel()
 
 
-def _first(u: Tensor | None, rest: float, x: Tensor, compute: torch.dtype) -> tuple[Tensor, int]:
+def _first(u: Tensor | None, rest: float, x: Tensor, spec: ScanSpec) -> tuple[Tensor, int]:
     """The first membrane and a stride: one number for all columns (0), or one each (1)."""
+    compute = compute_dtype(x)
     if u is None:
         return _constant(rest, compute), 0
+    if spec.filtered:
+        return like_state(x, filtered=True).copy_(u), 1
     return rows_like(u.to(compute).unsqueeze(0), x[:1])[0], 1
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "dense_rows",
     "flat",
     "like_rows",
+    "like_state",
     "rows_like",
     "vector",
 ]
@@ -67,6 +68,13 @@ def like_rows(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     )
 
 
+def like_state(x: Tensor, filtered: bool) -> Tensor:
+    """Room for a membrane in the dense order of a step of ``x``; filtered, for a current too."""
+    if not filtered:
+        return like_rows(x[:1], compute_dtype(x))[0]
+    return like_rows(x[:1].expand(2, *x.shape[1:]), compute_dtype(x))
+
+
 def rows_like(value: Tensor, x: Tensor) -> Tensor:
     """``value`` in the dense order of ``x``: itself where it already is, else a copy.
 
@@ -95,7 +103,7 @@ def flat(x: Tensor) -> tuple[Tensor, int]:
     return x.as_strided((step * (steps - 1) + size,), (1,)), step
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Vector:
     """A coefficient in the order of ``x``: column m has ``values[(m // inner) % count]``.
 
@@ -110,11 +118,11 @@ class Vector:
     order: tuple[int, ...] | None  # strides of one full row, or None for a single axis
 
     def restore(self, gradient: Tensor, like: Tensor) -> Tensor:
-        """A gradient laid out as ``values`` in the shape of the coefficient ``like``."""
-        if self.order is not None:
-            steps = gradient.numel() // self.count
-            gradient = gradient.as_strided(self.shape, (self.count, *self.order))[:steps]
-        return gradient.reshape(self.shape).sum_to_size(like.shape).to(like.dtype)
+        """A gradient laid out as ``values`` in the shape of the coefficient ``like``: a copy."""
+        if self.order is None:  # one value each
+            return gradient.to(like.dtype, copy=True).view(like.shape)
+        full = gradient.as_strided(self.shape, (self.count, *self.order))
+        return full.sum_to_size(like.shape).to(like.dtype, copy=True)
 
 
 def vector(value: Tensor, x: Tensor, dtype: torch.dtype) -> Vector:
@@ -135,20 +143,19 @@ def vector(value: Tensor, x: Tensor, dtype: torch.dtype) -> Vector:
             f"a coefficient of shape {list(value.shape)} does not broadcast to the input "
             f"{list(x.shape)}"
         )
-    full = value.reshape(*[1] * (x.dim() - value.dim()), *value.shape).to(dtype)
-    steps = full.shape[0]
-    wide = [axis for axis in range(1, x.dim()) if full.shape[axis] > 1]
+    shape = (*[1] * (x.dim() - value.dim()), *value.shape)
+    steps = shape[0]
+    wide = [axis for axis in range(1, len(shape)) if shape[axis] > 1]
     if len(wide) <= 1:
-        count = full.shape[wide[0]] if wide else 1
+        count = shape[wide[0]] if wide else 1
         inner = x.stride(wide[0]) if wide else x[0].numel()
         order = None
-        values = full.reshape(-1)
+        values = value.to(dtype).reshape(-1)
     else:
         count, inner = x[0].numel(), 1
         order = tuple(x.stride()[1:])
         row = torch.empty_strided((steps, *x.shape[1:]), (count, *order), dtype=dtype)
+        full = value.to(dtype).reshape(shape)
         values = row.to(x.device).copy_(full).as_strided((steps * count,), (1,))
-        full = full.expand(steps, *x.shape[1:])
-    return Vector(
-        values.contiguous(), count, inner, count if steps > 1 else 0, tuple(full.shape), order
-    )
+        shape = (steps, *x.shape[1:])
+    return Vector(values.contiguous(), count, inner, count if steps > 1 else 0, shape, order)

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from rheobase._errors import unknown_name
 from rheobase.ops.eager import is_plain, is_transformed
-from rheobase.ops.scan.layout import at_every_step, compute_dtype, dense_rows, like_rows
+from rheobase.ops.scan.layout import at_every_step, compute_dtype, dense_rows, like_rows, like_state
 from rheobase.ops.scan.reference import scan_reference
 from rheobase.ops.scan.spec import ScanSpec
 
@@ -69,7 +69,8 @@ def scan(
 
     Args:
         x: input current ``[T, ...]``, floating point, in any memory order.
-        u: the membrane before the first step, a number or ``[...]``.
+        u: the membrane before the first step, a number or ``[...]``; of a filtered neuron a number
+            (its current is then 0), or membrane and current, ``[2, ...]``.
         spec: which neuron.
         coefficients: a value for every name of ``spec.names``: a number, or a tensor that
             broadcasts to ``x[0]`` or, with a leading axis of size T, to ``x``.
@@ -78,8 +79,9 @@ def scan(
         norm: a batch norm of ``x`` to do in the same pass. Only where `takes_norm`.
 
     Returns:
-        spikes ``[T, ...]``; the last membrane ``[...]`` (no gradient flows into it) or None; the
-        tapped membranes ``[T, ...]`` or None. Membranes are float32 for float16 and bfloat16 input.
+        spikes ``[T, ...]``; the last membrane ``[...]`` (of a filtered neuron with its current, as
+        ``u``; no gradient flows into it) or None; the tapped membranes ``[T, ...]`` or None.
+        Membranes are float32 for float16 and bfloat16 input.
     """
     if norm is not None:
         spec, coefficients = _normed(spec, coefficients, norm)
@@ -305,7 +307,8 @@ def _(  # type: ignore[no-untyped-def]
     compute = compute_dtype(x)
     x = dense_rows(x)
     membranes = like_rows(x, compute) if tap else x.new_empty(0, dtype=compute)
-    last = like_rows(x[:1], compute)[0] if keep else x.new_empty(0, dtype=compute)
+    state = like_state(x, ScanSpec.from_key(spec).filtered)
+    last = state if keep else x.new_empty(0, dtype=compute)
     return like_rows(x), last, membranes
 
 

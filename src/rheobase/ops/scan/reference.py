@@ -26,19 +26,26 @@ def scan_reference(
 
     Args:
         x: input current ``[T, ...]``; float16 and bfloat16 are computed in float32.
-        first: the membrane before the first step, a number or ``[...]``.
+        first: the membrane before the first step, a number or ``[...]``; of a filtered neuron
+            membrane and current, ``[2, ...]``.
         spec: which neuron.
         coefficients: a value for every name of ``spec.names``: a number, or a tensor that
             broadcasts to ``x`` (a leading axis of size T varies over time).
 
     Returns:
         spikes ``[T, ...]`` in the dtype of ``x``; charged membranes ``h`` and membranes after
-        reset ``v``, both ``[T, ...]``; the last membrane ``[...]`` (all three in the dtype of
-        computation).
+        reset ``v``, both ``[T, ...]``; the last membrane ``[...]``, of a filtered neuron with its
+        current as ``first`` is (all three in the dtype of computation).
     """
     compute = x.to(torch.float32) if x.dtype in (torch.float16, torch.bfloat16) else x
     charge, reset = spec.charge_functions, spec.reset_functions
-    u = first if isinstance(first, Tensor) else torch.full_like(compute[0], first)
+    current = torch.zeros_like(compute[0])
+    if not isinstance(first, Tensor):
+        u = torch.full_like(compute[0], first)
+    elif spec.filtered:
+        u, current = first.unbind(0)
+    else:
+        u = first
     spikes: list[Tensor] = []
     charged: list[Tensor] = []
     after: list[Tensor] = []
@@ -47,6 +54,8 @@ def scan_reference(
         at = {name: _at_step(value, t, compute) for name, value in coefficients.items()}
         if spec.normed:
             x_t = x_t * at["input_gain"] + at["input_shift"]
+        if spec.filtered:
+            x_t = current = current * at["current_decay"] + x_t
         h = charge.value(u, x_t, *(at[n] for n in spec.charge_names))
         s = _fire(h, spec, at)
         u = reset.value(h, s.detach(), *(at[n] for n in spec.reset_names))
@@ -57,7 +66,8 @@ def scan_reference(
         charged.append(h)
         after.append(u)
     stacked = torch.stack(spikes).to(x.dtype)
-    return stacked, torch.stack(charged), torch.stack(after), u
+    last = torch.stack([u, current]) if spec.filtered else u
+    return stacked, torch.stack(charged), torch.stack(after), last
 
 
 def _at_step(value: float | Tensor, t: int, x: Tensor) -> float | Tensor:

@@ -6,6 +6,8 @@
     u = reset(h, s, ...)             # the membrane kept for the next step
 
 With ``normed``, x is first scaled and shifted: x <- input_gain * x + input_shift (a batch norm).
+With ``filtered``, x then goes through a synapse, whose current charges the membrane in its place:
+i <- current_decay * i + x.
 
 The functions are written in the little language (`rheobase.ops.lang`); their further arguments
 are the neuron's coefficients, found by name. Each comes with its partial derivatives, from which
@@ -40,11 +42,13 @@ class Charge:
 
     ``names``: of the coefficients, read off ``value``.
     ``linear`` in u and x: the backward pass then needs neither (but for coefficients' gradients).
+    ``linear_in_x``: its partial by x is a constant.
     """
 
     value: Function
     partials: Function
     linear: bool = True
+    linear_in_x: bool = True
     names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -189,7 +193,7 @@ CHARGES: dict[str, Charge] = {
     # The general form h = a u + b_t x + c of which nearly every published neuron is a case.
     "affine": Charge(_affine, _affine_partials),
     # The affine form, scaled and rectified (KLIF).
-    "rectified": Charge(_rectified, _rectified_partials, linear=False),
+    "rectified": Charge(_rectified, _rectified_partials, linear=False, linear_in_x=False),
     # Spike initiation by the membrane itself: a parabola (QIF), an exponential (EIF).
     "quadratic": Charge(_quadratic, _quadratic_partials, linear=False),
     "exponential": Charge(_exponential, _exponential_partials, linear=False),
@@ -297,14 +301,6 @@ def _gated_partials(h: Scalar, s: Scalar, gate: Scalar, amount: Scalar) -> Scala
     return 1.0 - gate * s, -gate * h - amount, -h * s, -s
 
 
-def _none(h: Scalar, s: Scalar) -> Scalar:
-    return h
-
-
-def _none_partials(h: Scalar, s: Scalar) -> Scalar:
-    return 1.0, 0.0
-
-
 RESETS: dict[str, Reset] = {
     "hard": Reset(_hard, _hard_partials),
     "soft": Reset(_soft, _soft_partials),
@@ -315,8 +311,6 @@ RESETS: dict[str, Reset] = {
     "soft_held": Reset(_soft_held, _soft_held_partials),
     # Between hard and soft, by a gate (GLIF).
     "gated": Reset(_gated, _gated_partials),
-    # A spike changes nothing: synaptic currents and other filters.
-    "none": Reset(_none, _none_partials),
 }
 
 
@@ -326,6 +320,7 @@ class ScanSpec:
 
     ``detach_reset`` cuts the gradient through the spike in the reset (and only that).
     ``normed``: the input is scaled and shifted first, by two more coefficients.
+    ``filtered``: it charges a synaptic current first, a second state with a decay of its own.
     """
 
     charge: str
@@ -334,13 +329,14 @@ class ScanSpec:
     surrogate: str
     detach_reset: bool = False
     normed: bool = False
+    filtered: bool = False
 
     @property
     def key(self) -> str:
         """One string that tells all of it, for an operator's argument: see `from_key`."""
         path = "detached" if self.detach_reset else "attached"
-        norm = "/normed" if self.normed else ""
-        return f"{self.charge}/{self.fire}/{self.reset}/{path}/{self.surrogate}{norm}"
+        stages = "/normed" * self.normed + "/filtered" * self.filtered
+        return f"{self.charge}/{self.fire}/{self.reset}/{path}/{self.surrogate}{stages}"
 
     @staticmethod
     @cache
@@ -351,16 +347,20 @@ class ScanSpec:
         surrogate: str,
         detach_reset: bool,
         normed: bool = False,
+        filtered: bool = False,
     ) -> ScanSpec:
         """The spec of these choices, made once: neurons ask for theirs at every call."""
-        return ScanSpec(charge, fire, reset, surrogate, detach_reset, normed)
+        return ScanSpec(charge, fire, reset, surrogate, detach_reset, normed, filtered)
 
     @staticmethod
     @cache
     def from_key(key: str) -> ScanSpec:
         """The spec that a key stands for."""
-        charge, fire, reset, path, surrogate, *norm = key.split("/")
-        return ScanSpec(charge, fire, reset, surrogate, path == "detached", bool(norm))
+        charge, fire, reset, path, surrogate, *stages = key.split("/")
+        return ScanSpec(
+            charge, fire, reset, surrogate, path == "detached",
+            "normed" in stages, "filtered" in stages,
+        )  # fmt: skip
 
     @cached_property
     def with_norm(self) -> ScanSpec:
@@ -391,8 +391,9 @@ class ScanSpec:
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """The coefficients of the input's norm."""
-        return ("input_gain", "input_shift") if self.normed else ()
+        """The coefficients of the input's norm and synapse."""
+        norm = ("input_gain", "input_shift") if self.normed else ()
+        return (*norm, "current_decay") if self.filtered else norm
 
     @property
     def charge_names(self) -> tuple[str, ...]:

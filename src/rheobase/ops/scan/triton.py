@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from rheobase.ops.scan.kernel_source import Variant
-from rheobase.ops.scan.layout import Vector, compute_dtype, flat, like_rows, rows_like, vector
+from rheobase.ops.scan.layout import (
+    Vector,
+    compute_dtype,
+    flat,
+    like_rows,
+    like_state,
+    rows_like,
+    vector,
+)
 from rheobase.ops.scan.spec import ScanSpec
 from rheobase.ops.scan.triton_source import backward_source, forward_source
 from rheobase.ops.translate import load_module
@@ -56,11 +64,11 @@ def forward(
     coefficients, kinds, _ = _coefficients(spec, values, x, wanted=())
     kernel = _forward_kernel(_variant(spec, x, kinds, tap))
     spikes = like_rows(x)
-    last = like_rows(x[:1], compute)[0] if keep else None
+    last = like_state(x, spec.filtered) if keep else None
     membranes = like_rows(x, compute) if tap else None
     data, x_step = flat(x)
-    _launch(kernel, x, x=data, x_step=x_step, spikes=spikes, first=_first(u, x), start=float(rest),
-            last=last, tap=membranes, **coefficients)  # fmt: skip
+    _launch(kernel, x, x=data, x_step=x_step, spikes=spikes, first=_first(u, x, spec),
+            start=float(rest), last=last, tap=membranes, **coefficients)  # fmt: skip
     return spikes, last, membranes
 
 
@@ -89,6 +97,7 @@ def backward(
     gx = like_rows(x)
     charged = like_rows(x, compute) if looped else None
     before = like_rows(x, compute) if looped and variant.needs_before else None
+    currents = like_rows(x, compute) if looped and variant.needs_current else None
     sums = [_sums(vectors[i], x) for i in wanted]
     data, x_step = flat(x)
     g_data, g_step = flat(torch.zeros_like(x) if g is None else rows_like(g, x))
@@ -97,8 +106,9 @@ def backward(
     g_tap_data, g_tap_step = flat(rows_like(g_tap, x)) if g_tap is not None and tap else (x, 0)
     outputs = {f"{spec.names[i]}_grad": s for i, s in zip(wanted, sums, strict=True)}
     _launch(_backward_kernel(variant), x, g=g_data, g_step=g_step, g_tap=g_tap_data,
-            g_tap_step=g_tap_step, x=data, x_step=x_step, first=_first(u, x), start=float(rest),
-            gx=gx, charged=charged, before=before, **outputs, **coefficients)  # fmt: skip
+            g_tap_step=g_tap_step, x=data, x_step=x_step, first=_first(u, x, spec),
+            start=float(rest), gx=gx, charged=charged, before=before, currents=currents,
+            **outputs, **coefficients)  # fmt: skip
     gradients = []
     for i, buffer in zip(wanted, sums, strict=True):
         value = values[i]
@@ -192,8 +202,10 @@ def _coefficients(
     return arguments, kinds, vectors
 
 
-def _first(u: Tensor | None, x: Tensor) -> Tensor | None:
-    """The first membranes in the dense order of ``x``."""
+def _first(u: Tensor | None, x: Tensor, spec: ScanSpec) -> Tensor | None:
+    """The first membranes in the dense order of ``x``; of a filtered neuron its currents too."""
+    if spec.filtered and u is not None:
+        return like_state(x, filtered=True).copy_(u)
     return None if u is None else rows_like(u.expand(x.shape[1:]).unsqueeze(0), x[:1])
 
 

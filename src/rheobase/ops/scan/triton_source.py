@@ -87,6 +87,7 @@ def forward_source(variant: Variant) -> str:
     step = [
         *_at_step(v),
         *_input(v),
+        *_filter(v),
         *_forwards(v),
         "tl.store(spikes + @ * row + m, s, mask=inside)",
         *([f"tl.store(tap + @ * row + m, {tap}, mask=inside)"] if tap else []),
@@ -100,6 +101,7 @@ def forward(x, x_step: tl.int64, spikes, first, start: tl.{v.dtype}, last, tap,
 {_over_time(v, step)}
     if last is not None:
         tl.store(last + m, u, mask=inside)
+        {"tl.store(last + row + m, current, mask=inside)" if v.spec.filtered else ""}
 """
     return _module(v, _functions(v, backward=False), kernel)
 
@@ -115,7 +117,9 @@ def backward_source(variant: Variant) -> str:
     sums = [f"{n}_sum = tl.zeros([BLOCK], {real})" for n in v.wanted]
     tap_load = "g_tap_t = tl.load(g_tap + @ * g_tap_step + m, mask=inside, other=0.0)"
     through_spike = "" if spec.detach_reset else " + g_u * reset_by_s"
-    again = [*_at_step(v), *_keep_before(v), *_input(v), *_forwards(v), *_keep_charged(v)]
+    again = [
+        *_at_step(v), *_keep_before(v), *_input(v), *_filter(v), *_forwards(v), *_keep_charged(v),
+    ]  # fmt: skip
     back = [
         *_at_step(v),
         *_charge_arguments(v),
@@ -133,7 +137,8 @@ def backward_source(variant: Variant) -> str:
         f"g_s = g_t{through_spike}",
         f"g_z = g_s * derivative({_arguments('z', *spec.surrogate_names)})",
         "g_h = g_u * reset_by_h + g_z * z_by_h" + (" + g_tap_t" if v.tap == "h" else ""),
-        "g_x = g_h * charge_by_x",
+        "g_x = g_h * charge_by_x" + (" + g_i" if spec.filtered else ""),
+        *(["g_i = g_x * current_decay"] if spec.filtered else []),
         f"tl.store(gx + @ * row + m, g_x{' * input_gain' if spec.normed else ''}, mask=inside)",
         *_accumulate(v),
         "g_u = g_h * charge_by_u",
@@ -141,7 +146,8 @@ def backward_source(variant: Variant) -> str:
     kernel = f"""
 @triton.jit
 def backward(g, g_step: tl.int64, g_tap, g_tap_step: tl.int64, x, x_step: tl.int64, first,
-             start: tl.{v.dtype}, gx, charged, before, {_names(f"{n}_grad" for n in v.wanted)}
+             start: tl.{v.dtype}, gx, charged, before, currents,
+             {_names(f"{n}_grad" for n in v.wanted)}
              steps: tl.int64, size, row: tl.int64, {_parameters(v)}
              WIDE: tl.constexpr, BLOCK: tl.constexpr):
 {_columns(v)}
@@ -149,6 +155,7 @@ def backward(g, g_step: tl.int64, g_tap, g_tap_step: tl.int64, x, x_step: tl.int
     # What one thread wrote another may read.
     {"tl.debug_barrier()" if v.unroll == 1 else ""}
     g_u = tl.zeros([BLOCK], {real})
+    {"g_i = g_u" if spec.filtered else ""}
 {_indented(sums, 4)}
 {_over_time(v, back, backwards=True)}
 {_indented(_flush(v), 4)}
@@ -179,11 +186,17 @@ def _forwards(variant: Variant) -> list[str]:
     ]
 
 
+def _kept(variant: Variant) -> dict[str, str]:
+    """What the way back needs of the states before a step, and the scratch for it."""
+    kept = {"u": "before"} if variant.needs_before else {}
+    return kept | ({"current": "currents"} if variant.needs_current else {})
+
+
 def _keep_before(variant: Variant) -> list[str]:
-    if not variant.needs_before:
-        return []
-    looped = variant.unroll == 1
-    return ["tl.store(before + @ * row + m, u, mask=inside)" if looped else "u# = u"]
+    kept = _kept(variant).items()
+    if variant.unroll > 1:
+        return [f"{name}# = {name}" for name, _ in kept]
+    return [f"tl.store({array} + @ * row + m, {name}, mask=inside)" for name, array in kept]
 
 
 def _keep_charged(variant: Variant) -> list[str]:
@@ -270,6 +283,9 @@ def _columns(variant: Variant) -> str:
         "else:",
         f"    u = tl.load(first + m, mask=inside, other=0.0).to({real})",
     ]
+    if variant.spec.filtered:
+        lines.insert(4, f"    current = tl.zeros([BLOCK], {real})")
+        lines.append(f"    current = tl.load(first + row + m, mask=inside, other=0.0).to({real})")
     for name, kind in zip(variant.spec.names, variant.kinds.lower(), strict=True):
         if kind == "p":
             lines.append(f"{name} = tl.load({name}_ptr).to({real})")
@@ -296,14 +312,26 @@ def _input(variant: Variant) -> list[str]:
     return [f"raw = {load}", "x_t = raw * input_gain + input_shift"]
 
 
+def _filter(variant: Variant) -> list[str]:
+    """Charge the synapse, whose current takes the input's place."""
+    if not variant.spec.filtered:
+        return []
+    return ["current = current * current_decay + x_t", "x_t = current"]
+
+
 def _charge_arguments(variant: Variant) -> list[str]:
-    """Load u and x of a step again; where no partial of charge needs them, anything will do."""
-    if not variant.needs_input:
-        return ["u = tl.zeros_like(g_u)", "x_t = u"]
-    if not variant.needs_before:
-        return ["u = tl.zeros_like(g_u)", *_input(variant)]
-    load = "tl.load(before + @ * row + m, mask=inside, other=0.0)" if variant.unroll == 1 else "u#"
-    return [f"u = {load}", *_input(variant)]
+    """Get u and x of a step again; where no partial of charge needs them, anything will do."""
+    v = variant
+    lines = [] if v.needs_before else ["u = tl.zeros_like(g_u)"]
+    for name, array in _kept(v).items():
+        load = f"tl.load({array} + @ * row + m, mask=inside, other=0.0)"
+        lines.append(f"{name} = {load if v.unroll == 1 else name + '#'}")
+    lines += _input(v) if v.needs_input else ["x_t = u"]
+    if v.needs_current:
+        lines.append("i = current")
+    if v.needs_current and v.needs_input:
+        lines.append("x_t = i * current_decay + x_t")
+    return lines
 
 
 def _accumulate(variant: Variant) -> list[str]:

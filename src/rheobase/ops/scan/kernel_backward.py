@@ -1,0 +1,299 @@
+"""The text of a neuron's fused CPU kernel for the way back; that forward is in `kernel_source`.
+
+A block of columns first runs forward again, keeping the charged membranes in a scratch of
+T x BLOCK, then goes back in time: nothing but the input need be saved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rheobase.ops.scan.kernel_source import (
+    Variant,
+    _alike,
+    _buffers,
+    _each_step,
+    _functions,
+    _gather,
+    _indented,
+    _module,
+    _row,
+    _start,
+)
+
+__all__ = ["backward_source"]
+
+
+def _keeps_slope(variant: Variant) -> bool:
+    """Whether the way back needs of a curved charge its slope alone, and neither u nor x.
+
+    It is known where the charge is: an exponential is then computed once for both.
+    """
+    charge = variant.spec.charge_functions
+    wanted = any(name in variant.wanted for name in variant.spec.charge_names)
+    return charge.linear_in_x and not charge.linear and not wanted
+
+
+def _keeps_membrane(variant: Variant) -> bool:
+    return variant.needs_before and not _keeps_slope(variant)
+
+
+def _scratches(variant: Variant) -> dict[str, str]:
+    """What is kept of every step on the way forward: its name, and the scratch that it is kept in.
+
+    Charged membranes; where it is needed, membranes before charge, or its slope there; the
+    synapse's current before.
+    """
+    kept = {"h": "charged"}
+    if _keeps_membrane(variant):
+        kept["u"] = "before"
+    if _keeps_slope(variant):
+        kept["slope"] = "slopes"
+    if variant.needs_current:
+        kept["i"] = "currents"
+    return kept
+
+
+def backward_source(variant: Variant) -> str:
+    """The module of the backward kernel, with a function ``kernel``."""
+    spec, v = variant.spec, variant
+    scratches = _scratches(v)
+    again, back = _sweep_again(v), _sweep_back(v)
+    kernel = f"""
+{again.definition}
+
+
+{back.definition}
+
+
+@njit(nogil=True, error_model="numpy")
+def kernel(first_chunk, last_chunk, {", ".join(v.backward_parameters())}):
+    {_strides(v)}
+{_indented([f"{array} = np.empty(steps * BLOCK, real)" for array in scratches.values()], 4)}
+    g_carry = np.empty(BLOCK, real)
+    g_current = np.empty({"BLOCK" if spec.filtered else "0"}, real)
+    gx_sum = np.empty({"BLOCK" if v.summed else "0"}, real)
+    u = np.empty(BLOCK, real)
+    current = np.empty({"BLOCK" if spec.filtered else "0"}, real)
+{_buffers(v, 4)}
+{_indented([f"{n}_sum = np.empty({v.room(n)}, real)" for n in v.wanted], 4)}
+    begin = first_chunk * chunk
+    for lo in range(begin, min(last_chunk * chunk, size), BLOCK):
+        n = min(BLOCK, size - lo)
+        which = lo // chunk
+        opens = lo == which * chunk
+        closes = lo + BLOCK >= min((which + 1) * chunk, size)
+{_start(v, 8)}
+        g_carry[:n] = ZERO
+        {"g_current[:n] = ZERO" if spec.filtered else "pass"}
+        {"gx_sum[:n] = ZERO" if v.summed else "pass"}
+{_gather(v, 8, time_varying=False)}
+{_indented(_clear(v), 8)}
+        for t in range(0, steps, {v.unroll}):
+{_gather(v, 12, time_varying=True)}
+            {again.call}
+        for t in range(steps - {v.unroll}, -1, -{v.unroll}):
+{_gather(v, 12, time_varying=True)}
+            {back.call}
+{_flush(v, 12, time_varying=True)}
+{_flush(v, 8, time_varying=False)}
+{_indented(_store_sum(v), 8)}
+"""
+    return _module(variant, _functions(variant, backward=True), kernel)
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """A loop over a block's columns as a function of its own.
+
+    Its arrays are arguments, of which the compiler may be told that they do not overlap. Otherwise
+    it would have to test every pair of them, and gives up making vectors where they are many.
+
+    ``arguments``: its name for each of them, and what the kernel calls it with.
+    """
+
+    name: str
+    arguments: dict[str, str]
+    body: str
+
+    @property
+    def definition(self) -> str:
+        return f"""@njit(nogil=True, error_model="numpy")
+def {self.name}(n, {", ".join(self.arguments)}):
+    arrays_do_not_overlap()
+    prefer_wide_vectors()
+    for j in range(n):
+{self.body}"""
+
+    @property
+    def call(self) -> str:
+        return f"{self.name}(n, {', '.join(self.arguments.values())})"
+
+
+def _sweep_again(variant: Variant) -> _Sweep:
+    """Forward, as the forward kernel has gone."""
+    v = variant
+    states = {"u": "v", "current": "i"} if v.spec.filtered else {"u": "v"}
+    body = (
+        _indented([f"{name} = {array}[j]" for array, name in states.items()], 8),
+        _each_step(v, 8, *v.read_input("row_x#")),
+        _each_step(v, 8, *_step_again(v)),
+        _each_step(v, 8, *(f"row_{name}#[j] = {name}#" for name in _scratches(v))),
+        _indented([f"{array}[j] = {name}" for array, name in states.items()], 8),
+    )
+    given = {name: name for name in states} | _rows(v, ("x",)) | _coefficients(v)
+    return _Sweep("sweep_again", given, "\n".join(body))
+
+
+def _sweep_back(variant: Variant) -> _Sweep:
+    """Back in time, from the gradients after these steps to those before them."""
+    v = variant
+    states = {"g_carry": "carry"}
+    if v.spec.filtered:
+        states["g_current"] = "i_carry"
+    states |= {f"{n}_sum": f"{n}_total" for n in v.wanted if n not in v.timed}
+    takes_x = _keeps_membrane(v) or "input_gain" in v.wanted
+    loads = (
+        *(v.read_input("row_x#") if takes_x else ()),
+        *(f"{name}# = row_{name}#[j]" for name in _scratches(v)),
+        f"g# = {v.load('row_g#[j]')}",
+        "gt# = row_gt#[j]" if v.tap else "",
+    )
+    body = (
+        _indented([f"{name} = {array}[j]" for array, name in states.items()], 8),
+        _each_step(v, 8, *loads),
+        _each_step(v, 8, *_step_back(v), back=True),
+        _each_step(v, 8, "gx_sum[j] += gx#" if v.summed else f"row_gx#[j] = {v.store('gx#')}"),
+        _indented([f"{array}[j] = {name}" for array, name in states.items()], 8),
+    )
+    sequences = ("g", *(["x"] if takes_x else ()), *(["gt"] if v.tap else ()))
+    given = {name: name for name in (*states, *(f"{n}_sum" for n in v.wanted))}
+    given |= {"gx_sum": "gx_sum"} if v.summed else _rows(v, ("gx",))
+    return _Sweep("sweep_back", given | _rows(v, sequences) | _coefficients(v), "\n".join(body))
+
+
+# Where a step of each sequence lies, and how far it is from the next.
+_SEQUENCES = {"x": ("x", "x_step"), "g": ("g", "g_step"), "gx": ("gx", "size"),
+              "gt": ("g_tap", "size")}  # fmt: skip
+
+
+def _rows(variant: Variant, sequences: tuple[str, ...]) -> dict[str, str]:
+    """A sweep's rows of some sequences, and of all that was kept."""
+    rows = {}
+    for k in range(variant.unroll):
+        for name in sequences:
+            rows[f"row_{name}{k}"] = _row(*_SEQUENCES[name]).replace("#", str(k))
+        for name, array in _scratches(variant).items():
+            place = f"(t + {k}) * BLOCK"
+            rows[f"row_{name}{k}"] = f"{array}[{place} : {place} + n]"
+    return rows
+
+
+def _coefficients(variant: Variant) -> dict[str, str]:
+    names = (f"{n}_at" if n in variant.vectors else n for n in variant.spec.names)
+    return {name: name for name in names}
+
+
+def _strides(variant: Variant) -> str:
+    """What the compiler may know of the distances between steps."""
+    if not variant.dense:
+        return "pass"
+    return "x_step, g_step = 0, size" if variant.summed else "x_step = g_step = size"
+
+
+def _step_again(variant: Variant) -> tuple[str, ...]:
+    """One column's step forward, as the forward kernel has taken it."""
+    spec, v = variant.spec, variant
+    charge_values = v.values(spec.charge_names)
+    return (
+        *v.filter_input(keep=v.needs_current),
+        "u# = v" if _keeps_membrane(v) else "",
+        f"slope# = charge_partials(v, x#{charge_values})[0]" if _keeps_slope(v) else "",
+        f"h# = charge(v, x#{charge_values})",
+        f"s = quantize(argument(h#{v.values(('threshold',))}){v.values(spec.quantize_names)})",
+        f"v = reset(h#, s{v.values(spec.reset_names)})",
+    )
+
+
+def _step_back(variant: Variant) -> tuple[str, ...]:
+    """One column's step back in time: from the gradients after it to those before it."""
+    spec, v = variant.spec, variant
+    knows = _keeps_membrane(v)
+    before = "u#, x#" if knows else "ZERO, ZERO"
+    return (
+        f"x# = i# * {v.at('current_decay')} + x#" if spec.filtered and knows else "",
+        f"z = argument(h#{v.values(('threshold',))})",
+        f"s = quantize(z{v.values(spec.quantize_names)})",
+        f"charge_by_u, charge_by_x{_partial_names('charge', spec.charge_names)} = "
+        f"charge_partials({before}{v.values(spec.charge_names)})",
+        "charge_by_u = slope#" if _keeps_slope(v) else "",
+        f"z_by_h, z_by_threshold = argument_partials(h#{v.values(('threshold',))})",
+        f"reset_by_h, reset_by_s{_partial_names('reset', spec.reset_names)} = "
+        f"reset_partials(h#, s{v.values(spec.reset_names)})",
+        "g_u = carry" + (" + gt#" if v.tap == "v" else ""),
+        "g_s = g#" + ("" if spec.detach_reset else " + g_u * reset_by_s"),
+        f"g_z = g_s * derivative(z{v.values(spec.surrogate_names)})",
+        "g_h = g_u * reset_by_h + g_z * z_by_h" + (" + gt#" if v.tap == "h" else ""),
+        "g_x = g_h * charge_by_x" + (" + i_carry" if spec.filtered else ""),
+        f"i_carry = g_x * {v.at('current_decay')}" if spec.filtered else "",
+        f"gx# = g_x * {v.at('input_gain')}" if spec.normed else "gx# = g_x",
+        "carry = g_h * charge_by_u",
+        *(f"{_sum(v, n)} {v.gradient(n) or 'ZERO'}" for n in v.wanted),
+    )
+
+
+def _partial_names(function: str, names: tuple[str, ...]) -> str:
+    return "".join(f", {function}_by_{n}" for n in names)
+
+
+def _sum(variant: Variant, name: str) -> str:
+    """Where a step's gradient of a coefficient goes: a place of its own if that varies in time."""
+    return f"{name}_sum[# * BLOCK + j] =" if name in variant.timed else f"{name}_total +="
+
+
+def _clear(variant: Variant) -> list[str]:
+    """Begin a block's sums anew, or a chunk's where they run on from block to block."""
+    lines = []
+    for name in variant.wanted:
+        test = f"opens or not {_alike(name)}" if name in variant.vectors else "opens"
+        if name not in variant.timed:
+            lines.append(f"if {test}: {name}_sum[:n] = ZERO")
+    return lines
+
+
+def _flush(variant: Variant, indent: int, time_varying: bool) -> str:
+    """Move sums into the chunk's row of the gradient: a sweep's, or a block's or chunk's."""
+    lines = []
+    # What has run on is as long as the chunk's first block.
+    whole = "min(BLOCK, size - which * chunk)"
+    for name in variant.wanted:
+        row = "which * sums_step"
+        start = f"scatter({name}_grad, {name}_sum, {row}"
+        place = f"{name}_count, {name}_inner, lo"
+        if name in variant.timed:
+            lines += [
+                f"scatter({name}_grad, {name}_sum[{k} * BLOCK :], {row} + (t + {k}) * {name}_step, "
+                f"{place}, n)"
+                for k in range(variant.unroll)
+                if time_varying
+            ]
+        elif time_varying:
+            continue
+        elif name not in variant.vectors:
+            lines.append(f"if closes: {start}, 1, BLOCK, 0, {whole})")
+        else:
+            lines.append(f"if {_alike(name)}:")
+            lines.append(f"    if closes: {start}, {place}, {whole})")
+            lines.append(f"else: {start}, {place}, n)")
+    return _indented(lines, indent)
+
+
+def _store_sum(variant: Variant) -> list[str]:
+    """Write the input's gradient that was summed over time."""
+    if not variant.summed:
+        return []
+    return [
+        "row_gx = gx[lo : lo + n]",
+        "for j in range(n):",
+        f"    row_gx[j] = {variant.store('gx_sum[j]')}",
+    ]
