@@ -13,7 +13,7 @@ from torch import Tensor
 from rheobase.convert.activations import Site
 from rheobase.convert.recipe import Granularity, Recipe
 
-__all__ = ["STATISTICS", "Meter", "best_threshold", "ungrouped"]
+__all__ = ["STATISTICS", "Meter", "best_threshold", "percentile_of_largest", "ungrouped"]
 
 
 class Meter:
@@ -155,15 +155,29 @@ class _Percentile(_OfBatches):
     def _of_largest(self, largest: Tensor, counts: Tensor) -> Tensor:
         """The percentile of ``counts`` values of which the largest are given, in falling order."""
         rule = self.recipe.statistic
-        last = (counts - 1).clamp(min=0).double()
-        place = last * (rule.percentile / 100.0)
-        below = place.floor()
-        share = (place - below).to(largest.dtype)
-        low = _pick(largest, last - below)
-        high = _pick(largest, (last - below - 1).clamp(min=0))
-        if rule.nearest:
-            return torch.where(share > 0.5, high, low)
-        return torch.where(counts > 0, torch.lerp(low, high, share), torch.zeros_like(low))
+        return percentile_of_largest(largest, counts, rule.percentile, rule.nearest)
+
+
+def percentile_of_largest(
+    largest: Tensor, counts: Tensor, percentile: float, nearest: bool = False
+) -> Tensor:
+    """A percentile of each group, ``[groups]``; 0 of no values.
+
+    Args:
+        largest: the largest values of each, in falling order, ``[groups, n]``.
+        counts: how many values there are of each, ``[groups]``.
+        percentile: in percent.
+        nearest: take the nearest value, instead of one between two.
+    """
+    last = (counts - 1).clamp(min=0).double()
+    place = last * (percentile / 100.0)
+    below = place.floor()
+    share = (place - below).to(largest.dtype)
+    low = _pick(largest, last - below)
+    high = _pick(largest, (last - below - 1).clamp(min=0))
+    if nearest:
+        return torch.where(share > 0.5, high, low)
+    return torch.where(counts > 0, torch.lerp(low, high, share), torch.zeros_like(low))
 
 
 def _pick(values: Tensor, place: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from rheobase.convert.kinds import WEIGHTED
 from rheobase.convert.network import ConvertedNetwork
 from rheobase.convert.pipeline import convert
 from rheobase.convert.spiking import Spiking, unfolded
+from rheobase.convert.statistics import percentile_of_largest
 from rheobase.convert.trace import Traced
 from rheobase.convert.walk import Stop, walk
 
@@ -164,10 +165,9 @@ class _Pair:
         )
         self(x, number)
         handle.remove()
-        values = seen[0].flatten().sort().values
-        place = 0.999 * (len(values) - 1)
-        low, share = int(place), place - int(place)
-        top = torch.lerp(values[low], values[min(low + 1, len(values) - 1)], share)
+        falling = seen[0].flatten().sort(descending=True).values
+        count = torch.tensor([len(falling)], device=falling.device)
+        top = percentile_of_largest(falling.unsqueeze(0), count, 99.9)
         neuron = self.net.body.get_submodule(name).neuron
         assert isinstance(neuron, nn.Module) and isinstance(neuron.v_threshold, nn.Parameter)
         neuron.v_threshold.fill_(max(top.item() / self.net.T, 1e-6))

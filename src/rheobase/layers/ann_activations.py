@@ -69,9 +69,7 @@ class QCFS(nn.Module):
         self, levels: int = 8, threshold: float = 8.0, *, clip_first: bool = False
     ) -> None:
         super().__init__()
-        _check(threshold)
-        if levels < 1:
-            raise ValueError(f"levels must be at least 1, got {levels}")
+        _check(threshold, levels)
         self.levels = levels
         self.threshold = nn.Parameter(torch.tensor(threshold))
         self.clip_first = clip_first
@@ -170,9 +168,7 @@ class ClampQuant(nn.Module):
 
     def __init__(self, levels: int, threshold: float = 1.0) -> None:
         super().__init__()
-        _check(threshold)
-        if levels < 1:
-            raise ValueError(f"levels must be at least 1, got {levels}")
+        _check(threshold, levels)
         self.levels = levels
         self.threshold = nn.Buffer(torch.tensor(threshold))
 
@@ -225,6 +221,8 @@ class RateNorm(nn.Module):
         return (z.relu() / self.threshold).clamp(0.0, 1.0)
 
 
-def _check(threshold: float) -> None:
+def _check(threshold: float, levels: int = 1) -> None:
     if not threshold > 0.0:
         raise ValueError(f"threshold must be above 0, got {threshold}")
+    if levels < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}")

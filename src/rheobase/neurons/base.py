@@ -125,7 +125,7 @@ class Neuron(Stateful):
         if own.run is not Neuron.run:
             return False
         first = self.rest if self.carried is None else self.carried
-        return takes_norm(x, first, self.coefficients(x))
+        return takes_norm(x, first, self.surrogate_coefficients(x))
 
     @overload
     def forward(self, x: Tensor, tap: None = None, norm: InputNorm | None = None) -> Tensor: ...

@@ -21,9 +21,9 @@ from rheobase.ops.memory import keep_freed_memory
 from rheobase.ops.threads import run_team, team_size
 from rheobase.ops.translate import load_module
 
-__all__ = ["Kernel", "in_chunks"]
+__all__ = ["Kernel", "imported_kernel", "in_chunks"]
 
-# A fixed number of chunks, whatever the threads: sums come out the same on any machine.
+# A fixed number of chunks: sums come out the same whatever the number of threads.
 _CHUNKS = 16
 
 # The header: the next thread's number, how many threads, how many chunks.
@@ -83,6 +83,18 @@ class Kernel:
                 words.append(value)
         memory = ctypes.create_string_buffer(self._pack(*words))
         run_team(self._entry, ctypes.addressof(memory), threads)
+
+
+def imported_kernel(module: str, name: str, parameters: Mapping[str, str]) -> Kernel:
+    """The kernel that is a function of one of our modules.
+
+    Args:
+        module: within `rheobase.ops`.
+        name: of the function, whose first arguments are the chunks.
+        parameters: those that follow, as `Kernel` takes them.
+    """
+    source = f"from rheobase.ops.{module} import {name} as kernel"
+    return Kernel(f"{module.partition('.')[0]}_{name}", source, parameters)
 
 
 @cache

@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from rheobase.ops.native import Kernel, in_chunks
+from rheobase.ops.native import Kernel, imported_kernel, in_chunks
 
 __all__ = ["BLOCK", "largest", "mark", "saving_packed"]
 
@@ -131,14 +131,14 @@ def _unpack_bits(data: Tensor, line: Tensor) -> None:
 @cache
 def _pack_kernel(dtype: torch.dtype) -> Kernel:
     parameters = {"values": _pointer(dtype), "packed": "uint8*", "chunk": "int64"}
-    return Kernel("pack", "from rheobase.ops.bits import pack as kernel", parameters)
+    return imported_kernel("bits", "pack", parameters)
 
 
 @cache
 def _unpack_kernel(dtype: torch.dtype) -> Kernel:
     values = _pointer(dtype)
     parameters = {"packed": "uint8*", "values": values, "ones": values, "chunk": "int64"}
-    return Kernel("unpack", "from rheobase.ops.bits import unpack as kernel", parameters)
+    return imported_kernel("bits", "unpack", parameters)
 
 
 def _pointer(dtype: torch.dtype) -> str:

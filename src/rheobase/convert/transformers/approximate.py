@@ -20,7 +20,7 @@ from rheobase.convert.transformers.approximators import (
     approximated_layer_norm,
     approximated_softmax,
 )
-from rheobase.convert.transformers.attention import masked_softmax
+from rheobase.convert.transformers.attention import masked_softmax, without_later_keys
 from rheobase.convert.transformers.operators import AccumulatedOperator, operands_of, sequences
 from rheobase.neurons import BurstIF
 
@@ -91,8 +91,7 @@ def softmax(traced: Traced, node: fx.Node, recipe: Recipe, _: int) -> Replacemen
 def _softmax(scores: Tensor, mask: object = None, causal: bool = False, **_: Any) -> Tensor:
     """Over the last axis; no query attends to a later key if ``causal``."""
     if causal:
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        scores = scores.masked_fill(later, -1e9)
+        scores = without_later_keys(scores, -1e9)
     return approximated_softmax(scores)
 
 

@@ -19,7 +19,7 @@ from rheobase.convert.kinds import KINDS, kind_of
 from rheobase.convert.prepare import own_activations
 from rheobase.convert.trace import Traced, add_module, line_of
 
-__all__ = ["attention_scores", "masked_softmax", "write_out_attention"]
+__all__ = ["attention_scores", "masked_softmax", "without_later_keys", "write_out_attention"]
 
 
 def attention_scores(q: Tensor, k: Tensor, scale: float | None = None) -> Tensor:
@@ -36,11 +36,16 @@ def masked_softmax(scores: Tensor, mask: Tensor | None = None, causal: bool = Fa
         causal: no query attends to a later key.
     """
     if causal:
-        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        scores = scores.masked_fill(~allowed, -torch.inf)
+        scores = without_later_keys(scores, -torch.inf)
     if mask is not None:
         scores = scores + added(mask, scores.dtype)
     return scores.softmax(-1)
+
+
+def without_later_keys(scores: Tensor, fill: float) -> Tensor:
+    """Scores ``[..., queries, keys]``, with ``fill`` where the key comes after the query."""
+    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+    return scores.masked_fill(later, fill)
 
 
 def added(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from rheobase.convert.kinds import kind_of
+from rheobase.convert.kinds import ACTIVATIONS, kind_of
 from rheobase.convert.pipeline import Operator
 from rheobase.convert.recipe import Convention, Recipe
 from rheobase.convert.spiking import Replacement, folded, unfolded
@@ -139,9 +139,7 @@ class _Method(nn.Module):
 _PRODUCTS = ("matmul", "multiply", "divide", "einsum")
 _FUNCTIONS = (
     "softmax", "log_softmax", "layer_norm", "rms_norm", "group_norm", "max_pool",
-    "relu", "relu6", "clip", "leaky_relu", "gelu", "silu", "hardswish", "sigmoid", "tanh", "elu",
-    "hardsigmoid", "mish", "softplus", "selu", "celu", "softsign", "log_sigmoid", "hardtanh",
-    "prelu",
+    *(kind for kind in ACTIVATIONS if kind != "encode"),
 )  # fmt: skip
 
 ACCUMULATED: dict[str, Operator] = {kind: accumulated for kind in (*_PRODUCTS, *_FUNCTIONS)}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rheobase.ops.native import Kernel
+from rheobase.ops.native import Kernel, imported_kernel
 
 __all__ = ["event_kernel"]
 
@@ -26,5 +26,4 @@ def event_kernel(
     """
     real = str(dtype).removeprefix("torch.") + "*"
     kinds = {array: _WHOLE.get(array, real) for array in arrays}
-    source = f"from rheobase.ops.events.rows import {name} as kernel"
-    return Kernel(f"event_{name}", source, kinds | dict.fromkeys(sizes, "int64"))
+    return imported_kernel("events.rows", name, kinds | dict.fromkeys(sizes, "int64"))

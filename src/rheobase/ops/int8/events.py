@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rheobase.ops.int8.weights import BLOCKS
-from rheobase.ops.native import Kernel, in_chunks
+from rheobase.ops.native import Kernel, imported_kernel, in_chunks
 
 __all__ = ["MAX_EVENTS", "event_conv2d", "weight_rows"]
 
@@ -110,5 +110,4 @@ _EVENTS = {"which": "int32*", "starts": "int64*", "counts": "int64*"}
 
 
 def _kernel(name: str, arrays: dict[str, str], sizes: Sequence[str]) -> Kernel:
-    source = f"from rheobase.ops.int8.rows import {name} as kernel"
-    return Kernel(f"int8_{name}", source, arrays | dict.fromkeys(sizes, "int64"))
+    return imported_kernel("int8.rows", name, arrays | dict.fromkeys(sizes, "int64"))

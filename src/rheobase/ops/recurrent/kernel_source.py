@@ -10,7 +10,7 @@ have to test every pair, and gives up.
 
 from __future__ import annotations
 
-from rheobase.ops.scan.kernel_source import Variant, _functions
+from rheobase.ops.scan.kernel_source import Variant, scalar_functions
 
 __all__ = ["backward_parameters", "backward_source", "forward_parameters", "forward_source"]
 
@@ -251,5 +251,5 @@ ONE = real(1.0)
 ZERO = real(0.0)
 NAMES = {len(variant.spec.names)}
 
-{_functions(variant, backward)}
+{scalar_functions(variant, backward)}
 '''

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 from rheobase.ops.scan.kernel_source import (
     Variant,
-    _alike,
-    _buffers,
-    _each_step,
-    _functions,
-    _gather,
-    _indented,
-    _module,
-    _row,
-    _start,
+    alike,
+    buffers,
+    each_step,
+    fill_states,
+    fill_vectors,
+    indented,
+    module_text,
+    row_text,
+    scalar_functions,
 )
 
 __all__ = ["backward_source"]
@@ -69,37 +69,37 @@ def backward_source(variant: Variant) -> str:
 @njit(nogil=True, error_model="numpy")
 def kernel(first_chunk, last_chunk, {", ".join(v.backward_parameters())}):
     {_strides(v)}
-{_indented([f"{array} = np.empty(steps * BLOCK, real)" for array in scratches.values()], 4)}
+{indented([f"{array} = np.empty(steps * BLOCK, real)" for array in scratches.values()], 4)}
     g_carry = np.empty(BLOCK, real)
     g_current = np.empty({"BLOCK" if spec.filtered else "0"}, real)
     gx_sum = np.empty({"BLOCK" if v.summed else "0"}, real)
     u = np.empty(BLOCK, real)
     current = np.empty({"BLOCK" if spec.filtered else "0"}, real)
-{_buffers(v, 4)}
-{_indented([f"{n}_sum = np.empty({v.room(n)}, real)" for n in v.wanted], 4)}
+{buffers(v, 4)}
+{indented([f"{n}_sum = np.empty({v.room(n)}, real)" for n in v.wanted], 4)}
     begin = first_chunk * chunk
     for lo in range(begin, min(last_chunk * chunk, size), BLOCK):
         n = min(BLOCK, size - lo)
         which = lo // chunk
         opens = lo == which * chunk
         closes = lo + BLOCK >= min((which + 1) * chunk, size)
-{_start(v, 8)}
+{fill_states(v, 8)}
         g_carry[:n] = ZERO
         {"g_current[:n] = ZERO" if spec.filtered else "pass"}
         {"gx_sum[:n] = ZERO" if v.summed else "pass"}
-{_gather(v, 8, time_varying=False)}
-{_indented(_clear(v), 8)}
+{fill_vectors(v, 8, time_varying=False)}
+{indented(_clear(v), 8)}
         for t in range(0, steps, {v.unroll}):
-{_gather(v, 12, time_varying=True)}
+{fill_vectors(v, 12, time_varying=True)}
             {again.call}
         for t in range(steps - {v.unroll}, -1, -{v.unroll}):
-{_gather(v, 12, time_varying=True)}
+{fill_vectors(v, 12, time_varying=True)}
             {back.call}
 {_flush(v, 12, time_varying=True)}
 {_flush(v, 8, time_varying=False)}
-{_indented(_store_sum(v), 8)}
+{indented(_store_sum(v), 8)}
 """
-    return _module(variant, _functions(variant, backward=True), kernel)
+    return module_text(variant, scalar_functions(variant, backward=True), kernel)
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,11 @@ def _sweep_again(variant: Variant) -> _Sweep:
     v = variant
     states = {"u": "v", "current": "i"} if v.spec.filtered else {"u": "v"}
     body = (
-        _indented([f"{name} = {array}[j]" for array, name in states.items()], 8),
-        _each_step(v, 8, *v.read_input("row_x#")),
-        _each_step(v, 8, *_step_again(v)),
-        _each_step(v, 8, *(f"row_{name}#[j] = {name}#" for name in _scratches(v))),
-        _indented([f"{array}[j] = {name}" for array, name in states.items()], 8),
+        indented([f"{name} = {array}[j]" for array, name in states.items()], 8),
+        each_step(v, 8, *v.read_input("row_x#")),
+        each_step(v, 8, *_step_again(v)),
+        each_step(v, 8, *(f"row_{name}#[j] = {name}#" for name in _scratches(v))),
+        indented([f"{array}[j] = {name}" for array, name in states.items()], 8),
     )
     given = {name: name for name in states} | _rows(v, ("x",)) | _coefficients(v)
     return _Sweep("sweep_again", given, "\n".join(body))
@@ -160,11 +160,11 @@ def _sweep_back(variant: Variant) -> _Sweep:
         "gt# = row_gt#[j]" if v.tap else "",
     )
     body = (
-        _indented([f"{name} = {array}[j]" for array, name in states.items()], 8),
-        _each_step(v, 8, *loads),
-        _each_step(v, 8, *_step_back(v), back=True),
-        _each_step(v, 8, "gx_sum[j] += gx#" if v.summed else f"row_gx#[j] = {v.store('gx#')}"),
-        _indented([f"{array}[j] = {name}" for array, name in states.items()], 8),
+        indented([f"{name} = {array}[j]" for array, name in states.items()], 8),
+        each_step(v, 8, *loads),
+        each_step(v, 8, *_step_back(v), back=True),
+        each_step(v, 8, "gx_sum[j] += gx#" if v.summed else f"row_gx#[j] = {v.store('gx#')}"),
+        indented([f"{array}[j] = {name}" for array, name in states.items()], 8),
     )
     sequences = ("g", *(["x"] if takes_x else ()), *(["gt"] if v.tap else ()))
     given = {name: name for name in (*states, *(f"{n}_sum" for n in v.wanted))}
@@ -182,7 +182,7 @@ def _rows(variant: Variant, sequences: tuple[str, ...]) -> dict[str, str]:
     rows = {}
     for k in range(variant.unroll):
         for name in sequences:
-            rows[f"row_{name}{k}"] = _row(*_SEQUENCES[name]).replace("#", str(k))
+            rows[f"row_{name}{k}"] = row_text(*_SEQUENCES[name]).replace("#", str(k))
         for name, array in _scratches(variant).items():
             place = f"(t + {k}) * BLOCK"
             rows[f"row_{name}{k}"] = f"{array}[{place} : {place} + n]"
@@ -255,7 +255,7 @@ def _clear(variant: Variant) -> list[str]:
     """Begin a block's sums anew, or a chunk's where they run on from block to block."""
     lines = []
     for name in variant.wanted:
-        test = f"opens or not {_alike(name)}" if name in variant.vectors else "opens"
+        test = f"opens or not {alike(name)}" if name in variant.vectors else "opens"
         if name not in variant.timed:
             lines.append(f"if {test}: {name}_sum[:n] = ZERO")
     return lines
@@ -282,10 +282,10 @@ def _flush(variant: Variant, indent: int, time_varying: bool) -> str:
         elif name not in variant.vectors:
             lines.append(f"if closes: {start}, 1, BLOCK, 0, {whole})")
         else:
-            lines.append(f"if {_alike(name)}:")
+            lines.append(f"if {alike(name)}:")
             lines.append(f"    if closes: {start}, {place}, {whole})")
             lines.append(f"else: {start}, {place}, n)")
-    return _indented(lines, indent)
+    return indented(lines, indent)
 
 
 def _store_sum(variant: Variant) -> list[str]:

@@ -11,7 +11,20 @@ from dataclasses import dataclass
 from rheobase.ops.scan.spec import ScanSpec
 from rheobase.ops.translate import Binding, translate
 
-__all__ = ["BLOCK", "Variant", "forward_source"]
+__all__ = [
+    "BLOCK",
+    "Variant",
+    "alike",
+    "buffers",
+    "each_step",
+    "fill_states",
+    "fill_vectors",
+    "forward_source",
+    "indented",
+    "module_text",
+    "row_text",
+    "scalar_functions",
+]
 
 BLOCK = 4096
 
@@ -182,7 +195,8 @@ class Variant:
         return f"{self.unroll} * BLOCK" if name in self.timed else "BLOCK"
 
 
-def _module(variant: Variant, functions: str, kernel: str) -> str:
+def module_text(variant: Variant, functions: str, kernel: str) -> str:
+    """A module of helpers, the scalar functions and the kernel."""
     real = variant.compute
     return f'''"""Fused CPU kernel of {variant.spec.key}, {variant.dtype}; made by rheobase."""
 import math
@@ -204,7 +218,8 @@ BLOCK = 4096
 '''
 
 
-def _functions(variant: Variant, backward: bool) -> str:
+def scalar_functions(variant: Variant, backward: bool) -> str:
+    """The neuron's functions as numba code, with their partials for the way back."""
     spec = variant.spec
     binding = Binding({**_CALLS, "exp": _EXP[variant.compute]}, literal="real({0})")
     wanted = {
@@ -225,7 +240,7 @@ def _functions(variant: Variant, backward: bool) -> str:
     )
 
 
-def _gather(variant: Variant, indent: int, time_varying: bool) -> str:
+def fill_vectors(variant: Variant, indent: int, time_varying: bool) -> str:
     """Fill the vectors' block buffers: once a block, or in each sweep where they vary in time."""
     lines = []
     for name in variant.vectors:
@@ -236,12 +251,12 @@ def _gather(variant: Variant, indent: int, time_varying: bool) -> str:
                 for k in range(variant.unroll)
             ]
         if not time_varying and name not in variant.timed:
-            test = f"if lo == begin or not {_alike(name)}"
+            test = f"if lo == begin or not {alike(name)}"
             lines.append(f"{test}: gather({name}_at, {name}, 0, {place}")
-    return _indented(lines, indent)
+    return indented(lines, indent)
 
 
-def _alike(name: str) -> str:
+def alike(name: str) -> str:
     """Whether a vector is the same in every block: channels last, and blocks of whole pixels.
 
     It is then read once, and the sums of its gradient run on from block to block.
@@ -249,27 +264,29 @@ def _alike(name: str) -> str:
     return f"({name}_inner == 1 and BLOCK % {name}_count == 0)"
 
 
-def _indented(lines: list[str], indent: int) -> str:
+def indented(lines: list[str], indent: int) -> str:
+    """The lines with so many blanks before each; ``pass`` for none."""
     pad = " " * indent
     return "\n".join(pad + line for line in lines) if lines else pad + "pass"
 
 
-def _buffers(variant: Variant, indent: int) -> str:
+def buffers(variant: Variant, indent: int) -> str:
+    """Room for the vectors' values in one block."""
     lines = [f"{n}_at = np.empty({variant.room(n)}, real)" for n in variant.vectors]
-    return _indented(lines, indent)
+    return indented(lines, indent)
 
 
-def _each_step(variant: Variant, indent: int, *lines: str, back: bool = False) -> str:
+def each_step(variant: Variant, indent: int, *lines: str, back: bool = False) -> str:
     """The lines once for every unrolled step, its number in the place of ``#``.
 
     In a sweep, all steps load before any stores: rows of a power of two lie a multiple of 4 KiB
     apart, and a load behind a store to the same place in another page waits for it.
     """
     steps = range(variant.unroll - 1, -1, -1) if back else range(variant.unroll)
-    return _indented([line.replace("#", str(k)) for k in steps for line in lines if line], indent)
+    return indented([line.replace("#", str(k)) for k in steps for line in lines if line], indent)
 
 
-def _row(array: str, step: str = "size") -> str:
+def row_text(array: str, step: str = "size") -> str:
     """A block's row of step ``t + #``."""
     return f"{array}[(t + #) * {step} + lo : (t + #) * {step} + lo + n]"
 
@@ -278,7 +295,7 @@ def _scratch(array: str) -> str:
     return f"{array}[(t + #) * BLOCK : (t + #) * BLOCK + n]"
 
 
-def _start(variant: Variant, indent: int) -> str:
+def fill_states(variant: Variant, indent: int) -> str:
     """Fill the states of a block with those before the first step."""
     filtered = variant.spec.filtered
     lines = [
@@ -289,16 +306,16 @@ def _start(variant: Variant, indent: int) -> str:
         "    u[:n] = first[lo : lo + n]",
         "    current[:n] = first[size + lo : size + lo + n]" if filtered else "",
     ]
-    return _indented([line for line in lines if line], indent)
+    return indented([line for line in lines if line], indent)
 
 
 def forward_source(variant: Variant) -> str:
     """The module of the forward kernel, with a function ``kernel``."""
     spec, v = variant.spec, variant
     rows = (
-        f"row_x# = {_row('x', 'x_step')}",
-        f"row_s# = {_row('spikes')}",
-        f"row_tap# = {_row('tap')}" if v.tap else "",
+        f"row_x# = {row_text('x', 'x_step')}",
+        f"row_s# = {row_text('spikes')}",
+        f"row_tap# = {row_text('tap')}" if v.tap else "",
     )
     step = (
         *v.filter_input(),
@@ -317,25 +334,25 @@ def kernel(first_chunk, last_chunk, {", ".join(v.forward_parameters())}):
     {"x_step = size" if v.dense else "pass"}
     u = np.empty(BLOCK, real)
     current = np.empty({"BLOCK" if spec.filtered else "0"}, real)
-{_buffers(v, 4)}
+{buffers(v, 4)}
     begin = first_chunk * chunk
     for lo in range(begin, min(last_chunk * chunk, size), BLOCK):
         n = min(BLOCK, size - lo)
-{_start(v, 8)}
-{_gather(v, 8, time_varying=False)}
+{fill_states(v, 8)}
+{fill_vectors(v, 8, time_varying=False)}
         for t in range(0, steps, {v.unroll}):
-{_each_step(v, 12, *rows)}
-{_gather(v, 12, time_varying=True)}
+{each_step(v, 12, *rows)}
+{fill_vectors(v, 12, time_varying=True)}
             for j in range(n):
                 v = u[j]
                 {"i = current[j]" if spec.filtered else "pass"}
-{_each_step(v, 16, *v.read_input("row_x#"))}
-{_each_step(v, 16, *step)}
-{_each_step(v, 16, *stores)}
+{each_step(v, 16, *v.read_input("row_x#"))}
+{each_step(v, 16, *step)}
+{each_step(v, 16, *stores)}
                 u[j] = v
                 {"current[j] = i" if spec.filtered else "pass"}
         if last.size > 0:
             last[lo : lo + n] = u[:n]
             {"last[size + lo : size + lo + n] = current[:n]" if spec.filtered else "pass"}
 """
-    return _module(variant, _functions(variant, backward=False), kernel)
+    return module_text(variant, scalar_functions(variant, backward=False), kernel)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rheobase.ops.eager import is_plain, is_transformed, watched
-from rheobase.ops.native import Kernel, in_chunks
+from rheobase.ops.native import Kernel, imported_kernel, in_chunks
 
 __all__ = ["conv3x3", "takes"]
 
@@ -229,6 +229,5 @@ _KERNELS = {
 @cache
 def _kernel(name: str) -> Kernel:
     module, arrays, numbers = _KERNELS[name]
-    source = f"from rheobase.ops.winograd.{module} import {name} as kernel"
     kinds = dict.fromkeys(arrays, "float32*") | dict.fromkeys(numbers, "int64")
-    return Kernel(name, source, kinds)
+    return imported_kernel(f"winograd.{module}", name, kinds)
