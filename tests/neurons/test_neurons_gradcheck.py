@@ -47,7 +47,7 @@ def _smooth(z: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _smooth_fires(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("above", "at_or_above", "ratio_above"):
+    for name in ("above", "at_or_above", "ratio_above", "both_at_or_beyond"):
         monkeypatch.setitem(FIRES, f"{name}_smooth", replace(FIRES[name], quantize=_smooth))
     monkeypatch.setattr("rheobase.neurons.parallel.spike", lambda h, surrogate: _smooth(h))
 

@@ -70,6 +70,9 @@ DIVIDES = ScanSpec("relax", "ratio_above", "soft", "Sigmoid")
 AFFINE = ScanSpec("affine", "above", "soft", "Sigmoid")
 CUBA = ScanSpec("leak", "above", "hard", "ATan", filtered=True)
 
+ONE_SIDE = ("at_or_above", "above")
+BOTH_SIDES = ("both_at_or_beyond", "both_beyond")
+
 # Part of a block of columns, and a whole block followed by a part.
 STEPS, NARROW, SHAPE = 3, (2, 3, 40), (2, 3, 100)
 LAYOUTS: dict[str, tuple[int, ...]] = {
@@ -91,12 +94,17 @@ def cases() -> Iterator[Case]:
     pairs = [(charge, "hard") for charge in CHARGES]
     pairs += [(charge, "soft") for charge in CHARGES if charge not in RUNAWAY]
     pairs += [("affine", reset) for reset in RESETS if reset not in ("hard", "soft")]
-    kinds = itertools.product(pairs, (False, True), ("at_or_above", "above"))
+    fires = {name: BOTH_SIDES if reset.two_sided else ONE_SIDE for name, reset in RESETS.items()}
+    kinds = [
+        (charge, reset, detach, fire)
+        for charge, reset in pairs
+        for detach, fire in itertools.product((False, True), fires[reset])
+    ]
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
     slopes = ("ATan", "Sigmoid", "Rectangular", "Triangular", "FastSigmoid")
     layouts = ("number", "scalar", "channel", "step")
     taps: tuple[Literal["h", "v"] | None, ...] = (None, "h", "v")
-    for i, ((charge, reset), detach, fire) in enumerate(kinds):
+    for i, (charge, reset, detach, fire) in enumerate(kinds):
         spec = ScanSpec(charge, fire, reset, slopes[i % 5], detach)
         x = draw(STEPS, *NARROW, dtype=dtypes[i % 3])
         layout, tap = layouts[i % 4], taps[i // 3 % 3]

@@ -33,9 +33,9 @@ class Recurrent(Stateful):
 
     Args:
         features: number of neurons F.
-        neuron: any neuron of the scan, `CUBALIF` (its synaptic current takes input and feedback
-            alike) or `ALIF`. It lends its equations and parameters and is never called itself, so
-            hooks on it see nothing.
+        neuron: any neuron of the scan that fires on one side, `CUBALIF` (its synaptic current takes
+            input and feedback alike) or `ALIF`. It lends its equations and parameters and is never
+            called itself, so hooks on it see nothing.
 
     Raises:
         TypeError: the neuron's step is none of those; the input is not floating point.
@@ -78,11 +78,11 @@ class Recurrent(Stateful):
 def _check(neuron: Neuron) -> None:
     own = type(neuron)
     known_synapse = isinstance(neuron, CUBALIF) or not neuron.filtered
-    plain = own.run is Neuron.run and known_synapse
+    plain = own.run is Neuron.run and known_synapse and not neuron.spec.two_sided
     if not (plain or isinstance(neuron, ALIF)):
         raise TypeError(
-            f"Recurrent takes a neuron of the scan (LIF, IF, PLIF, ...), CUBALIF or ALIF; the step "
-            f"of {own.__name__} is another"
+            "Recurrent takes a neuron of the scan that fires on one side (LIF, IF, PLIF, ...), "
+            f"CUBALIF or ALIF; the step of {own.__name__} is another"
         )
 
 

@@ -1,7 +1,7 @@
 """Neurons with negative spikes: ternary, signed and imbalanced ones.
 
 Spikes are -1, 0 or 1; the threshold as amplitude is for the next weights. A negative spike is an
-event of its own with its own surrogate, so these run step by step (`StepNeuron`).
+event of its own with its own surrogate: the scan's fires of two sides.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rheobase.neurons.base import Neuron
+from rheobase.neurons.integrate_and_fire import LIF
 from rheobase.neurons.stepwise import State, StepNeuron
 
 __all__ = [
@@ -22,7 +24,7 @@ __all__ = [
 ]
 
 
-class TernaryIF(StepNeuron):
+class TernaryIF(Neuron):
     r"""Ternary IF: fires 1 where :math:`h \ge \theta` and -1 where :math:`-h \ge \theta`.
 
     Each side has its surrogate. The hard reset takes the membrane to ``v_reset`` after either
@@ -47,25 +49,25 @@ class TernaryIF(StepNeuron):
                 f"v_reset={self.rest} is not above -v_threshold={-v_threshold}: the neuron would "
                 "fire for ever"
             )
-        self.v_negative = v_threshold
+
+    @property
+    def v_lower(self) -> float | Tensor:
         """How far below 0 a negative spike is fired."""
+        return self.v_threshold
 
-    def charge_step(self, u: Tensor, x: Tensor) -> Tensor:
-        """The charged membrane."""
-        return u + x
+    @property
+    def fire(self) -> str:
+        """Both sides."""
+        return "both_beyond" if self.strict else "both_at_or_beyond"
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Charge, fire on both sides, reset."""
-        h = self.charge_step(state[0], x)
-        up = self.spike(h - self.v_threshold)
-        down = self.spike(-h - self.v_negative)
-        u = h
-        if self.v_reset is None:
-            u = self.reset_membrane(u, up, self.v_threshold)
-            u = self.reset_membrane(u, down, -self.v_negative)
-        else:
-            u = self.reset_membrane(u, up + down, 0.0)
-        return up - down, h, (u,)
+    @property
+    def reset(self) -> str:
+        """After a spike of either side."""
+        return "soft_both" if self.v_reset is None else "hard_both"
+
+    def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
+        """With the lower threshold."""
+        return super().coefficients(x) | {"lower": self.v_lower}
 
 
 class MagnitudeResetTernaryIF(TernaryIF):
@@ -91,26 +93,29 @@ class MagnitudeResetTernaryIF(TernaryIF):
         self, *, v_threshold: float = 1.0, v_negative: float | None = None, **options: Any
     ) -> None:
         super().__init__(v_threshold=v_threshold, v_reset=0.0, **options)
-        if v_negative is not None:
-            self.v_negative = v_negative
+        self.v_negative = v_threshold if v_negative is None else v_negative
         if not self.v_negative > 0.0:
             raise ValueError(
                 f"v_negative is the size of the lower threshold and must be above 0, got "
                 f"{v_negative}; it fires -1 at -v_negative"
             )
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Charge, fire on both sides, reset by the magnitude."""
-        h = self.charge_step(state[0], x)
-        s = self.spike(h - self.v_threshold) - self.spike(-h - self.v_negative)
-        return s, h, (self.reset_membrane(h, s.abs(), 0.0),)
+    @property
+    def v_lower(self) -> float | Tensor:
+        """``v_negative``."""
+        return self.v_negative
+
+    @property
+    def reset(self) -> str:
+        """By the magnitude of the spike."""
+        return "magnitude"
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
         return f"v_negative={self.v_negative}, {super().extra_repr()}"
 
 
-class TernaryLIF(TernaryIF):
+class TernaryLIF(TernaryIF, LIF):
     r"""Ternary LIF: `TernaryIF` with the charge of `LIF`.
 
     Args:
@@ -126,21 +131,7 @@ class TernaryLIF(TernaryIF):
     """
 
     def __init__(self, tau: float = 2.0, *, decay_input: bool = True, **options: Any) -> None:
-        super().__init__(**options)
-        if not tau >= 1.0:
-            raise ValueError(f"tau must be at least 1 (a time constant in steps), got {tau}")
-        self.tau = tau
-        self.decay_input = decay_input
-
-    def charge_step(self, u: Tensor, x: Tensor) -> Tensor:
-        """As `LIF`."""
-        if self.decay_input:
-            return u + (x - (u - self.rest)) / self.tau
-        return u - (u - self.rest) / self.tau + x
-
-    def extra_repr(self) -> str:
-        """What ``repr`` shows."""
-        return f"tau={self.tau}, decay_input={self.decay_input}, {super().extra_repr()}"
+        super().__init__(tau=tau, decay_input=decay_input, **options)
 
 
 class ImbalancedSignedIF(TernaryIF):
@@ -171,13 +162,10 @@ class ImbalancedSignedIF(TernaryIF):
         self.v_threshold = own_threshold(v_threshold)
         self.slope: float | Tensor = nn.Buffer(slope) if isinstance(slope, Tensor) else slope
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Charge, fire on both sides, subtract the threshold of that side."""
-        h = self.charge_step(state[0], x)
-        lower = self.v_threshold / self.slope
-        up, down = self.spike(h - self.v_threshold), self.spike(-h - lower)
-        u = self.reset_membrane(h, up, self.v_threshold)
-        return up - down, h, (self.reset_membrane(u, down, -lower),)
+    @property
+    def v_lower(self) -> float | Tensor:
+        """A threshold over the slope."""
+        return self.v_threshold / self.slope
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""

@@ -21,6 +21,7 @@ __all__ = ["NEURONS", "RUNAWAY", "TYPICAL", "Case", "Level", "Row", "cases", "ch
 Level = Literal["fast", "pairs", "full"]
 
 _BINARY = ("at_or_above", "above")
+_BOTH_SIDES = ("both_at_or_beyond", "both_beyond")
 _USUAL = ("hard", "soft")
 
 # Charges that stand behind a synapse's current too (CUBA-LIF, IM-LIF).
@@ -41,6 +42,8 @@ NEURONS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "DSR": (("integrate", "affine"), ("at_or_above",), ("gated",)),
     "converted": (("integrate_driven",), _BINARY, _USUAL),
     "converted, held": (("integrate", "integrate_driven"), _BINARY, ("soft_held",)),
+    "ternary": (("integrate", "relax", "blend", "leak"), _BOTH_SIDES, ("hard_both", "soft_both")),
+    "ternary, by magnitude": (("integrate",), _BOTH_SIDES, ("magnitude",)),
 }
 
 # Relative to the largest gradient. Sums of a coefficient's gradient run in another order.
@@ -122,6 +125,11 @@ def _fast(dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
     yield Case(ScanSpec("quadratic", "at_or_above", "hard", "ATan"), first, "channel", "v")
     yield Case(ScanSpec("exponential", "at_or_above", "hard", "Sigmoid"), first, "number", "v")
     yield Case(ScanSpec("integrate", "whole", "soft", "Window", True), first, "number", "v")
+    yield Case(ScanSpec("relax", "both_at_or_beyond", "soft_both", "ATan"), first, "channel", "v")
+    yield Case(ScanSpec("integrate", "both_beyond", "hard_both", "Sigmoid"), first, "step", "h")
+    yield Case(
+        ScanSpec("integrate", "both_at_or_beyond", "magnitude", "Sigmoid"), first, "number", "v"
+    )
     for dtype in others:
         yield Case(ScanSpec("relax", "at_or_above", "hard", "Sigmoid"), dtype, "channel", "v")
 
@@ -178,7 +186,7 @@ TYPICAL = {
     "input_gain": 1.1, "input_shift": -0.2, "current_decay": 0.6,
     "threshold": 0.8, "levels": 4.0, "v_reset": -0.1, "k": 1.2, "curvature": 0.6,
     "critical": 0.5, "sharpness": 1.3, "rheobase": 0.7, "gate": 0.6, "amount": 0.3,
-    "drive": 0.1, "lowest": -0.4,
+    "drive": 0.1, "lowest": -0.4, "lower": 0.6,
 }  # fmt: skip
 
 

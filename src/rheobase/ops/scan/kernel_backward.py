@@ -210,8 +210,8 @@ def _step_again(variant: Variant) -> tuple[str, ...]:
         "u# = v" if _keeps_membrane(v) else "",
         f"slope# = charge_partials(v, x#{charge_values})[0]" if _keeps_slope(v) else "",
         f"h# = charge(v, x#{charge_values})",
-        f"s = quantize(argument(h#{v.values(('threshold',))}){v.values(spec.quantize_names)})",
-        f"v = reset(h#, s{v.values(spec.reset_names)})",
+        *v.fire("h#", "s"),
+        f"v = reset(h#, {v.spikes('s')}{v.values(spec.reset_names)})",
     )
 
 
@@ -220,25 +220,38 @@ def _step_back(variant: Variant) -> tuple[str, ...]:
     spec, v = variant.spec, variant
     knows = _keeps_membrane(v)
     before = "u#, x#" if knows else "ZERO, ZERO"
+    both = ", reset_by_below" if spec.two_sided else ""
     return (
         f"x# = i# * {v.at('current_decay')} + x#" if spec.filtered and knows else "",
-        f"z = argument(h#{v.values(('threshold',))})",
-        f"s = quantize(z{v.values(spec.quantize_names)})",
+        *v.fire("h#", "s"),
         f"charge_by_u, charge_by_x{_partial_names('charge', spec.charge_names)} = "
         f"charge_partials({before}{v.values(spec.charge_names)})",
         "charge_by_u = slope#" if _keeps_slope(v) else "",
         f"z_by_h, z_by_threshold = argument_partials(h#{v.values(('threshold',))})",
-        f"reset_by_h, reset_by_s{_partial_names('reset', spec.reset_names)} = "
-        f"reset_partials(h#, s{v.values(spec.reset_names)})",
+        f"reset_by_h, reset_by_s{both}{_partial_names('reset', spec.reset_names)} = "
+        f"reset_partials(h#, {v.spikes('s')}{v.values(spec.reset_names)})",
         "g_u = carry" + (" + gt#" if v.tap == "v" else ""),
         "g_s = g#" + ("" if spec.detach_reset else " + g_u * reset_by_s"),
         f"g_z = g_s * derivative(z{v.values(spec.surrogate_names)})",
-        "g_h = g_u * reset_by_h + g_z * z_by_h" + (" + gt#" if v.tap == "h" else ""),
+        *(_fired_below(v) if spec.two_sided else ()),
+        "g_h = g_u * reset_by_h + g_z * z_by_h"
+        + (" - g_below * below_by_h" if spec.two_sided else "")
+        + (" + gt#" if v.tap == "h" else ""),
         "g_x = g_h * charge_by_x" + (" + i_carry" if spec.filtered else ""),
         f"i_carry = g_x * {v.at('current_decay')}" if spec.filtered else "",
         f"gx# = g_x * {v.at('input_gain')}" if spec.normed else "gx# = g_x",
         "carry = g_h * charge_by_u",
         *(f"{_sum(v, n)} {v.gradient(n) or 'ZERO'}" for n in v.wanted),
+    )
+
+
+def _fired_below(variant: Variant) -> tuple[str, ...]:
+    """The way back through the spike of the lower side, as it goes through that of the upper."""
+    spec, v = variant.spec, variant
+    through_reset = "" if spec.detach_reset else " + g_u * reset_by_below"
+    return (
+        f"below_by_h, below_by_lower = argument_partials(-h#{v.values(('lower',))})",
+        f"g_below = (-g#{through_reset}) * derivative(below{v.values(spec.surrogate_names)})",
     )
 
 

@@ -131,6 +131,8 @@ class Variant:
             terms.append(f"g_h * charge_by_{name}")
         if name == "threshold":
             terms.append("g_z * z_by_threshold")
+        if name == "lower":
+            terms.append("g_below * below_by_lower")
         if name in self.spec.reset_names:
             terms.append(f"g_u * reset_by_{name}")
         return " + ".join(terms)
@@ -179,6 +181,20 @@ class Variant:
         if not self.spec.filtered:
             return ()
         return ("i# = i" if keep else "", f"i = i * {self.at('current_decay')} + x#", "x# = i")
+
+    def fire(self, h: str, s: str) -> tuple[str, ...]:
+        """Lines that fire: how far a membrane is above threshold (below the lower one), spikes."""
+        options = self.values(self.spec.quantize_names)
+        above = f"z = argument({h}{self.values(('threshold',))})"
+        if not self.spec.two_sided:
+            return above, f"{s} = quantize(z{options})"
+        below = f"below = argument(-{h}{self.values(('lower',))})"
+        spikes = f"up, down = quantize(z{options}), quantize(below{options})"
+        return above, below, spikes, f"{s} = up - down"
+
+    def spikes(self, s: str) -> str:
+        """Spikes as the reset takes them."""
+        return "up, down" if self.spec.two_sided else s
 
     def values(self, names: tuple[str, ...]) -> str:
         """Coefficients at column j, as call arguments with a leading comma each."""
@@ -320,9 +336,8 @@ def forward_source(variant: Variant) -> str:
     step = (
         *v.filter_input(),
         f"h = charge(v, x#{v.values(spec.charge_names)})",
-        f"z = argument(h{v.values(('threshold',))})",
-        f"s# = quantize(z{v.values(spec.quantize_names)})",
-        f"v = reset(h, s#{v.values(spec.reset_names)})",
+        *v.fire("h", "s#"),
+        f"v = reset(h, {v.spikes('s#')}{v.values(spec.reset_names)})",
         f"tap# = {v.tap}" if v.tap else "",
     )
     spike = "np.uint8(s#)" if v.as_bytes else v.store("s#")

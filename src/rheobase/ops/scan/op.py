@@ -114,7 +114,12 @@ def scan_to_bytes(
     """`scan` for inference: spikes, which are integers from 0 to 255, as uint8.
 
     A quarter of float32 is written, and read by the layer behind. No gradient flows.
+
+    Raises:
+        ValueError: the neuron fires on both sides.
     """
+    if spec.two_sided:
+        raise ValueError(f"{spec.key} fires -1 too, which uint8 does not hold; call scan")
     with torch.no_grad():
         if not takes_norm(x, u, coefficients):  # another device, or not a plain call
             spikes, last, _ = scan(x, u, spec, coefficients, None, keep, norm)

@@ -57,11 +57,16 @@ def scan_reference(
         if spec.filtered:
             x_t = current = current * at["current_decay"] + x_t
         h = charge.value(u, x_t, *(at[n] for n in spec.charge_names))
-        s = _fire(h, spec, at)
-        u = reset.value(h, s.detach(), *(at[n] for n in spec.reset_names))
+        sides = [_fire(h, at["threshold"], spec, at)]
+        if spec.two_sided:
+            sides.append(_fire(-h, at["lower"], spec, at))
+        s = sides[0] - sides[1] if spec.two_sided else sides[0]
+        options = [at[n] for n in spec.reset_names]
+        u = reset.value(h, *(side.detach() for side in sides), *options)
         if not spec.detach_reset:
-            by_spike = reset.partials(h, s, *(at[n] for n in spec.reset_names))[1]
-            u = u + _gradient_only(s, by_spike)
+            by_sides = reset.partials(h, *sides, *options)[1 : 1 + len(sides)]
+            for side, by_side in zip(sides, by_sides, strict=True):
+                u = u + _gradient_only(side, by_side)
         spikes.append(s)
         charged.append(h)
         after.append(u)
@@ -80,9 +85,9 @@ def _at_step(value: float | Tensor, t: int, x: Tensor) -> float | Tensor:
     return value.select(0, t if value.shape[0] > 1 else 0)
 
 
-def _fire(h: Tensor, spec: ScanSpec, at: Coefficients) -> Tensor:
+def _fire(h: Tensor, threshold: float | Tensor, spec: ScanSpec, at: Coefficients) -> Tensor:
     fire, surrogate = spec.fire_functions, spec.surrogate_functions
-    z = fire.argument(h, at["threshold"])
+    z = fire.argument(h, threshold)
     s: Tensor = fire.quantize(z.detach(), *(at[n] for n in spec.quantize_names))
     return with_surrogate(s, z, surrogate, [at[n] for n in spec.surrogate_names])
 

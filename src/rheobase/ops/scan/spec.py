@@ -3,6 +3,7 @@
     h = charge(u, x, ...)            # the charged membrane
     z = argument(h, threshold)       # how far above threshold
     s = quantize(z, ...)             # the spike; its derivative is the surrogate's g(z)
+    s = s - quantize(argument(-h, lower))  # of neurons that fire on both sides: ternary spikes
     u = reset(h, s, ...)             # the membrane kept for the next step
 
 With ``normed``, x is first scaled and shifted: x <- input_gain * x + input_shift (a batch norm).
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
-from rheobase.ops.lang import exp, floor, indicator, maximum, minimum, round, where
+from rheobase.ops.lang import abs, exp, floor, indicator, maximum, minimum, round, sign, where
 from rheobase.surrogate import Surrogate, surrogate_class
 
 __all__ = ["CHARGES", "FIRES", "RESETS", "Charge", "Fire", "Reset", "ScanSpec"]
@@ -57,11 +58,16 @@ class Charge:
 
 @dataclass(frozen=True)
 class Fire:
-    """``argument(h, threshold) -> z``, its ``partials`` by both, and ``quantize(z, ...) -> s``."""
+    """``argument(h, threshold) -> z``, its ``partials`` by both, and ``quantize(z, ...) -> s``.
+
+    ``two_sided``: what ``quantize`` gives for ``argument(-h, lower)`` is taken off. The two sides
+    are events of their own, each with its surrogate.
+    """
 
     argument: Function
     partials: Function
     quantize: Function
+    two_sided: bool = False
     names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,14 +76,20 @@ class Fire:
 
 @dataclass(frozen=True)
 class Reset:
-    """``value(h, s, *coefficients) -> u``; ``partials`` of it by h, s and each coefficient."""
+    """``value(h, s, *coefficients) -> u``; ``partials`` of it by h, s and each coefficient.
+
+    ``two_sided``: behind a fire of two sides, it takes the spikes of either one, ``up`` and
+    ``down``, in the place of s.
+    """
 
     value: Function
     partials: Function
+    two_sided: bool = False
     names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "names", _further_arguments(self.value, 2))
+        spikes = 2 if self.two_sided else 1
+        object.__setattr__(self, "names", _further_arguments(self.value, 1 + spikes))
 
 
 def _relax(u: Scalar, x: Scalar, tau: Scalar, rest: Scalar) -> Scalar:
@@ -249,6 +261,9 @@ FIRES: dict[str, Fire] = {
     "count": Fire(_multiple, _multiple_partials, _count),
     # The same rounded down: how often a binary neuron would fire before the next input (GIF).
     "whole": Fire(_multiple, _multiple_partials, _whole),
+    # Ternary spikes: 1 at the threshold, -1 as far below 0 as ``lower``.
+    "both_at_or_beyond": Fire(_difference, _difference_partials, _at_or_above, two_sided=True),
+    "both_beyond": Fire(_difference, _difference_partials, _above, two_sided=True),
 }
 
 
@@ -301,6 +316,33 @@ def _gated_partials(h: Scalar, s: Scalar, gate: Scalar, amount: Scalar) -> Scala
     return 1.0 - gate * s, -gate * h - amount, -h * s, -s
 
 
+def _hard_both(h: Scalar, up: Scalar, down: Scalar, v_reset: Scalar) -> Scalar:
+    return h * (1.0 - (up + down)) + v_reset * (up + down)
+
+
+def _hard_both_partials(h: Scalar, up: Scalar, down: Scalar, v_reset: Scalar) -> Scalar:
+    return 1.0 - (up + down), v_reset - h, v_reset - h, up + down
+
+
+def _magnitude(h: Scalar, up: Scalar, down: Scalar, v_reset: Scalar) -> Scalar:
+    return h * (1.0 - abs(up - down)) + v_reset * abs(up - down)
+
+
+def _magnitude_partials(h: Scalar, up: Scalar, down: Scalar, v_reset: Scalar) -> Scalar:
+    by_up = (v_reset - h) * sign(up - down)
+    return 1.0 - abs(up - down), by_up, -by_up, abs(up - down)
+
+
+def _soft_both(h: Scalar, up: Scalar, down: Scalar, threshold: Scalar, lower: Scalar) -> Scalar:
+    return h - up * threshold + down * lower
+
+
+def _soft_both_partials(
+    h: Scalar, up: Scalar, down: Scalar, threshold: Scalar, lower: Scalar
+) -> Scalar:
+    return 1.0, -threshold, lower, -up, down
+
+
 RESETS: dict[str, Reset] = {
     "hard": Reset(_hard, _hard_partials),
     "soft": Reset(_soft, _soft_partials),
@@ -311,6 +353,11 @@ RESETS: dict[str, Reset] = {
     "soft_held": Reset(_soft_held, _soft_held_partials),
     # Between hard and soft, by a gate (GLIF).
     "gated": Reset(_gated, _gated_partials),
+    # After a spike of either side; each side pulls the membrane to ``v_reset``.
+    "hard_both": Reset(_hard_both, _hard_both_partials, two_sided=True),
+    # The same by |s|, whose gradient is 0 where there was no spike (Spiking Wavelet Transformer).
+    "magnitude": Reset(_magnitude, _magnitude_partials, two_sided=True),
+    "soft_both": Reset(_soft_both, _soft_both_partials, two_sided=True),
 }
 
 
@@ -415,6 +462,11 @@ class ScanSpec:
         """The parameters of the surrogate, in its order."""
         return tuple([f"surrogate_{name}" for name in self.surrogate_functions.defaults])
 
+    @property
+    def two_sided(self) -> bool:
+        """Whether it fires -1 too."""
+        return self.fire_functions.two_sided
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Every coefficient of the neuron, each once, in the order of the kernels' arguments."""
@@ -422,6 +474,7 @@ class ScanSpec:
             *self.input_names,
             *self.charge_names,
             "threshold",
+            *(("lower",) if self.two_sided else ()),
             *self.quantize_names,
             *self.reset_names,
             *self.surrogate_names,

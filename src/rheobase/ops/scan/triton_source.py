@@ -115,6 +115,7 @@ def backward_source(variant: Variant) -> str:
     spec, v = variant.spec, variant
     real = f"tl.{v.dtype}"
     sums = [f"{n}_sum = tl.zeros([BLOCK], {real})" for n in v.wanted]
+    both = "reset_by_below, " if spec.two_sided else ""
     tap_load = "g_tap_t = tl.load(g_tap + @ * g_tap_step + m, mask=inside, other=0.0)"
     through_spike = "" if spec.detach_reset else " + g_u * reset_by_s"
     again = [
@@ -126,17 +127,19 @@ def backward_source(variant: Variant) -> str:
         *_charged_again(v),
         f"g_t = tl.load(g + @ * g_step + m, mask=inside, other=0.0).to({real})",
         *([tap_load] if v.tap else []),
-        "z = argument(h#, threshold)",
-        f"s = quantize({_arguments('z', *spec.quantize_names)})",
+        *_fire(v),
         f"charge_by_u, charge_by_x, {_names(f'charge_by_{n}' for n in spec.charge_names)} = "
         f"charge_partials({_arguments('u', 'x_t', *spec.charge_names)})",
         "z_by_h, z_by_threshold = argument_partials(h#, threshold)",
-        f"reset_by_h, reset_by_s, {_names(f'reset_by_{n}' for n in spec.reset_names)} = "
-        f"reset_partials({_arguments('h#', 's', *spec.reset_names)})",
+        f"reset_by_h, reset_by_s, {both}{_names(f'reset_by_{n}' for n in spec.reset_names)} = "
+        f"reset_partials({_arguments('h#', v.spikes('s'), *spec.reset_names)})",
         *(["g_u += g_tap_t"] if v.tap == "v" else []),
         f"g_s = g_t{through_spike}",
         f"g_z = g_s * derivative({_arguments('z', *spec.surrogate_names)})",
-        "g_h = g_u * reset_by_h + g_z * z_by_h" + (" + g_tap_t" if v.tap == "h" else ""),
+        *(_fired_below(v) if spec.two_sided else []),
+        "g_h = g_u * reset_by_h + g_z * z_by_h"
+        + (" - g_below * below_by_h" if spec.two_sided else "")
+        + (" + g_tap_t" if v.tap == "h" else ""),
         "g_x = g_h * charge_by_x" + (" + g_i" if spec.filtered else ""),
         *(["g_i = g_x * current_decay"] if spec.filtered else []),
         f"tl.store(gx + @ * row + m, g_x{' * input_gain' if spec.normed else ''}, mask=inside)",
@@ -181,8 +184,31 @@ def _forwards(variant: Variant) -> list[str]:
     spec = variant.spec
     return [
         f"h# = charge({_arguments('u', 'x_t', *spec.charge_names)})",
-        f"s = quantize({_arguments('argument(h#, threshold)', *spec.quantize_names)})",
-        f"u = reset({_arguments('h#', 's', *spec.reset_names)})",
+        *_fire(variant),
+        f"u = reset({_arguments('h#', variant.spikes('s'), *spec.reset_names)})",
+    ]
+
+
+def _fire(variant: Variant) -> list[str]:
+    """How far a membrane is above threshold (and below the lower one), and its spikes."""
+    names = variant.spec.quantize_names
+    above = "z = argument(h#, threshold)"
+    spikes = f"quantize({_arguments('z', *names)})"
+    if not variant.spec.two_sided:
+        return [above, f"s = {spikes}"]
+    below = "below = argument(-h#, lower)"
+    spikes = f"up, down = {spikes}, quantize({_arguments('below', *names)})"
+    return [above, below, spikes, "s = up - down"]
+
+
+def _fired_below(variant: Variant) -> list[str]:
+    """The way back through the spike of the lower side, as it goes through that of the upper."""
+    spec = variant.spec
+    through_reset = "" if spec.detach_reset else " + g_u * reset_by_below"
+    slope = f"derivative({_arguments('below', *spec.surrogate_names)})"
+    return [
+        "below_by_h, below_by_lower = argument_partials(-h#, lower)",
+        f"g_below = (-g_t{through_reset}) * {slope}",
     ]
 
 
