@@ -51,9 +51,10 @@ def convert_from_options(options: argparse.Namespace) -> int:
         print(f"report: {options.report}")
     if options.train:
         cfg = load_config(None, options.train)
-        plain = mean == [0.0] and deviation == [1.0]
-        norm = {} if plain else {"mean": tuple(mean), "std": tuple(deviation)}
-        done = train(replace(cfg, data=replace(cfg.data, name=options.data, **norm)), net)
+        data = replace(cfg.data, name=options.data)
+        if mean != [0.0] or deviation != [1.0]:
+            data = replace(data, mean=tuple(mean), std=tuple(deviation))
+        done = train(replace(cfg, data=data), net)
         print(f"trained further: {100.0 * done.accuracy:.2f} % of all test images in {done.run}")
     return 0
 
