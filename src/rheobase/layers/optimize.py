@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,13 @@ __all__ = ["Optimized", "optimize"]
 _REPEATS = 7
 
 M = TypeVar("M", bound=nn.Module)
+
+
+@runtime_checkable
+class _MadeOver(Protocol):
+    """A network that knows more than this module can see: converted ones."""
+
+    def make_over(self) -> str: ...
 
 
 class Optimized(nn.Module):
@@ -106,6 +113,7 @@ def optimize(
     pieces = example.shape[0] if stream else 1
     with torch.no_grad():
         choices = [fold_norms(fast, example)]
+        choices += [m.make_over() for m in fast.modules() if isinstance(m, _MadeOver)]
         choices += _event_layers(fast, example, pieces)
         best = base = Optimized(fast, example.dtype, ())
         for other in dtypes or ():
