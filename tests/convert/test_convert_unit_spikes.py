@@ -109,14 +109,14 @@ def test_bytes_give_what_rounded_weights_give() -> None:
     torch.manual_seed(0)
     x = _images(torch.float32)
     snn = convert(Plain().eval(), x, recipe="threshold_max", T=T)
-    fast = rheobase.optimize(snn, x)
+    fast = _made_over(snn)
     bytewise = copy.deepcopy(fast)
     rounded = copy.deepcopy(fast).double()
-    for name, layer in list(bytewise.net.body.named_modules()):
+    for name, layer in list(bytewise.body.named_modules()):
         if type(layer) in (nn.Conv2d, nn.Linear):
             made = (Int8Conv2d if isinstance(layer, nn.Conv2d) else Int8Linear)(layer)
-            bytewise.net.body.set_submodule(name, made)
-            same = rounded.net.body.get_submodule(name)
+            bytewise.body.set_submodule(name, made)
+            same = rounded.body.get_submodule(name)
             unit = made.scale.double().view(-1, *[1] * (layer.weight.dim() - 1))
             same.weight.data = made.weight.double() * unit
     for module in bytewise.modules():
@@ -125,5 +125,13 @@ def test_bytes_give_what_rounded_weights_give() -> None:
         assert send_bytes(bytewise, x) == 3
         senders = [m for m in bytewise.modules() if isinstance(m, Neuron)]
         assert all(neuron.to_bytes for neuron in senders)
-        rounded.dtype = torch.float64
         torch.testing.assert_close(bytewise(x), rounded(x.double()).float(), rtol=1e-4, atol=1e-4)
+
+
+def test_optimize_makes_it_over() -> None:
+    x = _images(torch.float32)
+    snn = convert(Plain().eval(), x, recipe="threshold_max", T=T)
+    fast = rheobase.optimize(snn, x, dtypes=(torch.float32, torch.int8))
+    assert "3 neuron layers send spikes of size 1" in fast.choices
+    assert any(line.startswith("torch.int8: ") for line in fast.choices)
+    assert fast(x).shape == snn(x).shape
