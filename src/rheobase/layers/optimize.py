@@ -78,7 +78,8 @@ def optimize(
     ``dtypes``, rounds inputs and weights to its 8 or 11 bits; membranes stay float32. `torch.int8`
     rounds the weights of layers whose inputs are spikes, counts or averages of them to 8 bits
     (`rheobase.layers.Int8Conv2d`), and lets spikes travel as bytes; sums stay exact, and so do all
-    other layers. Then no gradient flows to the input.
+    other layers. Then no gradient flows to the input. In a converted network (`rheobase.convert`)
+    the size of spikes goes into the weights that read them.
 
     Args:
         net: a network, left as it is: what is returned shares nothing with it.
