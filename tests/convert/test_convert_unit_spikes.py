@@ -105,6 +105,15 @@ def test_sizes_are_in_the_weights(granularity: str) -> None:
     assert [type(m) for m in fast.modules() if isinstance(m, AddSpikes | SizedSpikes)] == given
 
 
+def test_a_layer_that_the_stem_shares_stays_as_it_is() -> None:
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(3, 3, 3, padding=1), _images()
+    net = nn.Sequential(conv, nn.ReLU(), conv, nn.ReLU(), nn.Flatten(), nn.Linear(192, 2))
+    snn = convert(net.double().eval(), x, recipe="threshold_max", T=T)
+    with torch.no_grad():
+        torch.testing.assert_close(_made_over(snn)(x), snn(x), rtol=1e-9, atol=1e-9)
+
+
 def test_bytes_give_what_rounded_weights_give() -> None:
     torch.manual_seed(0)
     x = _images(torch.float32)

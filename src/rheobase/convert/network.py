@@ -132,7 +132,7 @@ class ConvertedNetwork(nn.Module):
         `rheobase.optimize` does it to a copy. `report` is for the network as it was.
         """
         self.origin = None
-        return f"{send_unit_spikes(self.body)} neuron layers send spikes of size 1"
+        return f"{send_unit_spikes(self.stem, self.body)} neuron layers send spikes of size 1"
 
     def mean_output(self, x: Tensor, steps: int | None = None) -> Tensor:
         """What stands for the ANN's output: the mean over the steps, or the sum; ``[N, ...]``."""

@@ -26,19 +26,20 @@ _PASSING = {"average", "dropout", "identity", "max_pool", "shape"}
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add")
 
 
-def send_unit_spikes(body: fx.GraphModule) -> int:
+def send_unit_spikes(stem: fx.GraphModule, body: fx.GraphModule) -> int:
     """Make every neuron send 1 for a spike, in place; the network's output stays the same.
 
     Sizes move through pooling and what only moves values, into the weights that read them. Where
     something else reads spikes, they are given their size there.
 
     Args:
-        body: of a converted network, for inference.
+        stem: of a converted network: what it shares with the body stays as it is.
+        body: of that network, for inference.
 
     Returns:
         how many neuron layers do.
     """
-    sizes = _Sizes(Traced(body, ()))
+    sizes = _Sizes(Traced(stem, ()), Traced(body, ()))
     for node in list(body.graph.nodes):
         sizes.visit(node)
     body.graph.lint()
@@ -49,11 +50,11 @@ def send_unit_spikes(body: fx.GraphModule) -> int:
 class _Sizes:
     """Goes through the graph, and knows of every value whether it wants a size."""
 
-    def __init__(self, traced: Traced) -> None:
+    def __init__(self, stem: Traced, traced: Traced) -> None:
         self.traced = traced
         self.senders = 0
         self.of: dict[fx.Node, Tensor] = {}
-        owners = (traced.owner(node) for node in traced.graph.nodes)
+        owners = (part.owner(node) for part in (stem, traced) for node in part.graph.nodes)
         self.calls = Counter(id(module) for module in owners if module is not None)
 
     def visit(self, node: fx.Node) -> None:
