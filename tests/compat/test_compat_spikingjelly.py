@@ -42,6 +42,19 @@ def test_imports_of_published_code_work_only_while_installed():
     assert MultiStepLIFNode and SeqToANNContainer
 
 
+def test_what_neurons_of_published_code_import_beside_the_api():
+    with sj.installed():
+        import spikingjelly
+        from spikingjelly import configure
+        from spikingjelly.clock_driven import base, lava_exchange, surrogate  # noqa: F401
+
+        assert spikingjelly.clock_driven.base is base
+        assert spikingjelly.configure is configure
+    assert configure.cuda_compiler_backend == "nvrtc"
+    with pytest.raises(AttributeError, match="has no Lava; give backend='torch'"):
+        lava_exchange.to_lava_neuron(None)
+
+
 def test_spikingjelly_itself_is_not_replaced(monkeypatch):
     real = type(sys)("spikingjelly")
     monkeypatch.setitem(sys.modules, "spikingjelly", real)
