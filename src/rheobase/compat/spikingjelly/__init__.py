@@ -4,8 +4,8 @@
 (0.0.0.0.12), ``spikingjelly.activation_based`` (0.0.0.0.14), each with ``neuron``, ``layer``,
 ``functional``, ``surrogate``, ``encoding`` and ``base``, and ``spikingjelly.cext.neuron``; what
 published code names beside them (``configure``, ``lava_exchange``) can be imported. Neurons keep
-their membrane from call to call until ``reset_net``, as SpikingJelly's do; their arguments, defaults
-and state dicts are those of the version. What computes is rheobase.
+their membrane from call to call until ``reset_net``, as SpikingJelly's do; their arguments,
+defaults and state dicts are those of the version. What computes is rheobase.
 
 >>> import torch
 >>> import rheobase.compat.spikingjelly as sj
