@@ -176,7 +176,7 @@ def write_table(path: Path, runs: Mapping[str, Path], overrides: Sequence[str] =
         "forward, backward and update of one batch, memory what the step adds at its peak.",
         "Meta-SpikeFormer and E-SpikeFormer are left out: their stems leave four tokens of such an",
         "image, too few for their attention to fire.",
-        "SpikingResformer's attention multiplies what its neurons put out with itself, with no norm",
+        "SpikingResformer's attention multiplies what neurons put out with itself, with no norm",
         "between, scaled by their firing rates: it is made for spikes. Of ReLUs such products have",
         "no bound, so its twin need not be the better of the two.",
         "",
