@@ -386,6 +386,11 @@ def _convert_arguments(parser: Parser) -> None:
     parser.add_argument("--calibration", type=int, default=1000, help="training images used (1000)")
     parser.add_argument("--test", type=int, default=1000, help="test images used (1000)")
     parser.add_argument("--report", help="write this HTML page")
+    parser.add_argument(
+        "--train", nargs="+", metavar="key=value",
+        help="train the first recipe's network of the largest T further, as these settings of "
+        "`rheobase train` say (hybrid training)",
+    )  # fmt: skip
     parser.add_argument("--results", help="a JSON file to write after every recipe and go on from")
 
 

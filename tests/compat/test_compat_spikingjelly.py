@@ -42,6 +42,45 @@ def test_imports_of_published_code_work_only_while_installed():
     assert MultiStepLIFNode and SeqToANNContainer
 
 
+def test_what_neurons_of_published_code_import_beside_the_api():
+    with sj.installed():
+        import spikingjelly
+        from spikingjelly import configure
+        from spikingjelly.clock_driven import base, lava_exchange, surrogate  # noqa: F401
+
+        assert spikingjelly.clock_driven.base is base
+        assert spikingjelly.configure is configure
+    assert configure.cuda_compiler_backend == "nvrtc"
+    with pytest.raises(AttributeError, match="has no Lava; give backend='torch'"):
+        lava_exchange.to_lava_neuron(None)
+
+
+def test_arguments_by_place_of_clock_driven(old):
+    clock_driven, _ = old
+    node = clock_driven.neuron.MultiStepLIFNode(
+        3.0, True, 0.5, None, clock_driven.surrogate.ATan(), True, "torch"
+    )
+    assert (node.tau, node.v_threshold, node.v_reset, node.detach_reset) == (3.0, 0.5, None, True)
+    assert (node.backend, node.step_mode) == ("torch", "m")
+    single = clock_driven.neuron.IFNode(0.5, 0.0, clock_driven.surrogate.ATan(), True, False)
+    assert (single.v_threshold, single.step_mode, single.detach_reset) == (0.5, "s", True)
+
+
+def test_membrane_of_one_sample_goes_on_in_a_batch_and_others_are_refused():
+    with sj.installed():
+        from spikingjelly.clock_driven.neuron import MultiStepLIFNode
+    one, batch = torch.rand(1, 1, 5), 2 * torch.rand(3, 2, 5)
+    node = MultiStepLIFNode(detach_reset=True)
+    node(one)
+    together = node(batch)
+    for i in range(2):
+        alone = MultiStepLIFNode(detach_reset=True)
+        alone(one)
+        assert torch.equal(alone(batch[:, i : i + 1]), together[:, i : i + 1])
+    with pytest.raises(ValueError, match=r"shape \[2, 5\], a step of this one \[3, 5\].*reset_net"):
+        node(torch.rand(3, 3, 5))
+
+
 def test_spikingjelly_itself_is_not_replaced(monkeypatch):
     real = type(sys)("spikingjelly")
     monkeypatch.setitem(sys.modules, "spikingjelly", real)

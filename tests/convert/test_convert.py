@@ -46,6 +46,9 @@ def assert_converts(ann: nn.Module, x: Tensor, atol: float = 0.05, **choices: ob
         sequence = snn(x, 5)
         snn.at_once = 1
         assert torch.allclose(snn(x, 5), sequence, atol=1e-12)
+        fast = copy.deepcopy(snn)
+        fast.make_over()
+        assert torch.allclose(fast(x, 5), sequence, atol=1e-12)
 
 
 class Functional(nn.Module):

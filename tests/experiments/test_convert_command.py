@@ -43,6 +43,27 @@ def test_table_page_and_results(tmp_path, monkeypatch, capsys):
     assert "expected package.module:function" in capsys.readouterr().err
 
 
+def test_training_further_is_the_same_command(tmp_path, monkeypatch, capsys):
+    (tmp_path / "small_ann_to_train.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = [
+        "convert",
+        "small_ann_to_train:make",
+        "--data",
+        "mnist_sample",
+        "--recipe",
+        "threshold_max",
+    ]
+    words += ["--T", "4", "--test", "20", "--calibration", "20", "--mean", "0.1", "--std", "0.3"]
+    words += ["--train", f"run={tmp_path / 'run'}", "epochs=1", "data.train_images=500"]
+    assert main([*words, "optim.lr=5e-3", "data.batch_size=25", "log.progress=never"]) == 0
+    out = capsys.readouterr().out
+    accuracy = float(out.split("trained further: ")[1].split(" %")[0])
+    assert accuracy > 30.0, "the ANN is untrained: what is above a tenth was learned by the spikes"
+    saved = (tmp_path / "run" / "config.yaml").read_text()
+    assert "mnist_sample" in saved and "0.1" in saved
+
+
 def test_a_residual_network_of_the_literature():
     torch.manual_seed(0)
     net = CifarResNet(1)

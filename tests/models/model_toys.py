@@ -19,6 +19,7 @@ SMALL = {
         {"depth": 1, "dim": 32, "heads": 2, "image_size": 8},
     ),
     "ann_resnet": ("ann_resnet20_qcfs_cifar10", {"blocks": 1, "levels": 64}),
+    "ann_vgg": ("ann_vgg8_qcfs_cifar10", {"widths": (4, 4, 4), "hidden": 8, "levels": 64}),
     "sew_resnet": (
         "sew_resnet18",
         {"num_classes": 10, "image_size": 16, "T": 3, "zero_init_residual": False},

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.spiking import unfolded
+from rheobase.convert.unit_spikes import send_unit_spikes
 from rheobase.measure import wall_time_per_image
 from rheobase.ops.eager import is_plain, is_transformed
 from rheobase.stateful import Stateful
@@ -124,6 +125,14 @@ class ConvertedNetwork(nn.Module):
             seconds[steps] = wall_time_per_image(self, x, repeats=3)
         self.at_once = min(seconds, key=seconds.__getitem__)
         return self.at_once
+
+    def make_over(self) -> str:
+        """For inference: neurons send spikes of size 1, whose size the weights take in.
+
+        `rheobase.optimize` does it to a copy. `report` is for the network as it was.
+        """
+        self.origin = None
+        return f"{send_unit_spikes(self.stem, self.body)} neuron layers send spikes of size 1"
 
     def mean_output(self, x: Tensor, steps: int | None = None) -> Tensor:
         """What stands for the ANN's output: the mean over the steps, or the sum; ``[N, ...]``."""

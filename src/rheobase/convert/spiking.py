@@ -81,10 +81,15 @@ class Spiking(Replacement):
         scale: the size of spikes where the neuron's own threshold is 1: the current is measured in
             it first.
         multiplied: multiply the current by 1 / scale instead of dividing by it.
+
+    Attributes:
+        sized: whether spikes have the threshold's size; else 1, where the weights that read them
+            have it in them (`rheobase.convert.unit_spikes`).
     """
 
     conventions = ("mean", "sum")
     takes_constant = True
+    sized = True
 
     def __init__(
         self, neuron: Neuron, site: Site, scale: Tensor | None = None, *, multiplied: bool = False
@@ -111,6 +116,8 @@ class Spiking(Replacement):
             x = x * (1.0 / self.scale) if self.multiplied else x / self.scale
         current = x.expand(steps, *x.shape) if constant else unfolded(x, steps)
         spikes, size = self.fire(current), self.size
+        if not self.sized:
+            return folded(spikes)
         if size.dtype != spikes.dtype or not self._owns(spikes):
             return folded(spikes * size)
         return folded(spikes.mul_(size))

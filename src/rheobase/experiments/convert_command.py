@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rheobase.convert import convert, recipes
 from rheobase.data import get_dataset
 from rheobase.experiments.conversion_curve import conversion_curves, curve_page, table
 from rheobase.models.ann_resnet import official_weights
+from rheobase.train import load_config, train
 
 __all__ = ["convert_from_options", "load_ann", "load_images"]
 
@@ -40,11 +42,20 @@ def convert_from_options(options: argparse.Namespace) -> int:
     for curve in curves:
         if curve.why_not:
             print(f"{curve.recipe}: {curve.why_not}")
+    if not options.report and not options.train:
+        return 0
+    net = convert(ann, calibration, recipe=names[0], T=max(steps))
     if options.report:
-        net = convert(ann, calibration, recipe=names[0], T=steps[-1])
         page = curve_page(f"{options.model} converted", accuracy, curves, net, steps)
         Path(options.report).write_text(page, encoding="utf-8")
         print(f"report: {options.report}")
+    if options.train:
+        cfg = load_config(None, options.train)
+        data = replace(cfg.data, name=options.data)
+        if mean != [0.0] or deviation != [1.0]:
+            data = replace(data, mean=tuple(mean), std=tuple(deviation))
+        done = train(replace(cfg, data=data), net)
+        print(f"trained further: {100.0 * done.accuracy:.2f} % of all test images in {done.run}")
     return 0
 
 

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,13 @@ __all__ = ["Optimized", "optimize"]
 _REPEATS = 7
 
 M = TypeVar("M", bound=nn.Module)
+
+
+@runtime_checkable
+class _MadeOver(Protocol):
+    """A network that knows more than this module can see: converted ones."""
+
+    def make_over(self) -> str: ...
 
 
 class Optimized(nn.Module):
@@ -71,7 +78,8 @@ def optimize(
     ``dtypes``, rounds inputs and weights to its 8 or 11 bits; membranes stay float32. `torch.int8`
     rounds the weights of layers whose inputs are spikes, counts or averages of them to 8 bits
     (`rheobase.layers.Int8Conv2d`), and lets spikes travel as bytes; sums stay exact, and so do all
-    other layers. Then no gradient flows to the input.
+    other layers. Then no gradient flows to the input. In a converted network (`rheobase.convert`)
+    the size of spikes goes into the weights that read them.
 
     Args:
         net: a network, left as it is: what is returned shares nothing with it.
@@ -106,6 +114,7 @@ def optimize(
     pieces = example.shape[0] if stream else 1
     with torch.no_grad():
         choices = [fold_norms(fast, example)]
+        choices += [m.make_over() for m in fast.modules() if isinstance(m, _MadeOver)]
         choices += _event_layers(fast, example, pieces)
         best = base = Optimized(fast, example.dtype, ())
         for other in dtypes or ():

@@ -13,19 +13,22 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from rheobase.layers.int8 import Int8Conv2d, Int8Linear, SpikeAvgPool2d, SpikeMaxPool2d
-from rheobase.neurons import Neuron
+from rheobase.layers.sized_spikes import AddSpikes, SizedSpikes
+from rheobase.neurons import Neuron, RateIF
 
 __all__ = ["send_bytes"]
 
 # What only looks at memory in another shape or order.
 _MOVES = {
-    "contiguous", "detach", "expand", "flatten", "permute", "reshape", "select", "squeeze",
-    "transpose", "unbind", "unflatten", "unsqueeze", "view",
+    "__getitem__", "contiguous", "detach", "expand", "flatten", "pad", "permute", "reshape",
+    "select", "squeeze", "transpose", "unbind", "unflatten", "unsqueeze", "view",
 }  # fmt: skip
 
 
 def send_bytes(net: nn.Module, example: Tensor) -> int:
-    """Let every neuron give uint8 whose spikes only `Int8Conv2d` and `Int8Linear` read.
+    """Let every neuron give uint8 whose spikes only layers for bytes read.
+
+    Those are `Int8Conv2d`, `Int8Linear`, `AddSpikes` and `SizedSpikes`.
 
     Pooling, `nn.Flatten` and what changes shapes may stand between. Average pooling gives sums
     then, so the layers behind it take multiples of one over its window.
@@ -47,13 +50,17 @@ def send_bytes(net: nn.Module, example: Tensor) -> int:
     for name in chosen:
         neurons[name].to_bytes = True
         for layer, pooled in seen.readers[name]:
-            assert isinstance(layer, Int8Conv2d | Int8Linear)
+            assert isinstance(layer, _READING)
             layer.step = 1.0 / pooled
     return len(chosen)
 
 
 def _gives_bytes(neuron: Neuron) -> bool:
-    return neuron.scanned and type(neuron).run is Neuron.run and neuron.largest is not None
+    return neuron.scanned and type(neuron).run in _SCANS and neuron.largest is not None
+
+
+# Whose spikes are the scan's as they come.
+_SCANS = (Neuron.run, RateIF.run)
 
 
 @dataclass
@@ -81,7 +88,7 @@ class _Readers:
         layers = [layer for layer, _ in found]
         return (
             bool(found)
-            and all(isinstance(layer, Int8Conv2d | Int8Linear) for layer in layers)
+            and all(isinstance(layer, _READING) for layer in layers)
             and len(set(layers)) == len(layers)
             and all(largest * pooled <= 255 for _, pooled in found)
         )
@@ -136,11 +143,12 @@ class _Readers:
         elif isinstance(module, _PASSING):
             self.passes(arguments[0], output)
         else:
-            self.read(arguments[0], module)
+            self.read(arguments[-1], module)
 
 
 _PASSING = (nn.Flatten, nn.Identity, nn.Dropout, SpikeMaxPool2d)
-_KNOWN = (*_PASSING, SpikeAvgPool2d, Int8Conv2d, Int8Linear)
+_READING = (Int8Conv2d, Int8Linear, AddSpikes, SizedSpikes)
+_KNOWN = (*_PASSING, SpikeAvgPool2d, *_READING)
 
 
 class _Functions(TorchFunctionMode):

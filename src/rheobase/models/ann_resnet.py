@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rheobase.layers import QCFS, ClampQuant, QuantReLU
-from rheobase.models._inputs import as_sequence
+from rheobase.models._ann import AnnConfig, of_frames
 from rheobase.models.registry import Family
 
 __all__ = [
@@ -112,41 +110,14 @@ def _stage(
 
 
 @dataclass(frozen=True)
-class CifarResNetConfig:
+class CifarResNetConfig(AnnConfig):
     """A `CifarResNet` as the training loop builds it.
 
     Attributes:
         blocks: in each of the three stages (3 is ResNet-20).
-        activation: ReLU, or one that is bounded and quantised as a converted neuron is.
-        levels: of a quantised activation above 0: L of QCFS and `ClampQuant`, 2^b - 1 of b bits
-            (`QuantReLU`).
-        threshold: bound of a quantised activation; trained, but that of `ClampQuant`.
-        num_classes: how many.
     """
 
     blocks: int = 3
-    activation: Literal["relu", "qcfs", "quant_relu", "clamp_quant"] = "relu"
-    levels: int = 8
-    threshold: float = 8.0
-    num_classes: int = 10
-    channels: int = 3
-    image_size: int = 32
-
-    def __post_init__(self) -> None:
-        if self.channels != 3:
-            raise ValueError(f"the network takes images of 3 channels, not {self.channels}")
-        if self.activation == "quant_relu" and (self.levels + 1) & self.levels:
-            raise ValueError(f"b bits have 1, 3, 7, ... levels above 0, not {self.levels}")
-
-    def make_activation(self) -> nn.Module:
-        """One of them."""
-        if self.activation == "qcfs":
-            return QCFS(self.levels, self.threshold)
-        if self.activation == "quant_relu":
-            return QuantReLU(self.levels.bit_length(), self.threshold)
-        if self.activation == "clamp_quant":
-            return ClampQuant(self.levels, self.threshold)
-        return nn.ReLU()
 
 
 class TrainedResNet(CifarResNet):
@@ -165,15 +136,8 @@ class TrainedResNet(CifarResNet):
         self.config = config
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of images ``[N, 3, H, W]`` as ``[1, N, classes]``; of frames, each by itself.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank or channels, or an empty input.
-        """
-        x = as_sequence(x, steps=1, channels=3)
-        logits: Tensor = super().forward(x.flatten(0, 1))
-        return logits.unflatten(0, x.shape[:2])  # type: ignore[no-untyped-call,no-any-return]
+        """Logits of images ``[N, 3, H, W]`` as ``[1, N, classes]``; of frames, each by itself."""
+        return of_frames(super().forward, x)
 
 
 PRESETS = {

@@ -59,6 +59,7 @@ _MODULES = (
     "rheobase.models.tim",
     "rheobase.models.max_former",
     "rheobase.models.ann_resnet",
+    "rheobase.models.ann_vgg",
     # Less-known spiking transformers.
     "rheobase.models.swformer",
     "rheobase.models.ost",

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.neurons.base import Neuron, Tap
-from rheobase.ops.scan import scan
 from rheobase.ops.scan.layout import compute_dtype
 
 __all__ = ["RateIF"]
@@ -108,11 +107,9 @@ class RateIF(Neuron):
         self, x: Tensor, carried: Tensor | None, tap: Tap | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The scan, from the first membrane."""
-        u = carried
-        if u is None:
-            u = self.start.expand(x.shape[1:]).to(compute_dtype(x))
-        spikes, last, membrane = scan(x, u, self.spec, self.coefficients(x), tap, self._streams)
-        return spikes, membrane, last
+        if carried is None:
+            carried = self.start.expand(x.shape[1:]).to(compute_dtype(x))
+        return super().run(x, carried, tap)
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""

@@ -2,9 +2,10 @@
 
 `install` puts modules of those names where ``import`` finds them: ``spikingjelly.clock_driven``
 (0.0.0.0.12), ``spikingjelly.activation_based`` (0.0.0.0.14), each with ``neuron``, ``layer``,
-``functional``, ``surrogate``, ``encoding`` and ``base``, and ``spikingjelly.cext.neuron``. Their
-neurons keep their membrane from call to call until ``reset_net``, as SpikingJelly's do; their
-arguments, defaults and state dicts are those of the version. What computes is rheobase.
+``functional``, ``surrogate``, ``encoding`` and ``base``, and ``spikingjelly.cext.neuron``; what
+published code names beside them (``configure``, ``lava_exchange``) can be imported. Neurons keep
+their membrane from call to call until ``reset_net``, as SpikingJelly's do; their arguments,
+defaults and state dicts are those of the version. What computes is rheobase.
 
 >>> import torch
 >>> import rheobase.compat.spikingjelly as sj
@@ -35,6 +36,7 @@ _MODULES = {
     "clock_driven.base": "base",
     "clock_driven.encoding": "encoding",
     "clock_driven.functional": "functional",
+    "clock_driven.lava_exchange": "lava_exchange",
     "clock_driven.layer": "clock_driven_layer",
     "clock_driven.neuron": "clock_driven_neuron",
     "clock_driven.surrogate": "surrogate",
@@ -45,6 +47,7 @@ _MODULES = {
     "activation_based.neuron": "neuron",
     "activation_based.surrogate": "surrogate",
     "cext.neuron": "cext_neuron",
+    "configure": "configure",
 }
 
 
@@ -61,11 +64,9 @@ def install() -> None:
             "rheobase.compat.spikingjelly.install() before anything imports it"
         )
     for name, ours in _MODULES.items():
-        package, _, leaf = name.partition(".")
+        parent, _, leaf = f"spikingjelly.{name}".rpartition(".")
         module = import_module(f"{__name__}.{ours}")
-        parent = _package(f"spikingjelly.{package}")
-        setattr(_package("spikingjelly"), package, parent)
-        setattr(parent, leaf, module)
+        setattr(_package(parent), leaf, module)
         sys.modules[f"spikingjelly.{name}"] = module
 
 
@@ -94,6 +95,9 @@ def _package(name: str) -> ModuleType:
         package = ModuleType(name, f"Stands in for {name}; made by {__name__}.")
         package.__path__ = []
         sys.modules[name] = package
+        parent, _, leaf = name.rpartition(".")
+        if parent:
+            setattr(_package(parent), leaf, package)
     return sys.modules[name]
 
 

@@ -23,6 +23,10 @@ __all__ = [
     "QIFNode",
 ]
 
+# Threshold, reset, surrogate function and its detaching come first by place, then what differs
+# between versions: here ``cupy_fp32_inference`` or ``backend``.
+_SHARED = 4
+
 
 class BaseNode(shared.BaseNode):
     """A neuron of one step: see `rheobase.compat.spikingjelly.neuron.BaseNode`.
@@ -30,15 +34,15 @@ class BaseNode(shared.BaseNode):
     Here `reset` brings ``v_threshold`` and ``v_reset`` back too.
 
     Args:
-        args: those of the neuron, by place.
+        args: the four that all neurons share, by place.
         cupy_fp32_inference: accepted, without effect.
-        kwargs: those of the neuron, by name.
+        kwargs: those, by name.
     """
 
     remembers_settings = True
 
     def __init__(self, *args: Any, cupy_fp32_inference: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args[:_SHARED], **kwargs)
 
     def settings(self) -> str:
         """What ``repr`` shows of every neuron."""
@@ -52,47 +56,51 @@ class _MultiStep(BaseNode):
     def __init__(
         self, *args: Any, backend: str = "torch", lava_s_cale: int = 64, **kwargs: Any
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args[:_SHARED], **kwargs)
         self.step_mode = "m"
         self.store_v_seq = True
-        self.backend = backend
+        self.backend = args[_SHARED] if len(args) > _SHARED else backend
+
+
+class _ShowsBackend(BaseNode):
+    """Names the backend, after all else that is shown."""
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
         return f"{super().extra_repr()}, backend={self.backend}"
 
 
-class IFNode(BaseNode, shared.IFNode):
+class IFNode(shared.IFNode, BaseNode):
     """`rheobase.neurons.IF`, one step."""
 
 
-class LIFNode(BaseNode, shared.LIFNode):
+class LIFNode(shared.LIFNode, BaseNode):
     """`rheobase.neurons.LIF`, one step."""
 
 
-class ParametricLIFNode(BaseNode, shared.ParametricLIFNode):
+class ParametricLIFNode(shared.ParametricLIFNode, BaseNode):
     """`rheobase.neurons.PLIF`, one step."""
 
 
-class QIFNode(BaseNode, shared.QIFNode):
+class QIFNode(shared.QIFNode, BaseNode):
     """`rheobase.neurons.QIF`, one step."""
 
 
-class EIFNode(BaseNode, shared.EIFNode):
+class EIFNode(shared.EIFNode, BaseNode):
     """`rheobase.neurons.EIF`, one step."""
 
 
-class MultiStepIFNode(_MultiStep, IFNode):
+class MultiStepIFNode(_ShowsBackend, IFNode, _MultiStep):
     """`rheobase.neurons.IF`, a sequence."""
 
 
-class MultiStepLIFNode(_MultiStep, LIFNode):
+class MultiStepLIFNode(_ShowsBackend, LIFNode, _MultiStep):
     """`rheobase.neurons.LIF`, a sequence."""
 
 
-class MultiStepParametricLIFNode(_MultiStep, ParametricLIFNode):
+class MultiStepParametricLIFNode(_ShowsBackend, ParametricLIFNode, _MultiStep):
     """`rheobase.neurons.PLIF`, a sequence."""
 
 
-class MultiStepEIFNode(_MultiStep, EIFNode):
+class MultiStepEIFNode(_ShowsBackend, EIFNode, _MultiStep):
     """`rheobase.neurons.EIF`, a sequence."""

@@ -169,12 +169,23 @@ class BaseNode(MemoryModule):
         """Spikes and membranes of a sequence, from ``v`` on, which is left at its end."""
         if not isinstance(self.v, Tensor) and self.v != neuron.rest:
             self.v_float_to_tensor(x_seq[0])
-        with resumed(neuron, self.v if isinstance(self.v, Tensor) else None):
+        with resumed(neuron, self._membrane(x_seq) if isinstance(self.v, Tensor) else None):
             # The last membrane alone is without gradient.
             watched = torch.is_grad_enabled() or self.store_v_seq
             spikes, v_seq, last = neuron.run(x_seq, neuron.carried, "v" if watched else None)
         self.v = last if v_seq is None else v_seq[-1].clone()
         return spikes, v_seq
+
+    def _membrane(self, x_seq: Tensor) -> Tensor:
+        """``v`` for every element of a step: one sample's goes on in all of a batch."""
+        try:
+            membrane: Tensor = self.v.expand(x_seq.shape[1:]).contiguous()
+            return membrane
+        except RuntimeError as error:
+            raise ValueError(
+                f"the membrane left by the last call has shape {list(self.v.shape)}, a step of "
+                f"this one {list(x_seq.shape[1:])}; call functional.reset_net(net) between them"
+            ) from error
 
 
 _PACKAGE = __name__.rpartition(".")[0]

@@ -1,0 +1,123 @@
+"""Ordinary VGGs for CIFAR-10, to be converted: the ANN side of conversion experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from rheobase.models._ann import AnnConfig, of_frames
+from rheobase.models.registry import Family
+
+__all__ = [
+    "FAMILY",
+    "PRESETS",
+    "CifarVGG",
+    "CifarVGGConfig",
+    "TrainedVGG",
+    "cifar_vgg8",
+    "cifar_vgg8_qcfs",
+]
+
+
+class CifarVGG(nn.Module):
+    """Pairs of 3 x 3 convolutions with batch norm, each pair before a pooling; two linear layers.
+
+    Source: Simonyan & Zisserman 2015, arXiv 1409.1556, narrow and with batch norm, for 32 x 32
+    images.
+
+    Args:
+        widths: channels of each pair.
+        hidden: width of the linear layer before the last.
+        classes: how many.
+        activation: makes each activation.
+
+    >>> CifarVGG((4, 8, 8), 16)(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, int, int] = (32, 64, 128),
+        hidden: int = 256,
+        classes: int = 10,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = 3
+        for width in widths:
+            for size in (inputs, width):
+                layers += [nn.Conv2d(size, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+                layers.append(activation())
+            layers.append(nn.MaxPool2d(2))
+            inputs = width
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(
+            nn.Linear(16 * inputs, hidden), activation(), nn.Linear(hidden, classes)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, 3, 32, 32]`` to ``[N, classes]``."""
+        y: Tensor = self.classifier(self.features(x).flatten(1))
+        return y
+
+
+@dataclass(frozen=True)
+class CifarVGGConfig(AnnConfig):
+    """A `CifarVGG` as the training loop builds it.
+
+    Attributes:
+        widths: channels of each pair of convolutions.
+        hidden: width of the linear layer before the last.
+    """
+
+    widths: tuple[int, int, int] = (32, 64, 128)
+    hidden: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image_size != 32:
+            raise ValueError(f"the network takes images of side 32, not {self.image_size}")
+
+
+class TrainedVGG(CifarVGG):
+    """`CifarVGG` with an axis of one time step; its weights are those of a `CifarVGG`.
+
+    >>> TrainedVGG(CifarVGGConfig(widths=(4, 8, 8)))(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([1, 2, 10])
+    """
+
+    T = 1
+
+    def __init__(self, config: CifarVGGConfig) -> None:
+        super().__init__(config.widths, config.hidden, config.num_classes, config.make_activation)
+        self.config = config
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of images ``[N, 3, 32, 32]`` as ``[1, N, classes]``; of frames, each by itself."""
+        return of_frames(super().forward, x)
+
+
+PRESETS = {
+    "ann_vgg8_cifar10": CifarVGGConfig(),
+    "ann_vgg8_qcfs_cifar10": CifarVGGConfig(activation="qcfs", levels=8),
+}
+
+FAMILY = Family("ann_vgg", network=TrainedVGG, presets=PRESETS)
+
+
+def _plain(preset: str) -> CifarVGG:
+    config = PRESETS[preset]
+    return CifarVGG(config.widths, config.hidden, config.num_classes, config.make_activation)
+
+
+def cifar_vgg8() -> CifarVGG:
+    """Six convolutions and two linear layers with ReLU."""
+    return _plain("ann_vgg8_cifar10")
+
+
+def cifar_vgg8_qcfs() -> CifarVGG:
+    """The same with QCFS of 8 levels."""
+    return _plain("ann_vgg8_qcfs_cifar10")
