@@ -11,7 +11,16 @@ from torch import Tensor, nn
 import rheobase
 from rheobase.layers import BGN, BNTT, MPBN, TAB, TEBN, ThresholdDependentBatchNorm2d, over_time
 from rheobase.layers.norms import FusedNormNeuron
-from rheobase.neurons import CUBALIF, IF, LIF, PLIF, Neuron, record_membranes
+from rheobase.neurons import (
+    CUBALIF,
+    IF,
+    LIF,
+    PLIF,
+    ImbalancedSignedIF,
+    Neuron,
+    TernaryLIF,
+    record_membranes,
+)
 from rheobase.ops.scan import use_backend
 
 # Compiles many kernels.
@@ -30,6 +39,8 @@ NEURONS = [
     lambda: LIF(tau=1.7, v_reset=-0.3),
     lambda: LIF(decay_input=False, strict=True),
     lambda: PLIF(channels=C),
+    lambda: TernaryLIF(tau=1.7),
+    lambda: ImbalancedSignedIF(0.5, v_threshold=torch.linspace(0.5, 1.5, C).view(C, 1, 1)),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from rheobase.layers._checks import check_sequence, check_steps
@@ -49,7 +50,7 @@ class FusedNormNeuron(Neuron):
                 f"{type(neuron).__name__} has a synapse between norm and charge; call it as it is"
             )
         super().__init__(
-            v_threshold=float(neuron.v_threshold),
+            v_threshold=torch.as_tensor(neuron.v_threshold).min().item(),  # the lowest of several
             v_reset=neuron.v_reset,
             detach_reset=neuron.detach_reset,
             strict=neuron.strict,
