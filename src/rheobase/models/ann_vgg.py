@@ -33,6 +33,7 @@ class CifarVGG(nn.Module):
         classes: how many.
         activation: makes each activation.
 
+    >>> import torch
     >>> CifarVGG((4, 8, 8), 16)(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 10])
     """
@@ -85,6 +86,7 @@ class CifarVGGConfig(AnnConfig):
 class TrainedVGG(CifarVGG):
     """`CifarVGG` with an axis of one time step; its weights are those of a `CifarVGG`.
 
+    >>> import torch
     >>> TrainedVGG(CifarVGGConfig(widths=(4, 8, 8)))(torch.rand(2, 3, 32, 32)).shape
     torch.Size([1, 2, 10])
     """
