@@ -15,7 +15,6 @@ from rheobase.convert import convert, recipes
 from rheobase.data import get_dataset
 from rheobase.experiments.conversion_curve import conversion_curves, curve_page, table
 from rheobase.models.ann_resnet import official_weights
-from rheobase.train import load_config, train
 
 __all__ = ["convert_from_options", "load_ann", "load_images"]
 
@@ -50,13 +49,23 @@ def convert_from_options(options: argparse.Namespace) -> int:
         Path(options.report).write_text(page, encoding="utf-8")
         print(f"report: {options.report}")
     if options.train:
-        cfg = load_config(None, options.train)
-        data = replace(cfg.data, name=options.data)
-        if mean != [0.0] or deviation != [1.0]:
-            data = replace(data, mean=tuple(mean), std=tuple(deviation))
-        done = train(replace(cfg, data=data), net)
-        print(f"trained further: {100.0 * done.accuracy:.2f} % of all test images in {done.run}")
+        _train_further(net, options.train, options.data, mean, deviation)
     return 0
+
+
+def _train_further(
+    net: nn.Module, settings: list[str], data: str, mean: list[float], deviation: list[float]
+) -> None:
+    """Train on images that are normalised as those of the conversion."""
+    # Takes a second, which conversion alone need not wait for.
+    from rheobase.train import load_config, train
+
+    cfg = load_config(None, settings)
+    images = replace(cfg.data, name=data)
+    if mean != [0.0] or deviation != [1.0]:
+        images = replace(images, mean=tuple(mean), std=tuple(deviation))
+    done = train(replace(cfg, data=images), net)
+    print(f"trained further: {100.0 * done.accuracy:.2f} % of all test images in {done.run}")
 
 
 def load_ann(name: str, weights: str | os.PathLike[str] | None = None) -> nn.Module:
