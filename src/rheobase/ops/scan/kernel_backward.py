@@ -1,7 +1,8 @@
 """The text of a neuron's fused CPU kernel for the way back; that forward is in `kernel_source`.
 
-A block of columns first runs forward again, keeping the charged membranes in a scratch of
-T x BLOCK, then goes back in time: nothing but the input need be saved.
+A block of columns first runs forward again, keeping the states before every sweep of a few steps.
+Then it goes back in time, each sweep once more forward in registers: nothing but the input need be
+saved.
 """
 
 from __future__ import annotations
@@ -24,40 +25,14 @@ from rheobase.ops.scan.kernel_source import (
 __all__ = ["backward_source"]
 
 
-def _keeps_slope(variant: Variant) -> bool:
-    """Whether the way back needs of a curved charge its slope alone, and neither u nor x.
-
-    It is known where the charge is: an exponential is then computed once for both.
-    """
-    charge = variant.spec.charge_functions
-    wanted = any(name in variant.wanted for name in variant.spec.charge_names)
-    return charge.linear_in_x and not charge.linear and not wanted
-
-
-def _keeps_membrane(variant: Variant) -> bool:
-    return variant.needs_before and not _keeps_slope(variant)
-
-
-def _scratches(variant: Variant) -> dict[str, str]:
-    """What is kept of every step on the way forward: its name, and the scratch that it is kept in.
-
-    Charged membranes; where it is needed, membranes before charge, or its slope there; the
-    synapse's current before.
-    """
-    kept = {"h": "charged"}
-    if _keeps_membrane(variant):
-        kept["u"] = "before"
-    if _keeps_slope(variant):
-        kept["slope"] = "slopes"
-    if variant.needs_current:
-        kept["i"] = "currents"
-    return kept
+def _states(variant: Variant) -> dict[str, str]:
+    """A column's states: the array that keeps one row of them for each sweep, and their name."""
+    return {"u": "v", "current": "i"} if variant.spec.filtered else {"u": "v"}
 
 
 def backward_source(variant: Variant) -> str:
     """The module of the backward kernel, with a function ``kernel``."""
     spec, v = variant.spec, variant
-    scratches = _scratches(v)
     again, back = _sweep_again(v), _sweep_back(v)
     kernel = f"""
 {again.definition}
@@ -69,12 +44,10 @@ def backward_source(variant: Variant) -> str:
 @njit(nogil=True, error_model="numpy")
 def kernel(first_chunk, last_chunk, {", ".join(v.backward_parameters())}):
     {_strides(v)}
-{indented([f"{array} = np.empty(steps * BLOCK, real)" for array in scratches.values()], 4)}
+{indented([f"{array} = np.empty(steps // {v.unroll} * BLOCK, real)" for array in _states(v)], 4)}
     g_carry = np.empty(BLOCK, real)
     g_current = np.empty({"BLOCK" if spec.filtered else "0"}, real)
     gx_sum = np.empty({"BLOCK" if v.summed else "0"}, real)
-    u = np.empty(BLOCK, real)
-    current = np.empty({"BLOCK" if spec.filtered else "0"}, real)
 {buffers(v, 4)}
 {indented([f"{n}_sum = np.empty({v.room(n)}, real)" for n in v.wanted], 4)}
     begin = first_chunk * chunk
@@ -89,10 +62,12 @@ def kernel(first_chunk, last_chunk, {", ".join(v.backward_parameters())}):
         {"gx_sum[:n] = ZERO" if v.summed else "pass"}
 {fill_vectors(v, 8, time_varying=False)}
 {indented(_clear(v), 8)}
-        for t in range(0, steps, {v.unroll}):
+        for t in range(0, steps - {v.unroll}, {v.unroll}):
+            row = t // {v.unroll} * BLOCK
 {fill_vectors(v, 12, time_varying=True)}
             {again.call}
         for t in range(steps - {v.unroll}, -1, -{v.unroll}):
+            row = t // {v.unroll} * BLOCK
 {fill_vectors(v, 12, time_varying=True)}
             {back.call}
 {_flush(v, 12, time_varying=True)}
@@ -131,43 +106,41 @@ def {self.name}(n, {", ".join(self.arguments)}):
 
 
 def _sweep_again(variant: Variant) -> _Sweep:
-    """Forward, as the forward kernel has gone."""
+    """Forward, as the forward kernel has gone: from the states before these steps to the next."""
     v = variant
-    states = {"u": "v", "current": "i"} if v.spec.filtered else {"u": "v"}
     body = (
-        indented([f"{name} = {array}[j]" for array, name in states.items()], 8),
+        indented([f"{name} = {array}[j]" for array, name in _states(v).items()], 8),
         each_step(v, 8, *v.read_input("row_x#")),
         each_step(v, 8, *_step_again(v)),
-        each_step(v, 8, *(f"row_{name}#[j] = {name}#" for name in _scratches(v))),
-        indented([f"{array}[j] = {name}" for array, name in states.items()], 8),
+        indented([f"next_{array}[j] = {name}" for array, name in _states(v).items()], 8),
     )
-    given = {name: name for name in states} | _rows(v, ("x",)) | _coefficients(v)
+    after = {f"next_{array}": f"{array}[row + BLOCK : row + BLOCK + n]" for array in _states(v)}
+    given = _before(v) | after | _rows(v, ("x",)) | _coefficients(v)
     return _Sweep("sweep_again", given, "\n".join(body))
 
 
 def _sweep_back(variant: Variant) -> _Sweep:
     """Back in time, from the gradients after these steps to those before them."""
     v = variant
-    states = {"g_carry": "carry"}
+    sums = {"g_carry": "carry"}
     if v.spec.filtered:
-        states["g_current"] = "i_carry"
-    states |= {f"{n}_sum": f"{n}_total" for n in v.wanted if n not in v.timed}
-    takes_x = _keeps_membrane(v) or "input_gain" in v.wanted
+        sums["g_current"] = "i_carry"
+    sums |= {f"{n}_sum": f"{n}_total" for n in v.wanted if n not in v.timed}
     loads = (
-        *(v.read_input("row_x#") if takes_x else ()),
-        *(f"{name}# = row_{name}#[j]" for name in _scratches(v)),
+        *v.read_input("row_x#"),
         f"g# = {v.load('row_g#[j]')}",
         "gt# = row_gt#[j]" if v.tap else "",
     )
     body = (
-        indented([f"{name} = {array}[j]" for array, name in states.items()], 8),
+        indented([f"{name} = {array}[j]" for array, name in (_states(v) | sums).items()], 8),
         each_step(v, 8, *loads),
+        each_step(v, 8, *_step_again(v)),
         each_step(v, 8, *_step_back(v), back=True),
         each_step(v, 8, "gx_sum[j] += gx#" if v.summed else f"row_gx#[j] = {v.store('gx#')}"),
-        indented([f"{array}[j] = {name}" for array, name in states.items()], 8),
+        indented([f"{array}[j] = {name}" for array, name in sums.items()], 8),
     )
-    sequences = ("g", *(["x"] if takes_x else ()), *(["gt"] if v.tap else ()))
-    given = {name: name for name in (*states, *(f"{n}_sum" for n in v.wanted))}
+    sequences = ("x", "g", *(["gt"] if v.tap else ()))
+    given = _before(v) | {name: name for name in (*sums, *(f"{n}_sum" for n in v.wanted))}
     given |= {"gx_sum": "gx_sum"} if v.summed else _rows(v, ("gx",))
     return _Sweep("sweep_back", given | _rows(v, sequences) | _coefficients(v), "\n".join(body))
 
@@ -178,15 +151,17 @@ _SEQUENCES = {"x": ("x", "x_step"), "g": ("g", "g_step"), "gx": ("gx", "size"),
 
 
 def _rows(variant: Variant, sequences: tuple[str, ...]) -> dict[str, str]:
-    """A sweep's rows of some sequences, and of all that was kept."""
-    rows = {}
-    for k in range(variant.unroll):
-        for name in sequences:
-            rows[f"row_{name}{k}"] = row_text(*_SEQUENCES[name]).replace("#", str(k))
-        for name, array in _scratches(variant).items():
-            place = f"(t + {k}) * BLOCK"
-            rows[f"row_{name}{k}"] = f"{array}[{place} : {place} + n]"
-    return rows
+    """A sweep's rows of some sequences."""
+    return {
+        f"row_{name}{k}": row_text(*_SEQUENCES[name]).replace("#", str(k))
+        for k in range(variant.unroll)
+        for name in sequences
+    }
+
+
+def _before(variant: Variant) -> dict[str, str]:
+    """The states before a sweep."""
+    return {array: f"{array}[row : row + n]" for array in _states(variant)}
 
 
 def _coefficients(variant: Variant) -> dict[str, str]:
@@ -204,35 +179,28 @@ def _strides(variant: Variant) -> str:
 def _step_again(variant: Variant) -> tuple[str, ...]:
     """One column's step forward, as the forward kernel has taken it."""
     spec, v = variant.spec, variant
-    charge_values = v.values(spec.charge_names)
     return (
-        *v.filter_input(keep=v.needs_current),
-        "u# = v" if _keeps_membrane(v) else "",
-        f"slope# = charge_partials(v, x#{charge_values})[0]" if _keeps_slope(v) else "",
-        f"h# = charge(v, x#{charge_values})",
-        *v.fire("h#", "s"),
-        f"v = reset(h#, {v.spikes('s')}{v.values(spec.reset_names)})",
+        *v.filter_input(),
+        "u# = v",
+        f"h# = charge(v, x#{v.values(spec.charge_names)})",
+        *v.fire("h#", "s#"),
+        f"v = reset(h#, {v.spikes('s#')}{v.values(spec.reset_names)})",
     )
 
 
 def _step_back(variant: Variant) -> tuple[str, ...]:
     """One column's step back in time: from the gradients after it to those before it."""
     spec, v = variant.spec, variant
-    knows = _keeps_membrane(v)
-    before = "u#, x#" if knows else "ZERO, ZERO"
     both = ", reset_by_below" if spec.two_sided else ""
     return (
-        f"x# = i# * {v.at('current_decay')} + x#" if spec.filtered and knows else "",
-        *v.fire("h#", "s"),
         f"charge_by_u, charge_by_x{_partial_names('charge', spec.charge_names)} = "
-        f"charge_partials({before}{v.values(spec.charge_names)})",
-        "charge_by_u = slope#" if _keeps_slope(v) else "",
+        f"charge_partials(u#, x#{v.values(spec.charge_names)})",
         f"z_by_h, z_by_threshold = argument_partials(h#{v.values(('threshold',))})",
         f"reset_by_h, reset_by_s{both}{_partial_names('reset', spec.reset_names)} = "
-        f"reset_partials(h#, {v.spikes('s')}{v.values(spec.reset_names)})",
+        f"reset_partials(h#, {v.spikes('s#')}{v.values(spec.reset_names)})",
         "g_u = carry" + (" + gt#" if v.tap == "v" else ""),
         "g_s = g#" + ("" if spec.detach_reset else " + g_u * reset_by_s"),
-        f"g_z = g_s * derivative(z{v.values(spec.surrogate_names)})",
+        f"g_z = g_s * derivative(z#{v.values(spec.surrogate_names)})",
         *(_fired_below(v) if spec.two_sided else ()),
         "g_h = g_u * reset_by_h + g_z * z_by_h"
         + (" - g_below * below_by_h" if spec.two_sided else "")
@@ -251,7 +219,7 @@ def _fired_below(variant: Variant) -> tuple[str, ...]:
     through_reset = "" if spec.detach_reset else " + g_u * reset_by_below"
     return (
         f"below_by_h, below_by_lower = argument_partials(-h#{v.values(('lower',))})",
-        f"g_below = (-g#{through_reset}) * derivative(below{v.values(spec.surrogate_names)})",
+        f"g_below = (-g#{through_reset}) * derivative(below#{v.values(spec.surrogate_names)})",
     )
 
 

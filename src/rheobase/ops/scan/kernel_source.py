@@ -176,25 +176,25 @@ class Variant:
             return (f"x# = {load}",)
         return (f"raw# = {load}", f"x# = raw# * {self.at('input_gain')} + {self.at('input_shift')}")
 
-    def filter_input(self, keep: bool = False) -> tuple[str, ...]:
-        """Lines that charge the synapse; ``keep`` its current before."""
+    def filter_input(self) -> tuple[str, ...]:
+        """Lines that charge the synapse; i# is its current before."""
         if not self.spec.filtered:
             return ()
-        return ("i# = i" if keep else "", f"i = i * {self.at('current_decay')} + x#", "x# = i")
+        return ("i# = i", f"i = i * {self.at('current_decay')} + x#", "x# = i")
 
     def fire(self, h: str, s: str) -> tuple[str, ...]:
         """Lines that fire: how far a membrane is above threshold (below the lower one), spikes."""
         options = self.values(self.spec.quantize_names)
-        above = f"z = argument({h}{self.values(('threshold',))})"
+        above = f"z# = argument({h}{self.values(('threshold',))})"
         if not self.spec.two_sided:
-            return above, f"{s} = quantize(z{options})"
-        below = f"below = argument(-{h}{self.values(('lower',))})"
-        spikes = f"up, down = quantize(z{options}), quantize(below{options})"
-        return above, below, spikes, f"{s} = up - down"
+            return above, f"{s} = quantize(z#{options})"
+        below = f"below# = argument(-{h}{self.values(('lower',))})"
+        spikes = f"up#, down# = quantize(z#{options}), quantize(below#{options})"
+        return above, below, spikes, f"{s} = up# - down#"
 
     def spikes(self, s: str) -> str:
         """Spikes as the reset takes them."""
-        return "up, down" if self.spec.two_sided else s
+        return "up#, down#" if self.spec.two_sided else s
 
     def values(self, names: tuple[str, ...]) -> str:
         """Coefficients at column j, as call arguments with a leading comma each."""
@@ -305,10 +305,6 @@ def each_step(variant: Variant, indent: int, *lines: str, back: bool = False) ->
 def row_text(array: str, step: str = "size") -> str:
     """A block's row of step ``t + #``."""
     return f"{array}[(t + #) * {step} + lo : (t + #) * {step} + lo + n]"
-
-
-def _scratch(array: str) -> str:
-    return f"{array}[(t + #) * BLOCK : (t + #) * BLOCK + n]"
 
 
 def fill_states(variant: Variant, indent: int) -> str:

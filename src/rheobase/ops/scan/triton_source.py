@@ -197,8 +197,8 @@ def _fire(variant: Variant) -> list[str]:
     if not variant.spec.two_sided:
         return [above, f"s = {spikes}"]
     below = "below = argument(-h#, lower)"
-    spikes = f"up, down = {spikes}, quantize({_arguments('below', *names)})"
-    return [above, below, spikes, "s = up - down"]
+    spikes = f"up#, down# = {spikes}, quantize({_arguments('below', *names)})"
+    return [above, below, spikes, "s = up# - down#"]
 
 
 def _fired_below(variant: Variant) -> list[str]:
