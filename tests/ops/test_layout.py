@@ -144,3 +144,10 @@ def test_little_work_stays_on_one_thread() -> None:
     assert threads.team_size(16, threads.SERIAL_BYTES - 1) == 1
     assert threads.team_size(16, threads.SERIAL_BYTES) == min(16, torch.get_num_threads())
     assert threads.team_size(1, threads.SERIAL_BYTES) == 1
+
+
+def test_a_fire_of_one_side_before_a_reset_of_two_is_refused() -> None:
+    with pytest.raises(ValueError, match="'above' and reset 'soft_both' do not go together"):
+        ScanSpec("relax", "above", "soft_both", "ATan")
+    with pytest.raises(ValueError, match="'both_beyond' and reset 'hard' do not go together"):
+        ScanSpec("relax", "both_beyond", "hard", "ATan")

@@ -50,15 +50,20 @@ class DSRIF(Neuron):
         self.lowest = lowest
 
     @property
+    def fire(self) -> str:
+        """Spikes of the size that the threshold gives them."""
+        return "sized"
+
+    @property
     def reset(self) -> str:
         """Subtract the threshold, which is not the membrane at which it fires."""
-        return "gated"
+        return "after_any"
 
     def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
         """Those of the forward pass alone."""
         theta = self._theta().detach()
         values = super().coefficients(x)
-        return values | {"threshold": self.alpha * theta, "gate": 0.0, "amount": theta}
+        return values | {"threshold": self.alpha * theta, "height": self.size(theta), "amount": theta}
 
     def run(
         self, x: Tensor, carried: Tensor | None, tap: Tap | None
@@ -67,10 +72,10 @@ class DSRIF(Neuron):
         theta = self._theta()
         with torch.no_grad():
             spikes, membrane, last = super().run(x, carried, tap)
-            spikes = spikes * self.size(theta)
             rate, shares = self.rate(x)
             top = self.size(theta)
-            inside, above = (rate >= 0.0) & (rate <= top), rate > top
+            above = rate > top
+            inside = (rate >= 0.0) & ~above
         represented: Tensor = _Represented.apply(  # type: ignore[no-untyped-call]
             x, theta, spikes, inside, above, shares, self.slopes
         )
@@ -185,9 +190,8 @@ class DSRLIF(DSRIF):
     def rate(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """The weighted rate, and the share of each step."""
         steps = x.shape[0]
-        left = torch.arange(steps - 1, -1, -1, dtype=x.dtype, device=x.device)
-        weight = torch.exp(-left * self.delta_t / self.tau)
-        weight = weight / weight.sum()
+        left = [math.exp(-k * self.delta_t / self.tau) for k in reversed(range(steps))]
+        weight = x.new_tensor([w / sum(left) for w in left])
         return torch.tensordot(weight, x, 1) / self.tau, steps * weight
 
     def extra_repr(self) -> str:

@@ -39,7 +39,7 @@ NEURONS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "GIF": (("integrate",), ("whole",), ("soft",)),
     "QIF": (("quadratic",), _BINARY, ("hard",)),
     "EIF": (("exponential",), _BINARY, ("hard",)),
-    "DSR": (("integrate", "affine"), ("at_or_above",), ("gated",)),
+    "DSR": (("integrate", "affine"), ("sized",), ("after_any",)),
     "converted": (("integrate_driven",), _BINARY, _USUAL),
     "converted, held": (("integrate", "integrate_driven"), _BINARY, ("soft_held",)),
     "ternary": (("integrate", "relax", "blend", "leak"), _BOTH_SIDES, ("hard_both", "soft_both")),
@@ -130,6 +130,7 @@ def _fast(dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
     yield Case(
         ScanSpec("integrate", "both_at_or_beyond", "magnitude", "Sigmoid"), first, "number", "v"
     )
+    yield Case(ScanSpec("affine", "sized", "after_any", "Sigmoid"), first, "channel", "v")
     for dtype in others:
         yield Case(ScanSpec("relax", "at_or_above", "hard", "Sigmoid"), dtype, "channel", "v")
 
@@ -186,7 +187,7 @@ TYPICAL = {
     "input_gain": 1.1, "input_shift": -0.2, "current_decay": 0.6,
     "threshold": 0.8, "levels": 4.0, "v_reset": -0.1, "k": 1.2, "curvature": 0.6,
     "critical": 0.5, "sharpness": 1.3, "rheobase": 0.7, "gate": 0.6, "amount": 0.3,
-    "drive": 0.1, "lowest": -0.4, "lower": 0.6,
+    "drive": 0.1, "lowest": -0.4, "lower": 0.6, "height": 1.9,
 }  # fmt: skip
 
 

@@ -244,6 +244,10 @@ def _above(z: Scalar) -> Scalar:
     return indicator(z > 0.0, z)
 
 
+def _sized(z: Scalar, height: Scalar) -> Scalar:
+    return indicator(z >= 0.0, z) * height
+
+
 def _count(z: Scalar, levels: Scalar) -> Scalar:
     return round(minimum(maximum(z, 0.0), levels))
 
@@ -255,6 +259,8 @@ def _whole(z: Scalar, levels: Scalar) -> Scalar:
 FIRES: dict[str, Fire] = {
     "at_or_above": Fire(_difference, _difference_partials, _at_or_above),
     "above": Fire(_difference, _difference_partials, _above),
+    # Spikes of a height of their own, which has no gradient (DSR).
+    "sized": Fire(_difference, _difference_partials, _sized),
     # z measured in thresholds: the surrogate's width then scales with the threshold (Diet-SNN).
     "ratio_above": Fire(_ratio, _ratio_partials, _above),
     # Several firing levels: the membrane in thresholds, rounded to 0..levels (I-LIF; half to even).
@@ -316,6 +322,14 @@ def _gated_partials(h: Scalar, s: Scalar, gate: Scalar, amount: Scalar) -> Scala
     return 1.0 - gate * s, -gate * h - amount, -h * s, -s
 
 
+def _after_any(h: Scalar, s: Scalar, amount: Scalar) -> Scalar:
+    return where(s > 0.0, h - amount, h)
+
+
+def _after_any_partials(h: Scalar, s: Scalar, amount: Scalar) -> Scalar:
+    return 1.0, 0.0, -indicator(s > 0.0, s)
+
+
 def _hard_both(h: Scalar, up: Scalar, down: Scalar, v_reset: Scalar) -> Scalar:
     return h * (1.0 - (up + down)) + v_reset * (up + down)
 
@@ -353,6 +367,8 @@ RESETS: dict[str, Reset] = {
     "soft_held": Reset(_soft_held, _soft_held_partials),
     # Between hard and soft, by a gate (GLIF).
     "gated": Reset(_gated, _gated_partials),
+    # By the same amount whatever a spike's size: its own gradient by the spike is 0 (DSR).
+    "after_any": Reset(_after_any, _after_any_partials),
     # After a spike of either side; each side pulls the membrane to ``v_reset``.
     "hard_both": Reset(_hard_both, _hard_both_partials, two_sided=True),
     # The same by |s|, whose gradient is 0 where there was no spike (Spiking Wavelet Transformer).
@@ -377,6 +393,13 @@ class ScanSpec:
     detach_reset: bool = False
     normed: bool = False
     filtered: bool = False
+
+    def __post_init__(self) -> None:
+        if FIRES[self.fire].two_sided != RESETS[self.reset].two_sided:
+            raise ValueError(
+                f"fire {self.fire!r} and reset {self.reset!r} do not go together: both must be of "
+                "one side, or both of two"
+            )
 
     @property
     def key(self) -> str:
