@@ -62,8 +62,8 @@ class DSRIF(Neuron):
     def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
         """Those of the forward pass alone."""
         theta = self._theta().detach()
-        values = super().coefficients(x)
-        return values | {"threshold": self.alpha * theta, "height": self.size(theta), "amount": theta}
+        own = {"threshold": self.alpha * theta, "height": self.size(theta), "amount": theta}
+        return super().coefficients(x) | own
 
     def run(
         self, x: Tensor, carried: Tensor | None, tap: Tap | None
