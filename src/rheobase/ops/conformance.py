@@ -208,7 +208,7 @@ def _problem(case: Case, device: str) -> tuple[Tensor, dict[str, float | Tensor]
         if name.startswith("surrogate_"):
             surrogate = case.spec.surrogate_functions
             coefficients[name] = surrogate.defaults[name.removeprefix("surrogate_")]
-        elif name in ("levels", "v_reset", "rest") or case.layout == "number":
+        elif name in ("levels", "height", "v_reset", "rest") or case.layout == "number":
             coefficients[name] = TYPICAL[name]
         else:
             value = TYPICAL[name] * (1.0 + 0.1 * draw(*wide).clamp(-2, 2))

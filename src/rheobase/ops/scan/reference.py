@@ -88,7 +88,9 @@ def _at_step(value: float | Tensor, t: int, x: Tensor) -> float | Tensor:
 def _fire(h: Tensor, threshold: float | Tensor, spec: ScanSpec, at: Coefficients) -> Tensor:
     fire, surrogate = spec.fire_functions, spec.surrogate_functions
     z = fire.argument(h, threshold)
-    s: Tensor = fire.quantize(z.detach(), *(at[n] for n in spec.quantize_names))
+    options = [at[n] for n in spec.quantize_names]  # which have no gradient
+    fixed = [o.detach() if isinstance(o, Tensor) else o for o in options]
+    s: Tensor = fire.quantize(z.detach(), *fixed)
     return with_surrogate(s, z, surrogate, [at[n] for n in spec.surrogate_names])
 
 
