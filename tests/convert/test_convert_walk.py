@@ -277,3 +277,61 @@ def test_choices_that_make_no_sense_are_refused(recipe, choices, error, words):
 def test_words_and_counts_of_a_recipe_are_checked(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_thresholds_of_several_sizes_are_saved():
+    ann = Net(lambda n, x: F.relu(n.b(F.relu(n.a(x))))).double().eval()
+    saved, other = (convert(ann, size * images(), recipe="ecmt", T=4) for size in (1.0, 0.3))
+    with torch.no_grad():
+        assert not torch.equal(other(images()), saved(images()))
+        other.load_state_dict(saved.state_dict())
+        assert torch.equal(other(images()), saved(images()))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given"),
+    [("threshold_max", "spikes"), ("burst", "spikes, several"), ("ecmt", "spikes, sized")],
+)
+def test_spikeness_is_what_the_layers_are_seen_to_get(recipe, given):
+    ann = Net(lambda n, x: F.relu(n.b(F.relu(3.0 * n.a(x))))).double().eval()
+    snn = convert(ann, images(), recipe=recipe, T=8)
+    got: list[Tensor] = []
+    snn.body.get_submodule("b").register_forward_hook(lambda m, args, out: got.append(args[0]))
+    with torch.no_grad():
+        snn(images())
+    assert snn.report().spikeness["b"] == given
+    sizes = torch.cat(got).abs().unique()
+    sizes = sizes[sizes > 0.0]
+    assert (len(sizes) == 1) == (given == "spikes")
+
+
+def test_blended_spikes_are_none():
+    def blended(net: Any, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(net.a(x)), 2)
+        return F.relu(net.b(F.interpolate(x, scale_factor=2, mode="bilinear")))
+
+    ann = Net(blended).double().eval()
+    snn = convert(ann, images(), recipe="threshold_max", T=8)
+    assert snn.report().spikeness["b"] == "spikes, averaged"
+
+
+def test_attention_by_hand_with_a_mask():
+    class Attends(nn.Module):
+        def __init__(self, fill: float = -torch.inf) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.q, self.k, self.v, self.head = (nn.Linear(8, 8) for _ in range(4))
+            self.fill, self.mask = fill, nn.Buffer(torch.ones(5, 5).tril())
+
+        def forward(self, x: Tensor) -> Tensor:
+            k = self.k(x)
+            scores = self.q(x) @ k.transpose(1, 2) / math.sqrt(k.size(-1))
+            scores = scores.masked_fill(self.mask == 0, self.fill)
+            return self.head(F.softmax(scores, -1) @ self.v(x))
+
+    x = torch.randn(4, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    fine = NeuronRule("integer_code", levels=10**6)
+    given = {"recipe": "integer_code", "neuron": fine, "T": 2}
+    assert relative_error(Attends().double().eval(), x, **given) < 1e-4
+    with pytest.raises(ValueError, match=r"fills in 2\.0 at every step"):
+        convert(Attends(2.0).double().eval(), x, recipe="spikezip_tf", T=8)

@@ -162,6 +162,8 @@ def _check(traced: Traced, times: dict[fx.Node, Time], recipe: Recipe) -> None:
         changing = sum(times[n] == "changing" for n in operands)
         below = node.args[1] if kind == "divide" and len(node.args) > 1 else None
         inverted = isinstance(below, fx.Node) and below in operands and times[below] == "changing"
+        if kind == "fill" and convention == "sum":
+            _check_fill(node)
         if kind is None or inverted or not passes_spikes(kind, changing):
             raise ValueError(cannot(traced, node, kind, recipe))
     output = next(n for n in traced.graph.nodes if n.op == "output")
@@ -171,6 +173,16 @@ def _check(traced: Traced, times: dict[fx.Node, Time], recipe: Recipe) -> None:
             "this network has no activation to convert: its output does not depend on any that "
             f"recipe {recipe.name!r} takes ({', '.join(recipe.source)})"
             + "".join(f"; {n.name!r} ({line_of(n)}) is none that is known" for n in unknown[:3])
+        )
+
+
+def _check_fill(node: fx.Node) -> None:
+    """A number that is filled in at every step would count T times, unless it is 0 or endless."""
+    value = node.kwargs.get("value", node.args[2] if len(node.args) > 2 else None)
+    if not isinstance(value, int | float) or 0.0 < abs(value) < 1e4:
+        raise ValueError(
+            f"node {node.name!r} ({line_of(node)}) fills in {value} at every step, which would "
+            "count T times in a recipe of sums; fill in 0 or -inf, or take a recipe of means"
         )
 
 

@@ -83,6 +83,7 @@ _are("rms_norm", nn.RMSNorm, F.rms_norm)
 _are("group_norm", nn.GroupNorm, F.group_norm)
 _are("instance_norm", nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, F.instance_norm)
 _are("response_norm", nn.LocalResponseNorm, F.local_response_norm)
+_are("fill", torch.masked_fill, "masked_fill")
 _are("glu", nn.GLU, F.glu)
 _are("attention", F.scaled_dot_product_attention)
 _are("multihead_attention", nn.MultiheadAttention)
@@ -131,7 +132,17 @@ _are("blend", F.upsample, nn.Fold, F.fold)
 _are("shape", nn.Unfold, F.unfold)
 _are("shape", operator.floordiv, operator.mod)
 
-_LINEAR = {"weighted", "add", "average", "shape", "blend", "identity", "dropout", "batch_norm"}
+_LINEAR = {
+    "weighted",
+    "add",
+    "average",
+    "shape",
+    "blend",
+    "fill",
+    "identity",
+    "dropout",
+    "batch_norm",
+}
 """Linear (with a bias) in their operand."""
 
 BILINEAR = {"multiply", "divide", "matmul", "einsum"}
