@@ -42,7 +42,11 @@ def test_table_page_and_results(tmp_path, monkeypatch, capsys):
     assert set(json.loads((tmp_path / "out.json").read_text())) == {"threshold_max", "qcfs"}
     assert main([*words[:1], "small_ann", *words[2:]]) == 2
     assert "expected package.module:function" in capsys.readouterr().err
+    assert main([*words[:1], "small_ann:mak", *words[2:]]) == 2
+    assert "small_ann has nothing of the name 'mak'" in capsys.readouterr().err
+    torch.save({"other": torch.ones(3)}, tmp_path / "other.pt")
     for option, wrong, message in (
+        ("--weights", str(tmp_path / "other.pt"), "does not hold the weights of small_ann:make"),
         ("--T", "2.5", "--T takes whole numbers of at least 1"),
         ("--T", "0,4", "--T takes whole numbers of at least 1"),
         ("--test", "0", "--calibration and --test are at least 1"),

@@ -89,11 +89,17 @@ def load_ann(name: str, weights: str | os.PathLike[str] | None = None) -> nn.Mod
     module, _, attribute = name.partition(":")
     if not attribute:
         raise ValueError(f"expected package.module:function that makes the ANN, got {name!r}")
-    ann = getattr(import_module(module), attribute)()
+    make = getattr(import_module(module), attribute, None)
+    if make is None:
+        raise ValueError(f"{module} has nothing of the name {attribute!r}")
+    ann = make()
     if not isinstance(ann, nn.Module):
         raise ValueError(f"{name} made a {type(ann).__name__}, not a torch.nn.Module")
     if weights is not None:
-        ann.load_state_dict(_state_dict(Path(weights)))
+        try:
+            ann.load_state_dict(_state_dict(Path(weights)))
+        except RuntimeError as error:
+            raise ValueError(f"{weights} does not hold the weights of {name}: {error}") from error
     return ann.eval()
 
 
