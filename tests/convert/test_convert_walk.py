@@ -253,6 +253,7 @@ MEAN = PostCalibration("bias_mean")
         ("few_spikes", {"statistic": Statistic("max_current")}, ValueError, "by currents"),
         ("rueckauer", {"statistic": "max"}, TypeError, r"write statistic=Statistic\("),
         ("rueckauer", {"granularity": "chanel"}, ValueError, "mean 'channel'"),
+        (None, {}, TypeError, r"a name of rheobase\.convert\.recipes"),
         ("rueckauer", {"labels": [0]}, TypeError, "got a list"),
         ("rueckauer", {"batch_size": 0}, ValueError, "at least 1"),
         ("rueckauer", {"T": True}, TypeError, "whole number"),
@@ -272,6 +273,8 @@ def test_choices_that_make_no_sense_are_refused(recipe, choices, error, words):
         (lambda: Encoding("impuls"), "unknown kind of Encoding"),  # type: ignore[arg-type]
         (lambda: Readout(delay=-1), "at least 0"),
         (lambda: NeuronRule(members=0), "at least 1"),
+        (lambda: Statistic(iterations=0), "at least 1"),
+        (lambda: Statistic(scale=-1.0), "above 0"),
     ],
 )
 def test_words_and_counts_of_a_recipe_are_checked(make, words):

@@ -146,6 +146,8 @@ def resolved(recipe: str | Recipe, choices: dict[str, Any]) -> Recipe:
         if recipe not in RECIPES:
             raise ValueError(unknown_name("recipe", recipe, RECIPES))
         recipe = RECIPES[recipe]
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"a recipe is a name of rheobase.convert.recipes() or a Recipe: {recipe!r}")
     axes = [field.name for field in dataclasses.fields(Recipe)]
     for name in choices:
         if name not in axes:

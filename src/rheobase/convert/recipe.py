@@ -37,9 +37,11 @@ def _check(record: Any) -> None:
             raise ValueError(unknown_name(f"{name} of {kind}", str(value), get_args(hint)))
         if get_origin(hint) is tuple and not isinstance(value, tuple):
             raise ValueError(f"{name} of {kind} is a tuple, ({value!r},); got {value!r}")
-        least = _LEAST.get(name)
+        least = _LEAST.get(name, 1 if (kind, name) == ("Statistic", "iterations") else None)
         if least is not None and value is not None and not value >= least:
             raise ValueError(f"{name} of {kind} must be at least {least}, got {value}")
+        if name in ("scale", "levels") and not value > 0:
+            raise ValueError(f"{name} of {kind} must be above 0, got {value}")
 
 
 _LEAST = {"members": 1, "probe": 0, "delay": 0, "samples": 1, "batch_size": 1}
