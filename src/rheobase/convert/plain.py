@@ -73,7 +73,8 @@ def write_plainly(traced: Traced, example: Tensor) -> None:
             module.inplace = False  # type: ignore[assignment]
             module.was_inplace = True  # type: ignore[assignment]
     for node in nodes:
-        if node.target in ("view", "view_as") and not isinstance(node.args[1:2][0], torch.dtype):
+        as_type = any(isinstance(one, torch.dtype) for one in (*node.args, *node.kwargs.values()))
+        if node.target in ("view", "view_as") and not as_type and not node.kwargs:
             node.target = {"view": "reshape", "view_as": "reshape_as"}[str(node.target)]
         changed = node.args[0] if node.args else None
         if not isinstance(changed, fx.Node) or not _changes(traced, node):
@@ -130,8 +131,9 @@ def _out_of_place(node: fx.Node) -> None:
     if node.op == "call_method" and hasattr(Tensor, str(node.target)[:-1]):
         node.target = str(node.target)[:-1]
     elif node.op == "call_function":
-        name = str(getattr(node.target, "__name__", ""))[:-1]
-        plain = getattr(torch, name, None) or getattr(F, name, None)
+        name, plain = str(getattr(node.target, "__name__", "")), None
+        if _ends_in_place(name):
+            plain = getattr(torch, name[:-1], None) or getattr(F, name[:-1], None)
         node.target = _IN_PLACE.get(node.target, plain or node.target)
 
 
