@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from rheobase.convert import NeuronRule, convert
 from rheobase.convert.bias import BiasOverTime
 from rheobase.convert.few_spikes import FewSpikeNeuron, binary_code, fit_code
-from rheobase.layers import QCFS, QuantReLU, RateNorm
+from rheobase.layers import QCFS, Accumulated, QuantReLU, RateNorm
 from rheobase.measure import firing_rates
 from rheobase.neurons import STBIF, OffsetRateIF, RateIF, SignedIF
 
@@ -19,12 +21,15 @@ SEEDS = st.integers(0, 10**6)
 
 
 def qcfs_net(levels: int, seed: int, layers: int = 2) -> tuple[nn.Module, Tensor]:
+    """A network of random widths, and inputs."""
     torch.manual_seed(seed)
+    widths = torch.randint(3, 13, (layers + 1,)).tolist()
     blocks = []
-    for _ in range(layers):
-        blocks += [nn.Linear(8, 8), QCFS(levels, float(torch.rand(()) + 0.5))]
-    net = nn.Sequential(*blocks, nn.Linear(8, 3)).double().eval()
-    return net, torch.randn(16, 8, dtype=torch.float64)
+    for number in range(layers):
+        linear = nn.Linear(widths[number], widths[number + 1])
+        blocks += [linear, QCFS(levels, float(torch.rand(()) + 0.5))]
+    net = nn.Sequential(*blocks, nn.Linear(widths[-1], 3)).double().eval()
+    return net, torch.randn(16, widths[0], dtype=torch.float64)
 
 
 @settings(deadline=None, max_examples=8)
@@ -80,6 +85,27 @@ def test_st_bif_after_its_drain_is_the_quantiser(seed, levels, symmetric):
     spikes = STBIF(0.25, lowest=low, highest=high)(torch.cat([x, drain]))
     expected = (x.sum(0) / 0.25 + 0.5).floor().clamp(low, high)
     assert torch.equal(spikes.sum(0), expected)
+
+
+COMPENSATED: dict[str, tuple[Callable[..., Tensor], int]] = {
+    "gelu": (nn.functional.gelu, 1),
+    "softmax": (lambda x: x.softmax(-1), 1),
+    "layer_norm": (lambda x: nn.functional.layer_norm(x, x.shape[-1:]), 1),
+    "matmul": (lambda x, y: x @ y.transpose(-2, -1), 2),
+}
+
+
+@settings(deadline=None, max_examples=30)
+@given(SEEDS, st.sampled_from(sorted(COMPENSATED)), st.integers(1, 9), st.booleans())
+def test_expectation_compensation_is_the_function_of_the_mean(seed, name, steps, sums):
+    torch.manual_seed(seed)
+    function, operands = COMPENSATED[name]
+    shape = (steps, *torch.randint(1, 6, (3,)).tolist())
+    given = [torch.randn(shape, dtype=torch.float64) for _ in range(operands)]
+    out = Accumulated(function, "sum" if sums else "mean")(*given)
+    joined = torch.Tensor.sum if sums else torch.Tensor.mean
+    expected = function(*(joined(x, 0) for x in given))
+    torch.testing.assert_close(joined(out, 0), expected, rtol=1e-9, atol=1e-9)
 
 
 @settings(deadline=None, max_examples=20)

@@ -37,10 +37,23 @@ def test_table_page_and_results(tmp_path, monkeypatch, capsys):
     assert "| recipe | T = 2 | T = 8 |" in out
     assert "qcfs: node" in out and "does not convert" in out
     page = (tmp_path / "out.html").read_text()
+    assert page.count("<svg") == 1 and "time steps T" in page, "accuracy against T as a picture"
     assert "RateIF" in page and "What the layers with weights are given" in page
     assert set(json.loads((tmp_path / "out.json").read_text())) == {"threshold_max", "qcfs"}
     assert main([*words[:1], "small_ann", *words[2:]]) == 2
     assert "expected package.module:function" in capsys.readouterr().err
+    assert main([*words[:1], "small_ann:mak", *words[2:]]) == 2
+    assert "small_ann has nothing of the name 'mak'" in capsys.readouterr().err
+    torch.save({"other": torch.ones(3)}, tmp_path / "other.pt")
+    for option, wrong, message in (
+        ("--weights", str(tmp_path / "other.pt"), "does not hold the weights of small_ann:make"),
+        ("--T", "2.5", "--T takes whole numbers of at least 1"),
+        ("--T", "0,4", "--T takes whole numbers of at least 1"),
+        ("--test", "0", "--calibration and --test are at least 1"),
+        ("--recipe", "qfcs", "unknown recipe 'qfcs'; did you mean 'qcfs'"),
+    ):
+        assert main([*words, option, wrong]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_training_further_is_the_same_command(tmp_path, monkeypatch, capsys):

@@ -100,6 +100,8 @@ class Site:
             if slopes.numel() == 1:
                 return slopes.item()
             return slopes.view(-1, *[1] * (len(self.shape) - 1))
+        if isinstance(self.activation, nn.RReLU):  # in evaluation
+            return 0.5 * float(self.activation.lower + self.activation.upper)
         if isinstance(self.activation, nn.LeakyReLU):
             return float(self.activation.negative_slope)
         return 0.0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import operator
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from rheobase.convert.kinds import WEIGHTED, kind_of
 from rheobase.convert.recipe import Recipe
@@ -14,7 +16,7 @@ from rheobase.convert.spiking import Replacement, folded, unfolded
 from rheobase.convert.trace import Traced, add_module, line_of
 from rheobase.stateful import Stateful
 
-__all__ = ["BiasOverTime", "put_biases"]
+__all__ = ["BiasOverTime", "pads_with", "put_biases"]
 
 
 class BiasOverTime(Replacement, Stateful):
@@ -77,9 +79,12 @@ def put_biases(traced: Traced, recipe: Recipe, steps: int) -> None:
             f"recipe {recipe.name!r} codes values as sums over T, where a bias at every step would "
             "count T times; take Encoding(..., bias='once') or 'spread'"
         )
+    fixed: set[fx.Node] = set()  # does not depend on the input
     for node in list(traced.graph.nodes):
         module, kind = traced.owner(node), kind_of(traced, node)
-        if kind == "batch_norm" or (kind == "add" and len(node.all_input_nodes) < 2):
+        if node.op != "placeholder" and fixed.issuperset(node.all_input_nodes):
+            fixed.add(node)
+        elif _adds_constant(node, module, kind, fixed):
             raise ValueError(
                 f"node {node.name!r} ({line_of(node)}) adds a constant at every step, which would "
                 "count T times in a recipe of sums; put it into a layer's bias"
@@ -89,3 +94,31 @@ def put_biases(traced: Traced, recipe: Recipe, steps: int) -> None:
             timed = BiasOverTime(module, when, steps, name)
             node.target = add_module(traced, f"{name}_timed", timed)
     traced.module.recompile()
+
+
+def _adds_constant(
+    node: fx.Node, module: nn.Module | None, kind: str | None, fixed: set[fx.Node]
+) -> bool:
+    """Whether a node adds, or joins, what does not depend on the input."""
+    if kind == "weighted" and module is None:  # a function; its weights are no bias
+        given = [*node.args[2:3], node.kwargs.get("bias")]
+        return any(one in fixed for one in given)
+    if kind == "batch_norm":
+        return True
+    if kind == "add":
+        return len(node.all_input_nodes) < (1 if node.target in _NEGATIONS else 2) or any(
+            one in fixed for one in node.all_input_nodes
+        )
+    joins = node.target in (torch.cat, torch.concat, torch.stack)
+    return (joins and any(one in fixed for one in node.all_input_nodes)) or pads_with(node, module)
+
+
+_NEGATIONS = (operator.neg, torch.neg)
+
+
+def pads_with(node: fx.Node, module: nn.Module | None) -> bool:
+    """Whether a node pads with a number that is not 0."""
+    value = getattr(module, "value", None)
+    if node.target is F.pad:
+        value = node.kwargs.get("value", node.args[3] if len(node.args) > 3 else None)
+    return value not in (None, 0, 0.0)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, fx
 
 from rheobase.convert.encode import ENCODERS, Impulse
-from rheobase.convert.kinds import kind_of, passes_spikes
+from rheobase.convert.kinds import BILINEAR, kind_of, passes_spikes
+from rheobase.convert.plain import near, values_of
 from rheobase.convert.recipe import Convention, Recipe
 from rheobase.convert.spiking import Replacement, folded
-from rheobase.convert.trace import Traced, add_module, line_of, record
+from rheobase.convert.trace import Traced, add_module, line_of
 
-__all__ = ["follow_batch", "split"]
+__all__ = ["cannot", "follow_batch", "split"]
 
 Time = Literal["free", "constant", "changing"]
 """Of a value: independent of the input, the same at every step, or not."""
@@ -79,39 +80,45 @@ def follow_batch(traced: Traced, example: Tensor) -> None:
 
     Args:
         traced: the graph of the ANN, before anything is replaced.
-        example: an input ``[N, ...]``.
+        example: three samples that differ, ``[3, ...]``.
 
     Raises:
-        ValueError: the network does not take such inputs.
+        ValueError: the network gives more than one tensor, or a node mixes samples.
     """
-    found: list[dict[fx.Node, Any]] = []
-    for count in (2, 3):
-        values: dict[fx.Node, Any] = {}
-        batch = example[:1].expand(count, *example.shape[1:])
-        try:
-            record(traced, batch, values.__setitem__)
-        except RuntimeError as error:
-            what = str(error).split("\n")[0]
+    two, three = (values_of(traced, example[:count]) for count in (2, 3))
+    output = next(n for n in traced.graph.nodes if n.op == "output")
+    if not isinstance(two[output], Tensor):
+        raise ValueError(
+            f"the network returns a {_plain_name(two[output])}; conversion needs one tensor "
+            "[N, ...]: wrap the network in a module that returns that part of it"
+        )
+    for node, value in two.items():
+        node.meta["growth"] = growth = _growth(value, three[node])
+        if growth.what == "tensor" and not _same_samples(value, three[node], growth.axes):
             raise ValueError(
-                f"the network does not take calibration inputs of shape {list(example.shape)}: "
-                f"{what}"
-            ) from error
-        output = next(n for n in traced.graph.nodes if n.op == "output")
-        if not isinstance(values[output], Tensor):
-            raise ValueError(
-                f"the network returns a {type(values[output]).__name__}; conversion needs one "
-                "tensor [N, ...]: wrap the network in a module that returns that part of it"
+                f"what node {node.name!r} ({line_of(node)}) gives for a sample depends on the "
+                "other samples of the batch, or on chance; conversion needs samples to stay apart"
             )
-        found.append(values)
-    for node, two in found[0].items():
-        node.meta["growth"] = _growth(two, found[1][node])
+
+
+def _plain_name(value: object) -> str:
+    """The type of a value, without what `torch.fx` makes of lists and dictionaries."""
+    return type(value).__name__.removeprefix("immutable_")
+
+
+def _same_samples(two: Tensor, three: Tensor, axes: tuple[bool, ...]) -> bool:
+    """Whether a value for two samples is part of that for three."""
+    for axis, grows in enumerate(axes):
+        if grows:
+            three = three.narrow(axis, 0, two.shape[axis])
+    return near(three, two)
 
 
 def _growth(two: Any, three: Any) -> Growth:
     what: Literal["tensor", "sizes"] = "sizes"
     if isinstance(two, Tensor):
         what, two, three = "tensor", tuple(two.shape), tuple(three.shape)
-    if isinstance(two, int) and not isinstance(two, bool):
+    if isinstance(two, int | float) and not isinstance(two, bool):
         return Growth("number", (two * 3 == three * 2,))
     if isinstance(two, tuple) and all(isinstance(n, int) for n in two):
         axes = tuple(a * 3 == b * 2 for a, b in zip(two, three, strict=True))
@@ -148,13 +155,17 @@ def _check(traced: Traced, times: dict[fx.Node, Time], recipe: Recipe) -> None:
                     "take operators of one convention"
                 )
             continue
+        if _is_size(node):
+            continue
         kind = kind_of(traced, node)
         operands = [n for n in node.all_input_nodes if n.meta["growth"].what != "number"]
         changing = sum(times[n] == "changing" for n in operands)
         below = node.args[1] if kind == "divide" and len(node.args) > 1 else None
-        inverted = isinstance(below, fx.Node) and times[below] == "changing"
+        inverted = isinstance(below, fx.Node) and below in operands and times[below] == "changing"
+        if kind == "fill" and convention == "sum":
+            _check_fill(node)
         if kind is None or inverted or not passes_spikes(kind, changing):
-            raise ValueError(_cannot(traced, node, kind, recipe))
+            raise ValueError(cannot(traced, node, kind, recipe))
     output = next(n for n in traced.graph.nodes if n.op == "output")
     if times[output] != "changing":
         unknown = [n for n in traced.graph.nodes if _is_unknown(traced, n)]
@@ -163,6 +174,23 @@ def _check(traced: Traced, times: dict[fx.Node, Time], recipe: Recipe) -> None:
             f"recipe {recipe.name!r} takes ({', '.join(recipe.source)})"
             + "".join(f"; {n.name!r} ({line_of(n)}) is none that is known" for n in unknown[:3])
         )
+
+
+def _check_fill(node: fx.Node) -> None:
+    """A number that is filled in at every step would count T times, unless it is 0 or endless."""
+    value = node.kwargs.get("value", node.args[2] if len(node.args) > 2 else None)
+    if not isinstance(value, int | float) or 0.0 < abs(value) < 1e4:
+        raise ValueError(
+            f"node {node.name!r} ({line_of(node)}) fills in {value} at every step, which would "
+            "count T times in a recipe of sums; fill in 0 or -inf, or take a recipe of means"
+        )
+
+
+def _is_size(node: fx.Node) -> bool:
+    """Whether it makes a number of numbers: one that is the same for any batch, at any step."""
+    growth = node.meta["growth"]
+    sizes = all(n.meta["growth"].what in ("number", "sizes") for n in node.all_input_nodes)
+    return growth.what == "number" and sizes and not any(growth.axes)
 
 
 def _is_unknown(traced: Traced, node: fx.Node) -> bool:
@@ -188,7 +216,8 @@ def _check_batch(traced: Traced, node: fx.Node, times: dict[fx.Node, Time]) -> N
                 )
 
 
-def _cannot(traced: Traced, node: fx.Node, kind: str | None, recipe: Recipe) -> str:
+def cannot(traced: Traced, node: fx.Node, kind: str | None, recipe: Recipe) -> str:
+    """What to say of a node that can't become spikes."""
     module = traced.owner(node)
     target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "?")
     what = type(module).__name__ if module is not None else f"{target}"
@@ -202,7 +231,7 @@ def _cannot(traced: Traced, node: fx.Node, kind: str | None, recipe: Recipe) -> 
     return start + (
         f"is of kind {kind!r}: spikes can't pass it, and recipe {recipe.name!r} has no operator "
         f"for it (its operators: {', '.join(recipe.prepare.operators) or 'none'}); take a recipe "
-        "that has one, or write the network without it"
+        "that has one, such as 'ecmt', or write the network without it"
     )
 
 
@@ -217,7 +246,7 @@ class _Splitter:
         self.body = fx.Graph()
         self.in_stem: dict[fx.Node, fx.Node] = {}
         self.in_body: dict[fx.Node, fx.Node] = {}
-        self.every_step: dict[fx.Node, fx.Node] = {}
+        self.every_step: dict[tuple[fx.Node, Convention], fx.Node] = {}
 
     def split(self) -> tuple[fx.GraphModule, fx.GraphModule]:
         """Both graphs as modules."""
@@ -247,7 +276,10 @@ class _Splitter:
     def _copy_changing(self, node: fx.Node) -> None:
         module = self.traced.owner(node)
         if not isinstance(module, Replacement):
-            self.in_body[node] = self.body.node_copy(node, self._at_every_step)
+            # A factor is the same at every step, whatever the other factor's sum stands for.
+            factor = kind_of(self.traced, node) in BILINEAR
+            repeat = self._as_factor if factor else self._at_every_step
+            self.in_body[node] = self.body.node_copy(node, repeat)
             return
         first = node.args[0] if node.args else None
         once = (
@@ -265,16 +297,20 @@ class _Splitter:
         copy.meta = dict(node.meta)
         self.in_body[node] = copy
 
-    def _at_every_step(self, node: fx.Node) -> fx.Node:
+    def _as_factor(self, node: fx.Node) -> fx.Node:
+        return self._at_every_step(node, "mean")
+
+    def _at_every_step(self, node: fx.Node, convention: Convention | None = None) -> fx.Node:
         """The node's value as what changes over time meets it."""
         inside = self.in_body[node]
         if self.times[node] != "constant":
             return inside
-        if node not in self.every_step:
-            self.every_step[node] = self._repeat(node, inside)
-        return self.every_step[node]
+        coded = convention or self.convention
+        if (node, coded) not in self.every_step:
+            self.every_step[node, coded] = self._repeat(node, inside, coded)
+        return self.every_step[node, coded]
 
-    def _repeat(self, node: fx.Node, inside: fx.Node) -> fx.Node:
+    def _repeat(self, node: fx.Node, inside: fx.Node, convention: Convention) -> fx.Node:
         growth = node.meta["growth"]
         if not any(growth.axes):
             return inside
@@ -287,7 +323,7 @@ class _Splitter:
                 f"node {node.name!r} ({line_of(node)}) has its batch on axis "
                 f"{growth.axes.index(True)}; conversion needs it on axis 0"
             )
-        if self.convention == "sum":
+        if convention == "sum":
             # What is coded by a sum comes whole at the first step.
             name = add_module(self.traced, f"{node.name}_impulse", Impulse())
             return self.body.call_module(name, (inside,), {"steps": self.steps})

@@ -218,7 +218,8 @@ class _Reach(Meter):
 
 def _few_spikes(site: Site, threshold: Tensor, recipe: Recipe, steps: int) -> Replacement:
     if site.kind in _RELUS:
-        code = binary_code(threshold.max().item(), steps).to(threshold)
+        reach = min(threshold.max().item(), site.bound or math.inf)
+        code = binary_code(reach, steps).to(threshold)
         return FewSpikes(FewSpikeNeuron(code, code, code), site)
     neuron, silent = _fitted(site.activation, steps, _rounded_up(threshold.max().item()))
     return FewSpikes(copy.deepcopy(neuron).to(threshold), site, silent)

@@ -17,6 +17,7 @@ from rheobase.convert.trace import Traced
 
 __all__ = [
     "ACTIVATIONS",
+    "BILINEAR",
     "GROWING",
     "KINDS",
     "WEIGHTED",
@@ -34,7 +35,7 @@ WEIGHTED = (
 ACTIVATIONS = (
     "relu", "relu6", "clip", "leaky_relu", "gelu", "silu", "hardswish", "sigmoid", "tanh", "elu",
     "hardsigmoid", "mish", "softplus", "selu", "celu", "softsign", "log_sigmoid", "hardtanh",
-    "prelu", "encode",
+    "prelu", "encode", "threshold_relu", "qcfs", "quant_relu", "clamp_quant", "rate_norm",
 )  # fmt: skip
 """Kinds that a spiking neuron replaces; "encode" is the identity, made spikes by a pass."""
 
@@ -57,7 +58,7 @@ _are("relu", nn.ReLU, F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
 _are("relu6", nn.ReLU6, F.relu6)
 _are("clip", nn.Hardtanh, F.hardtanh, F.hardtanh_, torch.clamp, torch.clamp_, torch.clip)
 _are("clip", "clamp", "clamp_", "clip", "clip_", torch.clamp_min, "clamp_min", torch.maximum)
-_are("leaky_relu", nn.LeakyReLU, F.leaky_relu, F.leaky_relu_)
+_are("leaky_relu", nn.RReLU, nn.LeakyReLU, F.leaky_relu, F.leaky_relu_)
 _are("gelu", nn.GELU, F.gelu)
 _are("silu", nn.SiLU, F.silu)
 _are("hardswish", nn.Hardswish, F.hardswish)
@@ -80,6 +81,10 @@ _are("log_softmax", nn.LogSoftmax, F.log_softmax, torch.log_softmax, "log_softma
 _are("layer_norm", nn.LayerNorm, F.layer_norm)
 _are("rms_norm", nn.RMSNorm, F.rms_norm)
 _are("group_norm", nn.GroupNorm, F.group_norm)
+_are("instance_norm", nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, F.instance_norm)
+_are("response_norm", nn.LocalResponseNorm, F.local_response_norm)
+_are("fill", torch.masked_fill, "masked_fill")
+_are("glu", nn.GLU, F.glu)
 _are("attention", F.scaled_dot_product_attention)
 _are("multihead_attention", nn.MultiheadAttention)
 _are("transformer_encoder_layer", nn.TransformerEncoderLayer)
@@ -89,8 +94,9 @@ _are("multiply", operator.mul, operator.imul, torch.mul, "mul", "mul_", "__mul__
 _are("divide", operator.truediv, operator.itruediv, torch.div, "div", "div_")
 _are("batch_norm", nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, F.batch_norm)
 _are("dropout", nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+_are("dropout", nn.FeatureAlphaDropout, F.alpha_dropout, F.feature_alpha_dropout)
 _are("dropout", F.dropout, F.dropout2d, F.dropout1d, F.dropout3d)
-_are("identity", nn.Identity, "contiguous", "clone", torch.clone)
+_are("identity", nn.Identity, "contiguous", "clone", torch.clone, "detach", torch.detach)
 _are("weighted", *WEIGHTED, F.conv1d, F.conv2d, F.conv3d, F.linear, F.conv_transpose2d)
 _are("weighted", torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose2d)
 _are("add", operator.add, operator.iadd, torch.add, "add", "add_", "__add__")
@@ -116,14 +122,30 @@ _are("shape", operator.getitem, getattr, "view", "reshape", "flatten", "permute"
 _are("shape", "squeeze", "unsqueeze", "size", "expand", "expand_as", "repeat", "chunk", "split")
 _are("shape", "unbind", "roll", "narrow", "select", "unflatten", "to", "float", "type_as", "dim")
 _are("shape", "index_select", "movedim", "swapaxes", "flip", "view_as", "t", "numel")
-_are("shape", nn.ZeroPad2d, nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d)
-_are("shape", F.interpolate, F.upsample, nn.ConstantPad2d, nn.ReflectionPad2d)
+_are("shape", "reshape_as", "repeat_interleave", torch.repeat_interleave, torch.tile, "tile")
+_are("shape", nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d)
+_are("shape", nn.ConstantPad3d, nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d)
+_are("shape", nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d)
+_are("shape", nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d)
+_are("blend", nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, F.interpolate)
+_are("blend", F.upsample, nn.Fold, F.fold)
+_are("shape", nn.Unfold, F.unfold)
 _are("shape", operator.floordiv, operator.mod)
 
-_LINEAR = {"weighted", "add", "average", "shape", "identity", "dropout", "batch_norm"}
+_LINEAR = {
+    "weighted",
+    "add",
+    "average",
+    "shape",
+    "blend",
+    "fill",
+    "identity",
+    "dropout",
+    "batch_norm",
+}
 """Linear (with a bias) in their operand."""
 
-_BILINEAR = {"multiply", "divide", "matmul", "einsum"}
+BILINEAR = {"multiply", "divide", "matmul", "einsum"}
 """Linear as long as only one operand changes over time."""
 
 
@@ -154,4 +176,4 @@ def passes_spikes(kind: str, changing: int) -> bool:
         kind: its kind.
         changing: how many of its operands change over time.
     """
-    return kind in _LINEAR or (kind in _BILINEAR and changing <= 1)
+    return kind in _LINEAR or (kind in BILINEAR and changing <= 1)

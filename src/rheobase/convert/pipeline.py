@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from rheobase.convert.build import follow_batch, split
 from rheobase.convert.calibrate import broadcasting, calibrated_thresholds, check_calibration
 from rheobase.convert.kinds import ACTIVATIONS, kind_of
 from rheobase.convert.network import ConvertedNetwork, Origin, fast_order
+from rheobase.convert.plain import check_same, few_samples, write_plainly
 from rheobase.convert.pool import make_gate
 from rheobase.convert.post import calibrate_after
 from rheobase.convert.prepare import (
@@ -27,11 +29,19 @@ from rheobase.convert.prepare import (
     pool_before_activations,
     prune,
 )
-from rheobase.convert.recipe import Recipe
+from rheobase.convert.recipe import (
+    Encoding,
+    NeuronRule,
+    Preparation,
+    Readout,
+    Recipe,
+    Statistic,
+)
 from rheobase.convert.recipes import RECIPES
 from rheobase.convert.report import warn_of_extremes
 from rheobase.convert.softmax import make_softmax_spikes
 from rheobase.convert.spiking import NEURONS, Replacement
+from rheobase.convert.stem import check_stem
 from rheobase.convert.trace import Traced, add_module, line_of, trace
 
 __all__ = ["OPERATORS", "convert"]
@@ -89,7 +99,7 @@ def convert(
     torch.Size([8, 3, 2])
     """
     rule = resolved(recipe, choices)
-    if not isinstance(T, int):
+    if not isinstance(T, int) or isinstance(T, bool):
         raise TypeError(f"T is a whole number of time steps, got {T!r}")
     if T < 1:
         raise ValueError(f"a converted network runs at least one time step, got T={T}")
@@ -101,20 +111,25 @@ def convert(
         )
     with torch.no_grad():
         inputs = fast_order(check_calibration(calibration, rule))
-    if labels is not None and labels.shape != inputs.shape[:1]:
-        raise ValueError(
-            f"labels have shape {list(labels.shape)}, but there are {len(inputs)} calibration "
-            "inputs: give one class for each, [N]"
-        )
+    _check_labels(labels, inputs)
+    if batch_size < 1:
+        raise ValueError(f"batch_size is at least 1, got {batch_size}")
+    if rule.encoding.kind == "poisson":
+        _warn_of_large(inputs, rule)
     traced = trace(ann, leaves)
+    few = few_samples(inputs)
+    write_plainly(traced, few)
     _prepare(traced, rule)
-    follow_batch(traced, inputs)
+    check_same(traced, copy.deepcopy(ann).eval(), few)
+    _add_to_graph(traced, rule)
+    follow_batch(traced, few)
     sites = _find_sites(traced, rule)
     found = calibrated_thresholds(traced, sites, rule, T, inputs, batch_size)
     found |= _given_thresholds(thresholds or {}, sites, inputs)
     prepared = Traced(copy.deepcopy(traced.module), traced.leaves)
     _put_operators(traced, rule, T)
     _put_neurons(traced, sites, found, rule, T)
+    check_stem(traced, rule, lambda kind: _operator(rule, kind) is not None)
     put_biases(traced, rule, T)
     stem, body = split(traced, rule)
     net = ConvertedNetwork(stem, body, rule, T).eval()
@@ -134,11 +149,82 @@ def resolved(recipe: str | Recipe, choices: dict[str, Any]) -> Recipe:
         if recipe not in RECIPES:
             raise ValueError(unknown_name("recipe", recipe, RECIPES))
         recipe = RECIPES[recipe]
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"a recipe is a name of rheobase.convert.recipes() or a Recipe: {recipe!r}")
     axes = [field.name for field in dataclasses.fields(Recipe)]
     for name in choices:
         if name not in axes:
             raise ValueError(unknown_name("axis of a recipe", name, axes))
-    return dataclasses.replace(recipe, **choices)
+    rule = dataclasses.replace(recipe, **choices)
+    for name, kind in _RECORDS.items():
+        if not isinstance(getattr(rule, name), kind):
+            raise TypeError(
+                f"{name} of a recipe is a {kind.__name__}, got {getattr(rule, name)!r}; write "
+                f"{name}={kind.__name__}(...)"
+            )
+    _check_together(rule)
+    return rule
+
+
+_RECORDS: dict[str, type] = {
+    "prepare": Preparation,
+    "statistic": Statistic,
+    "neuron": NeuronRule,
+    "encoding": Encoding,
+    "readout": Readout,
+}
+
+
+def _check_together(rule: Recipe) -> None:
+    """Refuse choices that make no sense with each other, saying why."""
+    means = rule.encoding.convention == "mean"
+    if means and rule.statistic.shared_by_steps:
+        raise ValueError(
+            f"recipe {rule.name!r} codes values as means over T, but its thresholds are shared by "
+            "T steps, so that no neuron could send more than a T-th of its activation; take "
+            "Encoding('impulse', bias='spread'), or shared_by_steps=False"
+        )
+    codes = rule.neuron.kind in ("few_spikes", "first_spike", "integer_code", *_DIGITS)
+    mended = [step.kind for step in rule.post if step.kind != "compensate"]
+    if mended and (codes or not means):
+        raise ValueError(
+            f"recipe {rule.name!r} mends by {mended[0]!r}, which compares means over T of neurons "
+            "that count; it has no meaning for "
+            + (f"the code {rule.neuron.kind!r}" if codes else "values that are sums over T")
+            + "; take post=()"
+        )
+    if codes and rule.statistic.kind == "max_current":
+        raise ValueError(
+            f"recipe {rule.name!r} balances thresholds by currents, which the code "
+            f"{rule.neuron.kind!r} does not have; take another statistic"
+        )
+
+
+_DIGITS = ("signed_digits", "greedy_code")
+
+
+def _warn_of_large(inputs: Tensor, rule: Recipe) -> None:
+    """A spike train can't tell a value above 1 from 1."""
+    share = (inputs.abs() > 1.0).double().mean().item()
+    if share > 0.0:
+        warnings.warn(
+            f"{100 * share:.0f} % of the calibration inputs are above 1 in size, and recipe "
+            f"{rule.name!r} sends them as Poisson spikes, which stop at 1: scale the inputs, or "
+            "take Encoding('current')",
+            stacklevel=3,
+        )
+
+
+def _check_labels(labels: Tensor | None, inputs: Tensor) -> None:
+    if labels is None:
+        return
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels are a tensor of classes, [N]; got a {type(labels).__name__}")
+    if labels.shape != inputs.shape[:1] or labels.is_floating_point():
+        raise ValueError(
+            f"labels have shape {list(labels.shape)}, but there are {len(inputs)} calibration "
+            "inputs: give one class for each, [N] of whole numbers"
+        )
 
 
 def _prepare(traced: Traced, recipe: Recipe) -> None:
@@ -149,6 +235,10 @@ def _prepare(traced: Traced, recipe: Recipe) -> None:
         fold_batch_norms(traced)
     if recipe.prepare.max_pool == "before_spikes":
         pool_before_activations(traced)
+
+
+def _add_to_graph(traced: Traced, recipe: Recipe) -> None:
+    """Neurons at the output, and the recipe's own passes."""
     if recipe.readout.kind == "spikes":
         add_output_neurons(traced)
     for name in recipe.prepare.passes:
@@ -194,10 +284,24 @@ def _given_thresholds(
     for name in given:
         if name not in by_name:
             raise ValueError(unknown_name("activation", name, by_name))
-    return {
+    found = {
         name: broadcasting(torch.as_tensor(value).to(like), by_name[name])
         for name, value in given.items()
     }
+    for name, value in found.items():
+        shape = by_name[name].shape
+        if not _fits(value, shape):
+            raise ValueError(
+                f"the threshold of {name!r} has shape {list(value.shape)}, but one sample of that "
+                f"activation is {list(shape)}: give one number, or one for each channel or neuron"
+            )
+    return found
+
+
+def _fits(value: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether a value broadcasts to a shape."""
+    pairs = zip(reversed(shape), reversed(value.shape), strict=False)
+    return value.dim() <= len(shape) and all(given in (1, size) for size, given in pairs)
 
 
 def _operator(recipe: Recipe, kind: str | None) -> Operator | None:

@@ -56,8 +56,9 @@ def _bias_mean(net: ConvertedNetwork, ann: Traced, inputs: Tensor, step: PostCal
 
     def visit(stop: Stop) -> Tensor:
         target = activations(ann, stop.name, inputs)
-        lack = -(_channel_means(stop.mean_output()) - _channel_means(target))
         layer = stop.layer
+        last = isinstance(layer, nn.Linear)  # of sequences: its channels are the last axis
+        lack = -(_channel_means(stop.mean_output(), last) - _channel_means(target, last))
         if isinstance(layer, WEIGHTED):
             bias = lack if layer.bias is None else layer.bias.detach() + lack
             layer.bias = nn.Parameter(bias)
@@ -69,8 +70,9 @@ def _bias_mean(net: ConvertedNetwork, ann: Traced, inputs: Tensor, step: PostCal
     walk(net, inputs, visit)
 
 
-def _channel_means(a: Tensor) -> Tensor:
-    """``[C]``; axis after axis, as the released code does."""
+def _channel_means(a: Tensor, last: bool) -> Tensor:
+    """``[C]`` of the second axis, or the last; axis after axis, as the released code does."""
+    a = a.movedim(-1, 1) if last else a
     while a.dim() > 2:
         a = a.mean(-1)
     return a.mean(0)

@@ -25,12 +25,28 @@ __all__ = [
 
 
 def prune(traced: Traced) -> None:
-    """Take out what does nothing in evaluation: dropout and identities."""
+    """Take out what does nothing in evaluation: dropout and identities.
+
+    Raises:
+        ValueError: dropout that drops in evaluation too.
+    """
     for node in list(traced.graph.nodes):
+        if node.op == "call_function" and kind_of(traced, node) == "dropout":
+            _check_dropout(node)
         if kind_of(traced, node) in ("dropout", "identity") and node.op != "output":
             node.replace_all_uses_with(node.args[0])
             traced.graph.erase_node(node)
     _clean(traced)
+
+
+def _check_dropout(node: fx.Node) -> None:
+    training = node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True)
+    share = node.kwargs.get("p", node.args[1] if len(node.args) > 1 else 0.5)
+    if training and share != 0.0:
+        raise ValueError(
+            f"node {node.name!r} ({line_of(node)}) drops in evaluation too; write "
+            "F.dropout(x, p, self.training)"
+        )
 
 
 def own_activations(traced: Traced) -> None:

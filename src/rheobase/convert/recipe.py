@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from rheobase._errors import unknown_name
 
 __all__ = [
     "Convention",
@@ -20,6 +22,29 @@ Convention = Literal["mean", "sum"]
 """How a value is coded: the mean over T of what is sent, or its sum over T."""
 
 Granularity = Literal["layer", "channel", "neuron"]
+
+
+def _check(record: Any) -> None:
+    """Every choice among words is one of them, every count is large enough.
+
+    Raises:
+        ValueError: one is not.
+    """
+    kind = type(record).__name__
+    for name, hint in get_type_hints(type(record)).items():
+        value = getattr(record, name)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise ValueError(unknown_name(f"{name} of {kind}", str(value), get_args(hint)))
+        if get_origin(hint) is tuple and not isinstance(value, tuple):
+            raise ValueError(f"{name} of {kind} is a tuple, ({value!r},); got {value!r}")
+        least = _LEAST.get(name, 1 if (kind, name) == ("Statistic", "iterations") else None)
+        if least is not None and value is not None and not value >= least:
+            raise ValueError(f"{name} of {kind} must be at least {least}, got {value}")
+        if name in ("scale", "levels") and not value > 0:
+            raise ValueError(f"{name} of {kind} must be above 0, got {value}")
+
+
+_LEAST = {"members": 1, "probe": 0, "delay": 0, "samples": 1, "batch_size": 1}
 
 
 @dataclass(frozen=True)
@@ -40,6 +65,10 @@ class Preparation:
     max_pool: Literal["before_spikes", "gate"] = "before_spikes"
     passes: tuple[str, ...] = ()
     operators: tuple[str, ...] = ("gate",)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no choice."""
+        _check(self)
 
 
 @dataclass(frozen=True)
@@ -75,6 +104,10 @@ class Statistic:
     batch_size: int | None = None
     shared_by_steps: bool = False
     as_released: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no choice."""
+        _check(self)
 
 
 @dataclass(frozen=True)
@@ -113,6 +146,10 @@ class NeuronRule:
     probe: int = 0
     delayed: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what is no choice."""
+        _check(self)
+
 
 @dataclass(frozen=True)
 class PostCalibration:
@@ -132,6 +169,10 @@ class PostCalibration:
     learning_rate: float = 0.0
     batch_size: int = 32
 
+    def __post_init__(self) -> None:
+        """Refuse what is no choice."""
+        _check(self)
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -145,6 +186,10 @@ class Encoding:
 
     kind: Literal["current", "impulse", "poisson"] = "current"
     bias: Literal["every step", "once", "spread"] = "every step"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no choice."""
+        _check(self)
 
     @property
     def convention(self) -> Convention:
@@ -163,6 +208,10 @@ class Readout:
 
     kind: Literal["current", "spikes"] = "current"
     delay: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no choice."""
+        _check(self)
 
 
 @dataclass(frozen=True)
@@ -195,3 +244,7 @@ class Recipe:
     encoding: Encoding = field(default_factory=Encoding)
     readout: Readout = field(default_factory=Readout)
     needs: tuple[str, ...] = ("data",)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no choice."""
+        _check(self)

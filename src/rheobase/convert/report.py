@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from rheobase.convert.bias import BiasOverTime
-from rheobase.convert.kinds import WEIGHTED, kind_of_call
+from rheobase.convert.bias import BiasOverTime, pads_with
+from rheobase.convert.kinds import kind_of_call
 from rheobase.convert.network import ConvertedNetwork
+from rheobase.convert.pool import GatedMaxPool
 from rheobase.convert.post import activations
 from rheobase.convert.recipe import Convention
 from rheobase.convert.spiking import Code, Spiking, unfolded
 from rheobase.convert.trace import Traced
 from rheobase.convert.walk import Stop, walk
+from rheobase.neurons import BurstIF, MultiThreshold
 
 __all__ = ["LayerReport", "Report", "make_report", "warn_of_extremes"]
 
@@ -30,7 +32,8 @@ class LayerReport:
         line: where that was written.
         became: the neuron's class, or the code's.
         spikes: what it was seen to send: "binary", "signed" or "levels" times the threshold;
-            "coded" if each step's spikes have a size of their own.
+            "sized" if it has several thresholds or sends bursts, "coded" if each step's spikes have
+            a size of their own.
         threshold: smallest, mean and largest; of a code, the sizes of its spikes.
         rate: mean spikes per neuron and step.
         saturated: share of neurons that fired as often as they could.
@@ -69,9 +72,10 @@ class Report:
         samples: how many inputs the figures are over.
         layers: in order of execution.
         spikeness: for every layer with weights that runs at every step, what its input is:
-            "spikes" (0 or plus or minus one size for each channel), "spikes, weighted" (of another
-            size at every step: a code), "spikes, averaged" (pooled), "spikes, added" (a sum of
-            several), or "analog".
+            "spikes" (0 or plus or minus one size for each channel), "spikes, several" (up to so
+            many a step), "spikes, sized" (of a neuron with several thresholds, or bursts),
+            "spikes, weighted" (of another size at every step: a code), "spikes, averaged"
+            (pooled), "spikes, added" (a sum of several), or "analog".
         output_error: mean distance of the mean output from the ANN's, relative, at every step.
         accuracy: of the mean output after 1, 2, ..., T steps, in percent, where labels were given.
         ann_accuracy: likewise of the ANN.
@@ -102,7 +106,9 @@ class Report:
             )
         lines.append(f"output error after {self.T} steps: {self.output_error[-1]:.4f}")
         if self.accuracy is not None:
-            lines.append(f"accuracy {self.accuracy[-1]:.2f} % (ANN {self.ann_accuracy:.2f} %)")
+            shown = sorted({2**k for k in range(20) if 2**k < self.T} | {len(self.accuracy)})
+            curve = ", ".join(f"{t}: {self.accuracy[t - 1]:.2f}" for t in shown)
+            lines.append(f"accuracy in % after T steps: {curve} (ANN {self.ann_accuracy:.2f})")
         return "\n".join(lines)
 
 
@@ -184,7 +190,7 @@ def _layer(stop: Stop, target: Tensor, convention: Convention) -> LayerReport:
     return _figures(
         stop, target, value, count,
         became=type(module.neuron).__name__,
-        spikes=_seen(spikes),
+        spikes="sized" if isinstance(module.neuron, MultiThreshold | BurstIF) else _seen(spikes),
         sizes=size,
         rate=spikes.mean().item(),
         saturated=_saturated(stop, count),
@@ -268,6 +274,11 @@ def _spikeness(body: fx.GraphModule, seen: dict[str, str]) -> dict[str, str]:
     what: dict[fx.Node, str] = {}
     found: dict[str, str] = {}
     modules = dict(body.named_modules())
+
+    def note(name: str, given: str) -> None:
+        """A layer that is called again with something else takes the lesser of both."""
+        found[name] = max(found.get(name, given), given, key=_RANKS.index)
+
     for node in body.graph.nodes:
         inputs = [what[n] for n in node.all_input_nodes if what.get(n, "free") != "free"]
         module = modules.get(str(node.target)) if node.op == "call_module" else None
@@ -277,21 +288,43 @@ def _spikeness(body: fx.GraphModule, seen: dict[str, str]) -> dict[str, str]:
         elif isinstance(module, Code):
             what[node] = "spikes, weighted"
         elif isinstance(module, Spiking):
-            what[node] = "analog" if seen.get(str(node.target)) == "analog" else "spikes"
+            what[node] = _SENT[seen.get(str(node.target), "analog")]
         elif not inputs:
             what[node] = "free"
         elif isinstance(module, BiasOverTime):
-            found[module.name], what[node] = inputs[0], "analog"
-        elif kind == "weighted":
-            if isinstance(module, WEIGHTED):
-                found[str(node.target)] = inputs[0]
+            note(module.name, inputs[0])
             what[node] = "analog"
-        elif kind == "shape" or kind == "max_pool":
+        elif kind == "weighted" or hasattr(module, "once"):
+            note(str(node.target) if module is not None else node.name, inputs[0])
+            what[node] = "analog"
+        elif _only_moves(node, module, kind):
             what[node] = inputs[0] if len(set(inputs)) == 1 else "spikes, added"
-        elif kind == "average" and inputs[0].startswith("spikes"):
+            if "analog" in inputs:
+                what[node] = "analog"
+        elif kind in ("average", "blend") and inputs[0].startswith("spikes"):
             what[node] = "spikes, averaged"
         elif kind == "add" and all(one.startswith("spikes") for one in inputs):
             what[node] = "spikes, added"
         else:
             what[node] = "analog"
     return found
+
+
+_RANKS = (
+    "spikes", "spikes, several", "spikes, sized", "spikes, weighted", "spikes, averaged",
+    "spikes, added", "analog",
+)  # fmt: skip
+"""What a layer can be given, from single spikes on."""
+
+_SENT = {
+    "binary": "spikes", "signed": "spikes", "levels": "spikes, several",
+    "sized": "spikes, sized", "analog": "analog",
+}  # fmt: skip
+"""What neurons were seen to send -> what their readers are given."""
+
+
+def _only_moves(node: fx.Node, module: Any, kind: str | None) -> bool:
+    """Whether every value that comes out is one that went in, or 0."""
+    if isinstance(module, GatedMaxPool):
+        return True
+    return kind == "max_pool" or (kind == "shape" and not pads_with(node, module))

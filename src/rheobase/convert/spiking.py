@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -180,6 +181,9 @@ def _place(
 
 def _integrate(site: Site, threshold: Tensor, recipe: Recipe, steps: int) -> Replacement:
     rule = recipe.neuron
+    size = threshold / rule.members
+    # Several spikes a step may not send more than the activation can give.
+    most = math.inf if site.bound is None else max(1, int(site.bound / float(size.max()) + 1e-6))
 
     def make(size: Tensor) -> RateIF:
         return RateIF(
@@ -188,11 +192,11 @@ def _integrate(site: Site, threshold: Tensor, recipe: Recipe, steps: int) -> Rep
             drive=size * 0.5 / steps if rule.shift else None,
             hard=rule.reset == "zero",
             strict=rule.strict,
-            levels=max(rule.levels, rule.members),
+            levels=min(max(rule.levels, rule.members), most),
             lowest=None if rule.lowest is None else rule.lowest * size,
         )
 
-    return _place(make, site, threshold / rule.members, recipe)
+    return _place(make, site, size, recipe)
 
 
 def _signed(site: Site, threshold: Tensor, recipe: Recipe, steps: int) -> Replacement:

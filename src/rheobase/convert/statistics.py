@@ -225,7 +225,7 @@ def _ordered(values: Tensor) -> Tensor:
     """Each row in rising order; on CPUs by NumPy, which sorts with vector instructions."""
     if values.device.type != "cpu":
         return values.sort(1).values
-    return torch.from_numpy(np.sort(values.detach().numpy(), axis=1))
+    return torch.from_numpy(np.sort(values.detach().contiguous().numpy(), axis=1))
 
 
 class _LeastSquares(_OfBatches):

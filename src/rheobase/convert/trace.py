@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from rheobase.stateful import Stateful
 
 __all__ = ["Traced", "add_module", "line_of", "record", "trace"]
 
@@ -54,6 +60,14 @@ class _Tracer(fx.Tracer):
         own = isinstance(m, self.leaves) or hasattr(m, "conversion_kind")
         return own or super().is_leaf_module(m, module_qualified_name)
 
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """One input, the first; what else forward takes keeps its default."""
+        assert isinstance(self.root, nn.Module)
+        names = list(inspect.signature(self.root.forward).parameters)
+        return root_fn, [self.root, self.create_proxy("placeholder", names[0], (), {})]
+
 
 def trace(ann: nn.Module, leaves: Iterable[type[nn.Module]] = ()) -> Traced:
     """The graph of a network, of a copy of it in evaluation mode.
@@ -64,9 +78,31 @@ def trace(ann: nn.Module, leaves: Iterable[type[nn.Module]] = ()) -> Traced:
 
     Raises:
         TypeError: it is no module, or one whose Python code is gone.
-        ValueError: a batch norm is in training mode, or the network's control flow depends on its
-            input; the message names the module, or the line.
+        ValueError: a batch norm is in training mode or keeps no statistics, the network takes
+            several inputs, spikes already or has hooks, or its control flow depends on its input;
+            the message names the module, or the line.
     """
+    _check_network(ann)
+    kept = tuple(leaves)
+    ann = _copy(ann)
+    tracer = _Tracer(kept)
+    if tracer.is_leaf_module(ann, ""):  # a layer alone is the whole network
+        ann = nn.Sequential(ann)
+    _check_hooks(ann, tracer)
+    try:
+        graph = tracer.trace(ann)
+    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{type(ann).__name__} can't be traced: {_line_of_error(error)} does in Python what "
+            f"hangs on the value or the shape of a tensor ({error}). Move it out of forward, make "
+            "it a constant of the module or an operation on tensors, or name the class of the "
+            "module it stands in as a leaf"
+        ) from error
+    return Traced(fx.GraphModule(tracer.root, graph, type(ann).__name__), kept)
+
+
+def _check_network(ann: nn.Module) -> None:
+    """It is a network as it was written, of one input, without spikes, in evaluation mode."""
     exported = isinstance(ann, fx.GraphModule) and hasattr(ann, "_guards_fn")
     if not isinstance(ann, nn.Module) or isinstance(ann, torch.jit.ScriptModule) or exported:
         raise TypeError(
@@ -74,27 +110,86 @@ def trace(ann: nn.Module, leaves: Iterable[type[nn.Module]] = ()) -> Traced:
             + (" of an exported program" if exported else "")
             + "; give the module that it was made from"
         )
+    named = inspect.signature(ann.forward).parameters.values()
+    needed = [p.name for p in named if p.default is p.empty and p.kind not in _ANY_NUMBER]
+    if len(needed) > 1:
+        raise ValueError(
+            f"forward of {type(ann).__name__} takes {len(needed)} inputs ({', '.join(needed)}); "
+            "conversion takes one tensor [N, ...]: wrap the network in a module that holds the "
+            "others, or cuts them out of one"
+        )
     for name, module in ann.named_modules():
+        if isinstance(module, Stateful):
+            raise ValueError(
+                f"{name or type(ann).__name__!r} is a {type(module).__name__}: this network spikes "
+                "already; conversion takes the ANN that it should be made from"
+            )
         if isinstance(module, _BatchNorm) and module.training:
             raise ValueError(
                 f"batch norm {name!r} is in training mode: its statistics would change with the "
                 "calibration data; call ann.eval() before converting"
             )
-    kept = tuple(leaves)
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
+            raise ValueError(
+                f"batch norm {name!r} keeps no running statistics (track_running_stats=False): "
+                "what it gives for a sample depends on the others; train it with them"
+            )
+
+
+_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _copy(ann: nn.Module) -> nn.Module:
+    """In evaluation mode, with weights that are plain parameters."""
+    for module, hook in _weight_hooks(ann):
+        if isinstance(hook, WeightNorm | SpectralNorm):
+            with torch.no_grad():  # a weight that autograd made can't be copied
+                hook(module, None)
     ann = copy.deepcopy(ann).eval()
-    tracer = _Tracer(kept)
-    if tracer.is_leaf_module(ann, ""):  # a layer alone is the whole network
-        ann = nn.Sequential(ann)
-    try:
-        graph = tracer.trace(ann)
-    except (fx.proxy.TraceError, TypeError) as error:
-        raise ValueError(
-            f"{type(ann).__name__} can't be traced: {_line_of_error(error)} decides by the value "
-            f"or the shape of a tensor ({error}). Move the decision out of forward, make it a "
-            "constant of the module, or name the class of the module it stands in as a leaf"
-        ) from error
-    # Hooks of the copy would be run by nobody, and module names must be graph targets.
-    return Traced(fx.GraphModule(tracer.root, graph, type(ann).__name__), kept)
+    for module, hook in list(_weight_hooks(ann)):
+        if isinstance(hook, WeightNorm):
+            remove_weight_norm(module, hook.name)
+        elif isinstance(hook, SpectralNorm):
+            remove_spectral_norm(module, hook.name)
+        else:
+            prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
+    for module in list(ann.modules()):
+        if parametrize.is_parametrized(module):
+            _keep_weights(module)
+    return ann
+
+
+def _keep_weights(module: nn.Module) -> None:
+    """Give a parametrised module what its weights are now.
+
+    PyTorch's own function for it changes the class, which a copy shares with its original.
+    """
+    names = list(module.parametrizations)  # type: ignore[arg-type]
+    weights = {name: getattr(module, name).detach().clone() for name in names}
+    plain = parametrize.type_before_parametrizations(module)
+    del module.parametrizations
+    module.__class__ = plain
+    for name, weight in weights.items():
+        module.register_parameter(name, nn.Parameter(weight))
+
+
+def _weight_hooks(ann: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
+    """Modules whose weight a hook makes before every call, and the hook."""
+    for module in ann.modules():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm | SpectralNorm | prune.BasePruningMethod):
+                yield module, hook
+
+
+def _check_hooks(ann: nn.Module, tracer: _Tracer) -> None:
+    """Hooks of what tracing looks into become part of the graph; others would be lost."""
+    for name, module in ann.named_modules():
+        hooked = module._forward_hooks or module._forward_pre_hooks
+        if hooked and (module is ann or tracer.is_leaf_module(module, name)):
+            raise ValueError(
+                f"{name or type(module).__name__!r} has forward hooks, which conversion would "
+                "lose; remove them (handle.remove()), and write what they do into forward"
+            )
 
 
 def line_of(node: fx.Node) -> str:

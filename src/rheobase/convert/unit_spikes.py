@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
+from rheobase.convert.bias import pads_with
 from rheobase.convert.kinds import kind_of
 from rheobase.convert.spiking import RateSpiking, Spiking
 from rheobase.convert.trace import Traced, add_module
@@ -21,7 +21,7 @@ from rheobase.layers.sized_spikes import AddSpikes, SizedSpikes
 __all__ = ["send_unit_spikes"]
 
 _READERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-_PASSING = {"average", "dropout", "identity", "max_pool", "shape"}
+_PASSING = {"average", "blend", "dropout", "identity", "max_pool", "shape"}
 """Kinds of which a multiple of the operand makes the same multiple of the result."""
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add")
 
@@ -89,7 +89,7 @@ class _Sizes:
         return size.numel() == 1 or (isinstance(module, nn.Conv2d) and _by_channel(size, module))
 
     def _passes(self, node: fx.Node, module: nn.Module | None, size: Tensor) -> bool:
-        if kind_of(self.traced, node) not in _PASSING or _fills(node, module):
+        if kind_of(self.traced, node) not in _PASSING or pads_with(node, module):
             return False
         # Channels must stay channels, which functions and methods are not asked about.
         by_channel = isinstance(module, nn.AvgPool2d | nn.MaxPool2d)
@@ -145,11 +145,3 @@ def _gives(node: fx.Node, *what: str) -> bool:
     """Whether the value is known to be a tensor, sizes, a number."""
     growth = node.meta.get("growth")
     return growth is not None and growth.what in what
-
-
-def _fills(node: fx.Node, module: nn.Module | None) -> bool:
-    """Whether it pads with a number."""
-    value = getattr(module, "value", None)
-    if node.target is F.pad:
-        value = node.kwargs.get("value", node.args[3] if len(node.args) > 3 else None)
-    return value not in (None, 0, 0.0)

@@ -172,6 +172,9 @@ def table(curves: Sequence[Curve], steps: Sequence[int]) -> str:
 def curve_page(title: str, ann_accuracy: float, curves: Sequence[Curve], net: ConvertedNetwork,
                steps: Sequence[int]) -> str:  # fmt: skip
     """One HTML page without outside resources: the curve, and every layer of one network."""
+    from rheobase.experiments.figures import conversion_curves as drawn  # matplotlib, when asked
+
+    measured = {curve.recipe: curve.accuracy for curve in curves if curve.accuracy}
     css = files("rheobase.experiments").joinpath("report.css").read_text(encoding="utf-8")
     report = net.report()
     head = "".join(f"<th>T = {t}</th>" for t in steps)
@@ -203,6 +206,7 @@ def curve_page(title: str, ann_accuracy: float, curves: Sequence[Curve], net: Co
         f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{escape(title)}</h1>\n<p>The ANN: {ann_accuracy:.2f} %. Accuracy of the mean output, "
         f"in percent:</p>\n<table><tr><th>recipe</th>{head}</tr>{rows}</table>\n"
+        f'<div style="max-width: 32rem">{drawn(measured, ann_accuracy)}</div>\n'
         f"<h2>Every layer at T = {report.T}</h2>\n<p>Errors are relative to the layer's mean "
         f"activation, over {report.samples} calibration inputs.</p>\n<table><tr>"
         + "".join(f"<th>{name}</th>" for name in columns)

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rheobase.convert import convert, recipes
+from rheobase._errors import unknown_name
+from rheobase.convert import RECIPES, convert, recipes
 from rheobase.data import get_dataset
 from rheobase.experiments.conversion_curve import conversion_curves, curve_page, table
 from rheobase.models.ann_resnet import official_weights
@@ -21,7 +22,17 @@ __all__ = ["convert_from_options", "load_ann", "load_images"]
 
 def convert_from_options(options: argparse.Namespace) -> int:
     """What the command does."""
-    steps = [int(number) for number in _numbers(options.T, "--T")]
+    given = _numbers(options.T, "--T")
+    steps = [int(number) for number in given]
+    if steps != given or min(steps) < 1:
+        raise ValueError(f"--T takes whole numbers of at least 1 with commas, got {options.T!r}")
+    if options.calibration < 1 or options.test < 1:
+        raise ValueError(
+            f"--calibration and --test are at least 1, got {options.calibration}, {options.test}"
+        )
+    for name in options.recipe or []:
+        if name not in (*RECIPES, "training_free"):
+            raise ValueError(unknown_name("recipe", name, [*RECIPES, "training_free"]))
     ann = load_ann(options.model, options.weights)
     mean = _numbers(options.mean, "--mean")
     deviation = _numbers(options.std, "--std")
@@ -78,11 +89,17 @@ def load_ann(name: str, weights: str | os.PathLike[str] | None = None) -> nn.Mod
     module, _, attribute = name.partition(":")
     if not attribute:
         raise ValueError(f"expected package.module:function that makes the ANN, got {name!r}")
-    ann = getattr(import_module(module), attribute)()
+    make = getattr(import_module(module), attribute, None)
+    if make is None:
+        raise ValueError(f"{module} has nothing of the name {attribute!r}")
+    ann = make()
     if not isinstance(ann, nn.Module):
         raise ValueError(f"{name} made a {type(ann).__name__}, not a torch.nn.Module")
     if weights is not None:
-        ann.load_state_dict(_state_dict(Path(weights)))
+        try:
+            ann.load_state_dict(_state_dict(Path(weights)))
+        except RuntimeError as error:
+            raise ValueError(f"{weights} does not hold the weights of {name}: {error}") from error
     return ann.eval()
 
 

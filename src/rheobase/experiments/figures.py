@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib
@@ -19,6 +19,7 @@ __all__ = [
     "accuracy_by_steps",
     "attention",
     "confusion",
+    "conversion_curves",
     "energy_by_layer",
     "firing_rates",
     "losses",
@@ -90,6 +91,23 @@ def accuracy_by_steps(results: Results) -> str:
         ax.legend(loc="lower right")
 
     return _one("accuracy_by_steps", draw, 3.0)
+
+
+def conversion_curves(curves: Mapping[str, Mapping[int, float]], ann: float) -> str:
+    """Accuracy in percent of converted networks against T, one line a recipe, beside the ANN's."""
+
+    def draw(ax: Axes) -> None:
+        ax.axhline(ann, color=_MUTED, ls="--", label="the ANN")
+        for name, accuracy in curves.items():
+            steps = sorted(accuracy)
+            ax.plot(steps, [accuracy[t] for t in steps], "o-", label=name)
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.set_xlabel("time steps T")
+        ax.set_ylabel("accuracy in %")
+        ax.legend(fontsize=8.5)
+
+    return _one("conversion_curves", draw, 3.0)
 
 
 def losses(results: Results) -> str:

@@ -28,6 +28,22 @@ class SizedSpiking(Spiking):
     def __init__(self, neuron: Neuron, site: Site, most: Tensor | float) -> None:
         super().__init__(neuron, site)
         self.most = most
+        # The neuron's own are plain numbers, which no state dict holds.
+        own = {name: getattr(neuron, name, None) for name in ("v_threshold", "v_negative")}
+        self.own = [name for name, value in own.items() if value is not None]
+        for name in self.own:
+            exact = torch.float64 if isinstance(own[name], float) else None
+            self.register_buffer(name, torch.as_tensor(own[name], dtype=exact).detach().clone())
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        """The neuron gets the thresholds that were saved."""
+        super()._load_from_state_dict(*args, **options)
+        old = torch.as_tensor(self.neuron.v_threshold).detach().clone()
+        for name in self.own:
+            value = self.get_buffer(name)
+            plain = isinstance(getattr(self.neuron, name), float)
+            setattr(self.neuron, name, value.item() if plain else value.clone())
+        self.most = self.most * (self.get_buffer("v_threshold") / old)
 
     @property
     def size(self) -> Tensor:

@@ -138,7 +138,8 @@ class _Method(nn.Module):
 
 _PRODUCTS = ("matmul", "multiply", "divide", "einsum")
 _FUNCTIONS = (
-    "softmax", "log_softmax", "layer_norm", "rms_norm", "group_norm", "max_pool",
+    "softmax", "log_softmax", "layer_norm", "rms_norm", "group_norm", "instance_norm",
+    "response_norm", "glu", "max_pool",
     *(kind for kind in ACTIVATIONS if kind != "encode"),
 )  # fmt: skip
 

@@ -1,0 +1,176 @@
+"""A traced network written plainly: nothing in place, nothing that hangs on memory's order."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.nn import functional as F
+
+from rheobase.convert.trace import Traced, line_of, record
+
+__all__ = ["check_same", "few_samples", "values_of", "write_plainly"]
+
+_IN_PLACE: dict[Any, Any] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+    operator.ifloordiv: operator.floordiv,
+    operator.imatmul: operator.matmul,
+}
+_CLOSE = 1e-3  # relative mean distance; rounding leaves 1e-6, a mistake more than this
+
+
+def few_samples(inputs: Tensor) -> Tensor:
+    """Three samples of ``[N, ...]`` that differ, where one alone was given as well."""
+    chosen = inputs[torch.arange(3, device=inputs.device) % len(inputs)].clone()
+    if len(inputs) < 3 and inputs.is_floating_point():
+        size = torch.tensor([1.0, 0.5, 0.25]).to(chosen)
+        chosen = chosen * size.view(-1, *[1] * (chosen.dim() - 1))
+    return chosen
+
+
+def values_of(traced: Traced, x: Tensor) -> dict[fx.Node, Any]:
+    """Every node's value.
+
+    Raises:
+        ValueError: the network does not take such inputs.
+    """
+    values: dict[fx.Node, Any] = {}
+    try:
+        record(traced, x, values.__setitem__)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        raise _not_taken(x, error) from error
+    return values
+
+
+def _not_taken(x: Tensor, error: Exception) -> ValueError:
+    what = str(error).split("\n")[0]
+    shape = ", ".join(["N", *map(str, x.shape[1:])])
+    return ValueError(
+        f"the network does not take calibration inputs of shape [{shape}] and {x.dtype}: {what}"
+    )
+
+
+def write_plainly(traced: Traced, example: Tensor) -> None:
+    """Let every operation give a value of its own, in place of changing that of another.
+
+    Whoever looks at a tensor after it was changed looks at what changed it then; ``view`` becomes
+    ``reshape``, which takes every order of memory.
+
+    Raises:
+        ValueError: a tensor is changed of which another node has a view that is used afterwards,
+            or the network does not take such inputs.
+    """
+    values = values_of(traced, example.clone(memory_format=torch.contiguous_format))
+    nodes = list(traced.graph.nodes)
+    place = {node: number for number, node in enumerate(nodes)}
+    for module in traced.module.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]
+            module.was_inplace = True  # type: ignore[assignment]
+    for node in nodes:
+        as_type = any(isinstance(one, torch.dtype) for one in (*node.args, *node.kwargs.values()))
+        if node.target in ("view", "view_as") and not as_type and not node.kwargs:
+            node.target = {"view": "reshape", "view_as": "reshape_as"}[str(node.target)]
+        changed = node.args[0] if node.args else None
+        if not isinstance(changed, fx.Node) or not _changes(traced, node):
+            continue
+        if not isinstance(values[changed], Tensor):
+            continue
+        _check_views(node, changed, values, place)
+        for user in list(changed.users):
+            if place[user] > place[node]:
+                user.replace_input_with(changed, node)
+        _out_of_place(node)
+    for module in traced.module.modules():
+        if hasattr(module, "was_inplace"):
+            del module.was_inplace
+    traced.graph.lint()
+    traced.module.recompile()
+
+
+def _changes(traced: Traced, node: fx.Node) -> bool:
+    """Whether a node changes its first operand."""
+    if node.op == "call_module":
+        return hasattr(traced.owner(node), "was_inplace")
+    if node.op == "call_method":
+        return _ends_in_place(str(node.target))
+    if node.op == "call_function":
+        named = _ends_in_place(getattr(node.target, "__name__", ""))
+        return named or node.target in _IN_PLACE or bool(node.kwargs.get("inplace", False))
+    return False
+
+
+def _ends_in_place(name: str) -> bool:
+    return name.endswith("_") and not name.endswith("__")
+
+
+def _check_views(
+    node: fx.Node, changed: fx.Node, values: dict[fx.Node, Any], place: dict[fx.Node, int]
+) -> None:
+    memory = values[changed].untyped_storage().data_ptr()
+    for other, value in values.items():
+        if not isinstance(value, Tensor) or other in (node, changed) or place[other] > place[node]:
+            continue
+        later = any(place[user] > place[node] for user in other.users)
+        if later and value.untyped_storage().data_ptr() == memory:
+            raise ValueError(
+                f"node {node.name!r} ({line_of(node)}) changes a tensor in place, and "
+                f"{other.name!r} ({line_of(other)}), which shares its memory, is used afterwards: "
+                "write it so that it makes a new tensor (without inplace, without a trailing _)"
+            )
+
+
+def _out_of_place(node: fx.Node) -> None:
+    if node.kwargs.get("inplace"):
+        node.kwargs = {**node.kwargs, "inplace": False}
+    if node.op == "call_method" and hasattr(Tensor, str(node.target)[:-1]):
+        node.target = str(node.target)[:-1]
+    elif node.op == "call_function":
+        name, plain = str(getattr(node.target, "__name__", "")), None
+        if _ends_in_place(name):
+            plain = getattr(torch, name[:-1], None) or getattr(F, name[:-1], None)
+        node.target = _IN_PLACE.get(node.target, plain or node.target)
+
+
+def check_same(traced: Traced, ann: torch.nn.Module, example: Tensor) -> None:
+    """The graph still computes what the network does.
+
+    Args:
+        traced: its graph.
+        ann: the network, in evaluation mode.
+        example: ``[N, ...]``.
+
+    Raises:
+        ValueError: it does not, or the network does not take such inputs.
+    """
+    for name, weight in ann.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise ValueError(
+                f"weights {name!r} of the network are not finite; look at its training"
+            )
+    with torch.no_grad():
+        try:
+            expected = ann(example.clone(memory_format=torch.contiguous_format))
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            raise _not_taken(example, error) from error
+        found = traced.module(example)
+    if isinstance(expected, Tensor) and not near(found, expected):
+        raise ValueError(
+            f"the graph of {type(ann).__name__} does not compute what the network does: its output "
+            "hangs on chance, on calls before, or on += for a tensor that has a second name, which "
+            "no graph shows; write a function of the input alone, and y = y + x for y += x"
+        )
+
+
+def near(found: Tensor, expected: Tensor) -> bool:
+    """Whether two tensors differ by rounding at most."""
+    if found.shape != expected.shape:
+        return False
+    found, expected = (torch.nan_to_num(x.double(), posinf=0, neginf=0) for x in (found, expected))
+    apart = (found - expected).abs().mean()
+    return bool(apart <= _CLOSE * expected.abs().mean()) or not found.numel()

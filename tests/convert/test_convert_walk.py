@@ -1,0 +1,346 @@
+"""What networks found in the wild do: converted right, or refused by name; never quietly wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations, prune
+
+import rheobase
+from rheobase.convert import (
+    RECIPES,
+    Encoding,
+    NeuronRule,
+    PostCalibration,
+    Readout,
+    Statistic,
+    convert,
+)
+from rheobase.layers import QCFS
+
+T = 128
+
+
+class Net(nn.Module):
+    """Two convolutions and a head, put together by ``run(net, x)``."""
+
+    def __init__(self, run: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.head, self.act = nn.Linear(256, 5), nn.ReLU(inplace=True)
+        self.shift = nn.Parameter(torch.randn(4, 1, 1))
+        self.run = [run]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.run[0](self, x).flatten(1))
+
+
+def images(dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+def relative_error(ann: nn.Module, x: Tensor, **choices: Any) -> float:
+    given = {"recipe": "threshold_max", "neuron": NeuronRule(start=0.5), "T": T, **choices}
+    with torch.no_grad():
+        expected = ann(x)
+        found = convert(ann, x, **given).mean_output(x)
+    return ((found - expected).abs().mean() / expected.abs().mean()).item()
+
+
+def in_place(net: Any, x: Tensor) -> Tensor:
+    y = net.a(x)
+    z = torch.relu_(y)
+    return (net.b(z) + y).relu()
+
+
+def before_activation(net: Any, x: Tensor) -> Tensor:
+    x = net.a(x)
+    out = net.b(net.act(x))  # changes x, too
+    out += x
+    return F.relu(out)
+
+
+def divided_by_sizes(net: Any, x: Tensor) -> Tensor:
+    x = F.relu(net.a(x)) * x.shape[1] ** -0.5
+    return F.relu(net.b(x / math.sqrt(2.0) / x.size(1)))
+
+
+def padded_and_unfolded(net: Any, x: Tensor) -> Tensor:
+    x = F.relu(net.a(x)).detach()
+    x = nn.functional.unfold(F.pad(x, (1, 1, 1, 1), "circular"), 3)
+    return F.relu(net.b(x.unflatten(1, (4, 9)).mean(2).unflatten(2, (8, 8))))
+
+
+@pytest.mark.parametrize(
+    "run", [in_place, before_activation, divided_by_sizes, padded_and_unfolded]
+)
+def test_what_is_changed_in_place_and_sizes_are_followed(run):
+    assert relative_error(Net(run).double().eval(), images()) < 0.04
+
+
+def test_views_take_every_order_of_memory():
+    class Viewed(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.relu(self.b(F.relu(self.a(x))))
+            return self.head(x.view(x.size(0), -1))
+
+    assert relative_error(Viewed(in_place).eval(), images(torch.float32)) < 0.04
+
+
+def test_other_arguments_keep_their_defaults():
+    class Masked(Net):
+        def forward(self, x: Tensor, mask: Tensor | None = None, twice: bool = False) -> Tensor:
+            x = F.relu(self.a(x))
+            x = x * 3.0 if mask is None else x * mask
+            return self.head(F.relu(self.b(2 * x if twice else x)).flatten(1))
+
+    assert relative_error(Masked(in_place).double().eval(), images()) < 0.04
+
+
+@pytest.mark.parametrize("make", ["parametrised", "old", "pruned"])
+def test_weights_that_are_made_before_every_call_are_kept(make):
+    def norm(layer: nn.Module) -> nn.Module:
+        if make == "old":
+            with pytest.warns(FutureWarning):
+                return nn.utils.weight_norm(layer)
+        if make == "pruned":
+            return prune.l1_unstructured(layer, "weight", 0.5)
+        return parametrizations.weight_norm(layer)
+
+    ann = nn.Sequential(
+        norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        norm(nn.Linear(144, 3)),
+    ).double().eval()  # fmt: skip
+    before = ann(images())
+    assert relative_error(ann, images()) < 0.04
+    assert torch.equal(ann(images()), before), "the ANN changed"
+
+
+def test_a_trained_activation_called_twice_is_two_neurons():
+    torch.manual_seed(0)
+    act = QCFS(4, 0.7)
+    ann = nn.Sequential(nn.Linear(6, 6), act, nn.Linear(6, 6), act, nn.Linear(6, 3)).double().eval()
+    x = torch.randn(8, 6, dtype=torch.float64)
+    snn = convert(ann, x, recipe="qcfs", T=8)
+    assert len(snn.report().layers) == 2
+    with torch.no_grad():
+        whole = snn(x)
+        snn.at_once = 1
+        torch.testing.assert_close(snn(x), whole)
+
+
+def second_name(net: Any, x: Tensor) -> Tensor:
+    y = x = F.relu(net.a(x))
+    y += net.b(x)  # and x is y
+    return F.relu(x + y)
+
+
+REFUSED: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
+    "mean of all": (lambda n, x: F.relu(n.b(F.relu(n.a(x)) - x.mean())), "'mean'.*other samples"),
+    "rolled": (lambda n, x: F.relu(n.b(torch.roll(F.relu(n.a(x)), 1, 0))), "'roll'.*other samples"),
+    "joined": (lambda n, x: torch.cat([F.relu(n.a(x))] * 2, -4), "'cat'.*other samples"),
+    "where": (
+        lambda n, x: F.relu(n.b(torch.where(n.a(x) > 0.0, n.a(x), 0.0 * x[:, :1]))),
+        r"test_convert_walk.py:\d+, in .*no kind that conversion knows",
+    ),
+    "abs": (lambda n, x: F.relu(n.b(n.a(x).abs())), r"'abs_1'.*no kind"),
+    "softmax": (lambda n, x: F.relu(n.b(n.a(x).softmax(1))), "kind 'softmax'.*'ecmt'"),
+    "dropout": (lambda n, x: F.relu(n.b(F.dropout(F.relu(n.a(x))))), "drops in evaluation too"),
+    "length": (lambda n, x: F.relu(n.a(x)).reshape(len(x), -1), "hangs on the value or the shape"),
+    "second name": (second_name, "does not compute what the network does"),
+    "view": (
+        lambda n, x: [y := n.a(x), v := y.flatten(1), y.relu_(), v][-1],
+        "changes a tensor in place.*shares its memory",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_would_be_quietly_wrong_is_refused(name):
+    run, words = REFUSED[name]
+    with pytest.raises(ValueError, match=words):
+        convert(Net(run).double().eval(), images(), recipe="threshold_max", T=4)
+
+
+def test_networks_of_another_kind_are_refused():
+    x = torch.rand(4, 4)
+
+    class Two(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return (x + y).relu()
+
+    with pytest.raises(ValueError, match=r"takes 2 inputs \(x, y\)"):
+        convert(Two(), x)
+    layers = (nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    spiking = nn.Sequential(layers[0], rheobase.neurons.LIF(), *layers)
+    with pytest.raises(ValueError, match="'1' is a LIF: this network spikes already"):
+        convert(spiking, x)
+    with pytest.raises(ValueError, match="spikes already"):
+        convert(convert(nn.Sequential(*layers), x, T=2), x)
+    norm = nn.BatchNorm1d(4, track_running_stats=False)
+    with pytest.raises(ValueError, match="'1' keeps no running statistics"):
+        convert(nn.Sequential(layers[0], norm, *layers[1:]).eval(), x)
+    hooked = nn.Sequential(*layers)
+    hook = hooked[1].register_forward_hook(lambda module, args, output: 3.0 * output)
+    with pytest.raises(ValueError, match="'1' has forward hooks"):
+        convert(hooked, x)
+    hook.remove()
+    encoder = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    with pytest.raises(ValueError, match=r"'transformer_encoder_layer'.*'ecmt'"):
+        convert(nn.Sequential(nn.Unflatten(1, (1, 4)), encoder, *layers).eval(), x)
+    broken = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    broken[2].weight.data[0] = torch.nan
+    with pytest.raises(ValueError, match=r"'2\.weight' of the network are not finite"):
+        convert(broken, x)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda n, x: F.relu(n.b(F.relu(n.a(x)) + n.shift)),
+        lambda n, x: F.relu(F.conv2d(F.relu(n.a(x)), n.b.weight, n.b.bias, padding=1)),
+        lambda n, x: F.relu(n.b(F.pad(F.relu(n.a(x)), (1, 1, 1, 1), value=0.5)))[..., 1:-1, 1:-1],
+    ],
+)
+@pytest.mark.parametrize("recipe", ["few_spikes", "ttfs", "tandem"])
+def test_constants_do_not_count_at_every_step_of_a_sum(run, recipe):
+    with pytest.raises(ValueError, match="would count T times"):
+        convert(Net(run).double().eval(), images(), recipe=recipe, T=8)
+
+
+def test_a_factor_that_does_not_change_is_one_at_every_step_of_a_sum():
+    ann = Net(lambda n, x: F.relu(n.b(F.relu(n.a(x)) * x[:, :1]))).double().eval()
+    rule = RECIPES["few_spikes"].neuron
+    assert relative_error(ann, images(), recipe="few_spikes", T=12, neuron=rule) < 0.01
+
+
+@pytest.mark.parametrize(("recipe", "steps"), [("burst", 64), ("few_spikes", 12)])
+def test_no_more_is_sent_than_a_bounded_activation_gives(recipe, steps):
+    torch.manual_seed(0)
+    ann = nn.Sequential(nn.Linear(6, 8), nn.ReLU6(), nn.Linear(8, 3)).double().eval()
+    ann[0].weight.data *= 12.0
+    x = torch.randn(64, 6, dtype=torch.float64)
+    given = {"neuron": RECIPES[recipe].neuron, "T": steps}
+    assert relative_error(ann, x, recipe=recipe, **given) < 0.05
+
+
+def test_biases_of_sequences_are_mended_by_channel():
+    torch.manual_seed(0)
+    ann = nn.Sequential(
+        nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Flatten(), nn.Linear(20, 3)
+    ).double().eval()  # fmt: skip
+    x = torch.randn(16, 4, 6, dtype=torch.float64)
+    rule = RECIPES["calibration_light"].neuron
+    assert relative_error(ann, x, recipe="calibration_light", neuron=rule) < 0.04
+
+
+MEAN = PostCalibration("bias_mean")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "choices", "error", "words"),
+    [
+        ("rueckauer", {"statistic": Statistic("max", shared_by_steps=True)}, ValueError, "T-th"),
+        ("tandem", {"post": (MEAN,)}, ValueError, "sums over T"),
+        ("few_spikes", {"post": (MEAN,)}, ValueError, "code 'few_spikes'"),
+        ("few_spikes", {"statistic": Statistic("max_current")}, ValueError, "by currents"),
+        ("rueckauer", {"statistic": "max"}, TypeError, r"write statistic=Statistic\("),
+        ("rueckauer", {"granularity": "chanel"}, ValueError, "mean 'channel'"),
+        (None, {}, TypeError, r"a name of rheobase\.convert\.recipes"),
+        ("rueckauer", {"labels": [0]}, TypeError, "got a list"),
+        ("rueckauer", {"batch_size": 0}, ValueError, "at least 1"),
+        ("rueckauer", {"T": True}, TypeError, "whole number"),
+        ("rueckauer", {"thresholds": {"act": torch.ones(7)}}, ValueError, r"one sample.*\[4, 8, 8"),
+    ],
+)
+def test_choices_that_make_no_sense_are_refused(recipe, choices, error, words):
+    ann = Net(lambda n, x: F.relu(n.b(n.act(n.a(x))))).double().eval()
+    with pytest.raises(error, match=words):
+        convert(ann, images(), **{"recipe": recipe, "T": 4, **choices})
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: NeuronRule(reset="zeros"), "unknown reset of NeuronRule 'zeros'.*'zero'"),  # type: ignore[arg-type]
+        (lambda: Encoding("impuls"), "unknown kind of Encoding"),  # type: ignore[arg-type]
+        (lambda: Readout(delay=-1), "at least 0"),
+        (lambda: NeuronRule(members=0), "at least 1"),
+        (lambda: Statistic(iterations=0), "at least 1"),
+        (lambda: Statistic(scale=-1.0), "above 0"),
+    ],
+)
+def test_words_and_counts_of_a_recipe_are_checked(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_thresholds_of_several_sizes_are_saved():
+    ann = Net(lambda n, x: F.relu(n.b(F.relu(n.a(x))))).double().eval()
+    saved, other = (convert(ann, size * images(), recipe="ecmt", T=4) for size in (1.0, 0.3))
+    with torch.no_grad():
+        assert not torch.equal(other(images()), saved(images()))
+        other.load_state_dict(saved.state_dict())
+        assert torch.equal(other(images()), saved(images()))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given"),
+    [("threshold_max", "spikes"), ("burst", "spikes, several"), ("ecmt", "spikes, sized")],
+)
+def test_spikeness_is_what_the_layers_are_seen_to_get(recipe, given):
+    ann = Net(lambda n, x: F.relu(n.b(F.relu(3.0 * n.a(x))))).double().eval()
+    snn = convert(ann, images(), recipe=recipe, T=8)
+    got: list[Tensor] = []
+    snn.body.get_submodule("b").register_forward_hook(lambda m, args, out: got.append(args[0]))
+    with torch.no_grad():
+        snn(images())
+    assert snn.report().spikeness["b"] == given
+    sizes = torch.cat(got).abs().unique()
+    sizes = sizes[sizes > 0.0]
+    assert (len(sizes) == 1) == (given == "spikes")
+
+
+def test_blended_spikes_are_none():
+    def blended(net: Any, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(net.a(x)), 2)
+        return F.relu(net.b(F.interpolate(x, scale_factor=2, mode="bilinear")))
+
+    ann = Net(blended).double().eval()
+    snn = convert(ann, images(), recipe="threshold_max", T=8)
+    assert snn.report().spikeness["b"] == "spikes, averaged"
+
+
+def test_attention_by_hand_with_a_mask():
+    class Attends(nn.Module):
+        def __init__(self, fill: float = -torch.inf) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.q, self.k, self.v, self.head = (nn.Linear(8, 8) for _ in range(4))
+            self.fill, self.mask = fill, nn.Buffer(torch.ones(5, 5).tril())
+
+        def forward(self, x: Tensor) -> Tensor:
+            k = self.k(x)
+            scores = self.q(x) @ k.transpose(1, 2) / math.sqrt(k.size(-1))
+            scores = scores.masked_fill(self.mask == 0, self.fill)
+            return self.head(F.softmax(scores, -1) @ self.v(x))
+
+    x = torch.randn(4, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    fine = NeuronRule("integer_code", levels=10**6)
+    given = {"recipe": "integer_code", "neuron": fine, "T": 2}
+    assert relative_error(Attends().double().eval(), x, **given) < 1e-4
+    with pytest.raises(ValueError, match=r"fills in 2\.0 at every step"):
+        convert(Attends(2.0).double().eval(), x, recipe="spikezip_tf", T=8)
+
+
+def test_inputs_that_poisson_spikes_can_not_carry_are_warned_of():
+    ann = Net(lambda n, x: F.relu(n.b(F.relu(n.a(x))))).double().eval()
+    with pytest.warns(UserWarning, match=r"\d+ % of the calibration inputs are above 1"):
+        convert(ann, images(), recipe="rmp", T=16)
