@@ -184,6 +184,24 @@ def test_a_backbone_alone_is_refused_with_what_it_lacks():
         load_official(None, weights)
 
 
+SYSTEMS = sorted({system for family in families() for system in family.official})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("path", sorted(GOLDENS.glob("models/*.npz")), ids=lambda p: p.stem)
+def test_taken_for_another_system_they_are_named(path):
+    """A checkpoint loaded as the next system's that it is not, with its own keywords or none."""
+    golden = read_golden(path)
+    theirs = {each.system for each in recognise(golden.weights())}
+    if not theirs:
+        pytest.skip("not recognised: see test_model_is_recognised")
+    start = SYSTEMS.index(golden.system)
+    other = next(s for s in SYSTEMS[start + 1 :] + SYSTEMS if s not in theirs)
+    for kwargs in (golden.kwargs, {}):
+        with pytest.raises(ValueError, match="|".join(sorted(theirs))):
+            load_official(other, golden.weights(), kwargs)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("family", "name"), PRESETS)
 def test_every_preset_is_recognised_by_official_names(family, name):

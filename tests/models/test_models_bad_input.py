@@ -1,27 +1,82 @@
 """What the vision transformers refuse at the door, family by family."""
 
+import re
+
 import pytest
 import torch
 from model_toys import SMALL, small
 
 from rheobase.models import create_model
 
-# Real patches or whole images: any size is sensible, or another check is theirs.
-TRANSFORMERS = [
+# Those that cut images into patches; convolutions and spiking ResNets take any size.
+PATCHES = [
     name
     for name in SMALL
-    if "former" in name or name.startswith(("ost", "tim", "autost", "dista", "spiking_vit"))
+    if re.match("spike_driven|spikeformer|spiking_(resformer|vit)|ost|tim|autost|dista|mast", name)
+    or name.removesuffix("_events").removesuffix("_cifar").endswith("former")
+    or "spikformer" in name
 ]
+ZOO = [*PATCHES, "revs_resnet", "revs_resnet_events"]
 
 
-@pytest.mark.parametrize("name", TRANSFORMERS)
-def test_images_that_do_not_divide_and_wrong_channels(name):
+@pytest.mark.parametrize("name", SMALL)
+def test_wrong_channels_ranks_and_kinds_of_numbers(name):
     net = small(name)
     side, channels = net.config.image_size, net.config.channels
-    with pytest.raises(ValueError, match=r"image|divi|multiple|patch|power|token|frames"):
-        net(torch.rand(1, channels, side + 1, side + 1))
-    with pytest.raises(ValueError, match=rf"channels.*{channels + 1}|{channels + 1}.*channels"):
+    with pytest.raises(ValueError, match=f"{channels} input channels.*channels={channels + 1}"):
         net(torch.rand(net.T, 1, channels + 1, side, side))
+    with pytest.raises(ValueError, match=r"\[N, C, H, W\] or .*unsqueeze"):
+        net(torch.rand(channels, side, side))
+    with pytest.raises(TypeError, match=r"uint8; call x\.float"):
+        net(torch.zeros(1, channels, side, side, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="empty"):
+        net(torch.rand(0, channels, side, side))
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_images_that_do_not_divide(name):
+    net = small(name)
+    side = net.config.image_size + 1
+    with pytest.raises(ValueError, match=rf"multiples of .*{side}.*; resize"):
+        net(torch.rand(1, net.config.channels, side, side))
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_configurations_that_do_not_fit(name):
+    preset, overrides = SMALL[name]
+    config = small(name).config
+
+    def refused(message, **changes):
+        with torch.device("meta"), pytest.raises(ValueError, match=message):
+            create_model(preset, **(overrides | changes))
+
+    refused("num_classes must be positive, got 0", num_classes=0)
+    refused("channels must be positive, got -1", channels=-1)
+    refused("T must be positive, got 0", T=0)
+    if name in PATCHES:
+        refused("not a multiple of .*; resize", image_size=config.image_size + 1)
+    heads = getattr(config, "heads", None)
+    if isinstance(heads, int):
+        refused("heads=7 does not divide .*; take", heads=7)
+    elif heads is not None:  # one number a stage or block
+        refused("heads=7 does not divide .*; take", heads=(7,) * len(heads))
+
+
+@pytest.mark.parametrize("name", ["swformer", "swformer_events", "spikformer_lt_wavelet"])
+def test_grids_that_wavelets_cannot_pair(name):
+    net = small(name)
+    side = 3 * (net.config.patch_size if "lt" in name else net.config.image_size // 2)
+    with pytest.raises(ValueError, match=r"(power of two|pairs).* got (3|9); (change|resize)"):
+        net(torch.rand(1, net.config.channels, side, side))
+
+
+def test_sstformer_names_both_inputs():
+    with torch.device("meta"):
+        net = create_model("sstformer_poker")
+        frames, events = torch.rand(16, 1, 3, 240, 240), torch.rand(16, 1, 12, 64, 64)
+    for wrong in ((frames[..., :-1], events), (frames, events[:, :, :-1]), (frames[:15], events)):
+        with pytest.raises(ValueError, match=r"takes frames .* and events .*, got"):
+            net(*wrong)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,24 @@ def test_another_family_is_named(weights):
         load_official("spikformer", weights)
 
 
+@pytest.mark.parametrize(
+    "system", ["spike_driven_transformer_v3", "spike_driven_transformer", "rev_sresnet"]
+)
+def test_whoever_is_asked_for_names_them(weights, system):
+    """Those that tell their checkpoints by a key of their own, or want keywords, too."""
+    with pytest.raises(ValueError, match="they are the weights of qkformer"):
+        load_official(system, weights)
+    del weights["head.bias"]  # no longer a whole checkpoint of anything
+    with pytest.raises(ValueError, match="most of their names are those of qkformer"):
+        load_official(system, weights)
+
+
+def test_heads_of_each_block_are_asked_for():
+    weights = small("autost").state_dict()
+    with pytest.raises(ValueError, match=r"num_heads are of each block.*got 4"):
+        load_official("autost", weights, {"num_heads": 4})
+
+
 def test_unknown_weights_name_the_nearest(weights):
     del weights["head.bias"]
     assert likely_systems(weights)[0] == "qkformer"

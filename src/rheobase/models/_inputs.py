@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rheobase.layers import repeat
 
-__all__ = ["as_sequence", "check_choice", "check_sizes"]
+__all__ = ["as_sequence", "check_choice", "check_divides", "check_positive", "check_sizes"]
 
 
 def as_sequence(
@@ -67,16 +67,46 @@ def check_sizes(
     Raises:
         ValueError: naming the size that does not fit.
     """
-    given = {"dim": dim, "heads": heads, "image_size": image_size, **positive}
-    for name, size in given.items():
+    check_positive(dim=dim, heads=heads, image_size=image_size, **positive)
+    if dim % dim_multiple:
+        raise ValueError(
+            f"dim must be a multiple of {dim_multiple}, for the stem; got {dim}, "
+            f"take {_multiple_near(dim, dim_multiple)}"
+        )
+    check_divides("heads", heads, dim, f"dim={dim}")
+    if image_size % patch_size:
+        raise ValueError(
+            f"image_size={image_size} is not a multiple of patch_size={patch_size}; resize the "
+            f"images to {_multiple_near(image_size, patch_size)}"
+        )
+
+
+def check_positive(**sizes: float) -> None:
+    """Refuse sizes of a network that are not positive.
+
+    Raises:
+        ValueError: naming the first such size.
+    """
+    for name, size in sizes.items():
         if size <= 0:
             raise ValueError(f"{name} must be positive, got {size}")
-    if dim % dim_multiple:
-        raise ValueError(f"dim must be a multiple of {dim_multiple}, for the stem; got {dim}")
-    if dim % heads:
-        raise ValueError(f"heads={heads} does not divide dim={dim}")
-    if image_size % patch_size:
-        raise ValueError(f"image_size={image_size} is not a multiple of patch_size={patch_size}")
+
+
+def check_divides(name: str, part: int, whole: int, what: str) -> None:
+    """Refuse a part that does not divide the whole, which is called ``what``.
+
+    Raises:
+        ValueError: it does not; the nearest that do are offered.
+    """
+    if part > 0 and whole % part == 0:
+        return
+    divisors = [n for n in range(1, whole + 1) if whole % n == 0]
+    nearest = sorted(sorted(divisors, key=lambda n: abs(n - part))[:2])
+    raise ValueError(f"{name}={part} does not divide {what}; take {' or '.join(map(str, nearest))}")
+
+
+def _multiple_near(size: int, of: int) -> int:
+    return of * max(1, round(size / of))
 
 
 def check_choice(name: str, value: object, choices: Collection[object]) -> None:

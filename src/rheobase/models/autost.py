@@ -163,13 +163,16 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> AutoSTC
             "the weights do not tell the heads of each block; give kwargs num_heads=[...]",
             num_heads=[1] * depth_of(ours, "blocks"),
         )
+    heads = kwargs["num_heads"]
+    if isinstance(heads, int):
+        raise ValueError(f"num_heads are of each block, such as {[heads, heads]}; got {heads}")
     hidden = [
         ours[f"blocks.{i}.mlp.fc1.conv.weight"].shape[0] for i in range(depth_of(ours, "blocks"))
     ]
     return AutoSTConfig(
         dim=dim,
         mlp_ratios=tuple(width / dim for width in hidden),
-        heads=tuple(kwargs["num_heads"]),
+        heads=tuple(heads),
         image_size=kwargs.get("img_size_h", 32),
         channels=ours["stem.stages.0.conv.weight"].shape[1],
         num_classes=num_classes,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rheobase._errors import unknown_name
 from rheobase.models.recognise import likely_systems, presets_of, recognise, significant
-from rheobase.models.registry import Family, MakeNeuron, Official, Untold, families
+from rheobase.models.registry import Family, MakeNeuron, Official, families
 from rheobase.models.saved import new_head
 
 __all__ = ["bare_state_dict", "load_official", "load_weights", "official_of", "system_of"]
@@ -78,9 +78,9 @@ def load_official(
     counters = [key for key in tensors if key not in weights]
     if system is None:
         system = system_of(weights)
-    family, official = official_of(system, weights)
     read = _Read(kwargs or {})
     try:
+        family, official = official_of(system, weights)
         config = official.config(weights, read)
         _refuse_other_classes(config, read)
         if compat is not None and hasattr(config, "compat"):
@@ -92,13 +92,11 @@ def load_official(
             fresh = new_head(family, config, wanted, fresh=True)
         net = family.build(wanted, neuron, neuron_kwargs)
         unused = load_weights(net, weights, official.rename, fresh)
-    except Untold:
-        raise
     except ValueError as misfit:
-        theirs = [found.system for found in recognise(weights)]
-        if not theirs or system in theirs:
+        whose = _whose(system, weights)
+        if whose is None:
             raise
-        raise ValueError(f"{misfit}; they are the weights of {' or '.join(theirs)}") from misfit
+        raise ValueError(f"{misfit}; {whose}") from misfit
     if unused or counters:
         warnings.warn(
             f"{len(unused + counters)} tensors that the official code never uses were left out: "
@@ -112,6 +110,17 @@ def load_official(
             stacklevel=2,
         )
     return net
+
+
+def _whose(system: str, weights: Mapping[str, Tensor]) -> str | None:
+    """Whose weights these are, if another system's than they were taken for."""
+    theirs = [found.system for found in recognise(weights)]
+    if theirs:
+        return None if system in theirs else f"they are the weights of {' or '.join(theirs)}"
+    near = likely_systems(weights)
+    if not near or system in near:
+        return None
+    return f"most of their names are those of {near[0]}"
 
 
 def official_of(system: str, keys: Container[str]) -> tuple[Family, Official]:

@@ -26,7 +26,7 @@ from rheobase.layers import (
     sew_join,
     split_heads,
 )
-from rheobase.models._inputs import as_sequence, check_sizes
+from rheobase.models._inputs import as_sequence, check_divides, check_sizes
 from rheobase.models._names import depth_of, split_units
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LIF, neuron_factory
@@ -79,10 +79,8 @@ class QKFormerConfig:
             patch_size=PATCH[self.layout], channels=self.channels, num_classes=self.num_classes,
             T=self.T, mlp_ratio=self.mlp_ratio,
         )  # fmt: skip
-        if self.dims[0] % self.heads:
-            raise ValueError(
-                f"heads={self.heads} does not divide the {self.dims[0]} channels of the first stage"
-            )
+        first = self.dims[0]
+        check_divides("heads", self.heads, first, f"the {first} channels of the first stage")
         if min(self.depths) < 1:
             raise ValueError(f"depth={self.depth} leaves a stage of {self.layout!r} without blocks")
 

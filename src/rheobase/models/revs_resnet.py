@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from rheobase.layers import ConvNormNeuron, NeuronConvNorm, ReversibleSequence, over_time
-from rheobase.models._inputs import as_sequence, check_choice
+from rheobase.models._inputs import as_sequence, check_choice, check_positive
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import IF, LIF, neuron_factory
 from rheobase.surrogate import ATan, Sigmoid
@@ -59,8 +59,10 @@ class RevSResNetConfig:
             raise ValueError(
                 f"depths and widths are of the same stages, got {self.depths} and {self.widths}"
             )
-        if min(*self.depths, *self.widths, self.num_classes, self.channels, self.T) < 1:
-            raise ValueError(f"sizes must be positive, got {self}")
+        check_positive(
+            depths=min(self.depths), widths=min(self.widths), num_classes=self.num_classes,
+            channels=self.channels, image_size=self.image_size, T=self.T,
+        )  # fmt: skip
         check_choice("stem", self.stem, ("image", "event"))
         check_choice("compat", self.compat, (None, "official"))
 

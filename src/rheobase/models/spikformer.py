@@ -24,7 +24,7 @@ from rheobase.layers import (
     over_time,
     sew_join,
 )
-from rheobase.models._inputs import as_sequence
+from rheobase.models._inputs import as_sequence, check_choice, check_sizes
 from rheobase.models._names import depth_of, split_units
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import LIF, neuron_factory
@@ -72,20 +72,13 @@ class SpikformerConfig:
     token_layers: Literal["linear", "conv"] = "conv"
 
     def __post_init__(self) -> None:
-        if min(self.depth, self.dim, self.heads, self.channels, self.num_classes, self.T) < 1:
-            raise ValueError(f"sizes must be positive, got {self}")
-        if self.dim % 8:
-            raise ValueError(f"dim must be a multiple of 8 (the stem starts at dim/8): {self.dim}")
-        if self.dim % self.heads:
-            raise ValueError(f"heads={self.heads} does not divide dim={self.dim}")
-        if self.patch_size not in (1, 2, 4, 8, 16):
-            raise ValueError(f"patch_size must be 1, 2, 4, 8 or 16, got {self.patch_size}")
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size={self.image_size} is not a multiple of patch_size={self.patch_size}"
-            )
-        if self.token_layers not in ("linear", "conv"):
-            raise ValueError(f'token_layers must be "linear" or "conv", got {self.token_layers!r}')
+        check_choice("patch_size", self.patch_size, (1, 2, 4, 8, 16))
+        check_choice("token_layers", self.token_layers, ("linear", "conv"))
+        check_sizes(
+            dim=self.dim, dim_multiple=8, heads=self.heads, image_size=self.image_size,
+            patch_size=self.patch_size, depth=self.depth, channels=self.channels,
+            num_classes=self.num_classes, T=self.T, mlp_ratio=self.mlp_ratio,
+        )  # fmt: skip
 
 
 def spikformer_neuron(**kwargs: Any) -> MakeNeuron:

@@ -68,6 +68,11 @@ def wavelet(x: Tensor, over: str) -> Tensor:
 
 
 def _pairs(x: Tensor) -> Tensor:
+    if x.shape[-1] % 2:
+        raise ValueError(
+            f"the wavelet transform pairs tokens, or channels, and got {x.shape[-1]}; resize the "
+            "images so that there is an even number"
+        )
     even, odd = x[..., ::2], x[..., 1::2]
     scale: float = 0.5**0.5
     return torch.cat([even + odd, even - odd], dim=-1) * scale

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.layers import ConvNormNeuron, NeuronConvNorm, over_time, split_heads
-from rheobase.models._inputs import as_sequence, check_sizes
+from rheobase.models._inputs import as_sequence, check_divides, check_sizes
 from rheobase.models._names import Replacements, depth_of, replace_in_turn
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LIF, PLIF, neuron_factory
@@ -79,11 +79,8 @@ class SpikingResformerConfig:
                 patch_size=self.divisor, depth=depth, group_size=self.group_size,
                 channels=self.channels, num_classes=self.num_classes, T=self.T,
             )  # fmt: skip
-            if 4 * width % self.group_size:
-                raise ValueError(
-                    f"group_size={self.group_size} does not divide the {4 * width} channels of "
-                    "the MLP"
-                )
+            hidden = 4 * width
+            check_divides("group_size", self.group_size, hidden, f"the MLP's {hidden} channels")
 
     @property
     def divisor(self) -> int:

@@ -24,7 +24,7 @@ from torch.nn.functional import interpolate
 
 from rheobase.layers import over_time
 from rheobase.layers.deformable import DeformableConv2d
-from rheobase.models._inputs import check_choice
+from rheobase.models._inputs import check_choice, check_positive
 from rheobase.models.registry import Family, Official
 from rheobase.models.sew_resnet import SEWResNet, SEWResNetConfig
 from rheobase.models.sstformer_parts import (
@@ -58,6 +58,7 @@ class SSTFormerConfig:
     compat: Compat = None
 
     def __post_init__(self) -> None:
+        check_positive(num_classes=self.num_classes)
         check_choice("T", self.T, (16,))
         check_choice("compat", self.compat, (None, "official"))
 
@@ -100,10 +101,11 @@ class SSTFormer(nn.Module):
         Raises:
             ValueError: other shapes.
         """
-        if frames.shape[::2] != (16, 3, 240) or events.shape[::2][:1] != (16,):
+        n = frames.shape[1:2]
+        if frames.shape != (16, *n, 3, self.size, self.size) or events.shape[:-2] != (16, *n, 12):
             raise ValueError(
                 "SSTFormer takes frames [16, N, 3, 240, 240] and events [16, N, 12, H, W], got "
-                f"{list(frames.shape)} and {list(events.shape)}"
+                f"{list(frames.shape)} and {list(events.shape)}; sample 16 steps, resize the frames"
             )
         spiking, token = self._event_features(events)
         features = torch.cat([self._frame_features(frames, token), spiking], dim=-1)

@@ -23,7 +23,7 @@ from rheobase.layers import (
     inverse_haar,
     over_time,
 )
-from rheobase.models._inputs import as_sequence, check_choice, check_sizes
+from rheobase.models._inputs import as_sequence, check_choice, check_divides, check_sizes
 from rheobase.models._names import depth_of, split_units
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spikformer import spikformer_neuron
@@ -82,13 +82,14 @@ class SWformerConfig:
             channels=self.channels, num_classes=self.num_classes, T=self.T,
             mlp_ratio=self.mlp_ratio, haar_threshold=self.haar_threshold,
         )  # fmt: skip
-        if self.dim % self.groups:
-            raise ValueError(f"groups={self.groups} does not divide dim={self.dim}")
+        check_divides("groups", self.groups, self.dim, f"dim={self.dim}")
         side = self.image_size // self.patch_size
         if side & (side - 1):
+            fitting = self.patch_size << side.bit_length()
             raise ValueError(
                 f"the wavelets need a token grid whose side is a power of two; image_size="
-                f"{self.image_size} over patch_size={self.patch_size} is {side}"
+                f"{self.image_size} over patch_size={self.patch_size} is {side}; resize the images "
+                f"to {fitting // 2} or {fitting}"
             )
 
     def ternary(self) -> MagnitudeResetTernaryIF:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from rheobase.layers import BGN, ConvNormNeuron, split_heads
+from rheobase.models._inputs import check_divides
 from rheobase.models._mixing import MixingSpikformer, like
 from rheobase.models.registry import Family, MakeNeuron
 from rheobase.models.spikformer import SpikformerConfig, spikformer_neuron
@@ -38,11 +39,10 @@ class TESpikformerConfig(SpikformerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.norm_groups < 1 or (self.dim // 8) % self.norm_groups:
-            raise ValueError(
-                f"norm_groups={self.norm_groups} does not divide the {self.dim // 8} channels of "
-                "the first convolution, dim // 8"
-            )
+        first = self.dim // 8
+        check_divides(
+            "norm_groups", self.norm_groups, first, f"the {first} channels of the first convolution"
+        )
 
 
 class SpatioTemporalAttention(nn.Module):

@@ -82,7 +82,8 @@ class TIMConfig:
         if self.dim // self.heads != tokens:
             raise ValueError(
                 f"TIM needs as many channels in a head as tokens: dim / heads = "
-                f"{self.dim // self.heads}, tokens (image_size / 16)^2 = {tokens}"
+                f"{self.dim // self.heads}, tokens (image_size / 16)^2 = {tokens}; take "
+                f"heads={max(1, self.dim // max(1, tokens))}"
             )
         if not 0.0 <= self.alpha <= 1.0:
             raise ValueError(f"alpha is a share, from 0 to 1, got {self.alpha}")
