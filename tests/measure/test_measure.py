@@ -182,8 +182,8 @@ class Digits(nn.Module):
         self.hidden, self.out = LIF(), TernaryIF()
 
     def forward(self, x: Tensor) -> Tensor:
-        spikes = self.hidden(over_time(repeat(2.0 * x.flatten(1), 6), self.first))
-        return self.out(over_time(2.0 * spikes, self.second))
+        spikes = self.hidden(over_time(repeat(12.0 * x.flatten(1), 6), self.first))
+        return self.out(over_time(6.0 * spikes, self.second))
 
 
 def test_sparsity_is_the_share_of_neurons_that_never_fire() -> None:
@@ -193,7 +193,7 @@ def test_sparsity_is_the_share_of_neurons_that_never_fire() -> None:
     net = Digits().eval()
     silent = 0
     for image in images:
-        hidden = net.hidden(over_time(repeat(2.0 * image.flatten().unsqueeze(0), 6), net.first))
+        hidden = net.hidden(over_time(repeat(12.0 * image.flatten().unsqueeze(0), 6), net.first))
         out = net(image.unsqueeze(0))
         silent += sum(not hidden[:, 0, i].any() for i in range(30))
         silent += sum(not out[:, 0, i].any() for i in range(10))  # negative spikes are spikes
