@@ -60,6 +60,8 @@ _MODULES = (
     "rheobase.models.max_former",
     "rheobase.models.ann_resnet",
     "rheobase.models.ann_vgg",
+    "rheobase.models.mst",
+    "rheobase.models.rate_coded_vit",
     # Less-known spiking transformers.
     "rheobase.models.swformer",
     "rheobase.models.ost",
