@@ -1,6 +1,6 @@
 """The vision transformer that was converted first: attention and ReLUs without any norm.
 
-The ANN that ``recipe="spiking_transformer_2021"`` of `rheobase.convert` is for: Mueller et al. 2021,
+The ANN for ``recipe="spiking_transformer_2021"`` of `rheobase.convert`: Mueller et al. 2021,
 "Spiking Transformer Networks: A Rate Coded Approach for Processing Sequential Data", ICSAI. The
 paper's text was not at hand; sizes, layers and training are those of the released code
 (vvvityaaa/transformer-ann2snn) and of the report in it, whose ANN reads 97.99 % of MNIST, 97.16 %

@@ -50,6 +50,7 @@ _MODULES = (
     "rheobase.models.tet_resnet",
     "rheobase.models.spike_driven_transformer",
     "rheobase.models.spike_driven_transformer_v2",
+    "rheobase.models.meta_spikeformer_dense",
     "rheobase.models.spike_driven_transformer_v3",
     "rheobase.models.spike_driven_transformer_v3_large",
     "rheobase.models.spikingformer",
