@@ -79,6 +79,31 @@ class SpikePyramid(nn.Module):
         return [output(x) for output, x in zip(self.outputs, found, strict=True)]
 
 
+class Scale(nn.Module):
+    """A level brought to the size of the finest: twice as large after every convolution.
+
+    Args:
+        width: channels.
+        level: how many times it was halved.
+        make_neuron: makes each neuron.
+    """
+
+    def __init__(self, width: int, level: int, make_neuron: MakeNeuron) -> None:
+        super().__init__()
+        self.grows = level > 0
+        self.units = nn.ModuleList(
+            NeuronConvNorm(width, width, make_neuron(), kernel_size=3) for _ in range(max(1, level))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, N, C, H, W]`` to the finest level's size."""
+        for unit in self.units:
+            x = unit(x)
+            if self.grows:
+                x = _resized(x, (2 * x.shape[-2], 2 * x.shape[-1]))
+        return x
+
+
 class SegmentationHead(nn.Module):
     """Every level brought to the size of the finest, summed, and classified pixel by pixel.
 
@@ -91,23 +116,15 @@ class SegmentationHead(nn.Module):
 
     def __init__(self, width: int, levels: int, num_classes: int, make_neuron: MakeNeuron) -> None:
         super().__init__()
-        self.scales = nn.ModuleList(
-            nn.ModuleList(
-                NeuronConvNorm(width, width, make_neuron(), kernel_size=3)
-                for _ in range(max(1, level))
-            )
-            for level in range(levels)
-        )
+        self.scales = nn.ModuleList(Scale(width, level, make_neuron) for level in range(levels))
         self.neuron = make_neuron()
         self.head = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Levels ``[T, N, C, H, W]``, fine to coarse, to logits ``[T, N, classes, H, W]``."""
-        (finest,) = self.scales[0]
-        total = finest(levels[0])
-        for units, x in zip(self.scales[1:], levels[1:], strict=True):
-            for unit in units:
-                x = _resized(unit(x), (2 * x.shape[-2], 2 * x.shape[-1]))
+        same = [scale(x) for scale, x in zip(self.scales, levels, strict=True)]
+        total = same[0]
+        for x in same[1:]:
             total = total + _resized(x, total.shape[-2:])
         return over_time(self.neuron(total), self.head)
 
