@@ -318,20 +318,21 @@ class TestSpikingViTDTS:
 
 class TestDISTA:
     def test_without_memory_and_noise_it_attends_as_spikformer(self):
-        net = small("dista", noise=0.0, neuron="lif").eval().blocks[0].mixer
+        net = small("dista", window=0, noise=0.0, neuron="lif").eval().blocks[0].mixer
         twin = SpikingSelfAttention(32, 2, LIF, scale=0.5, qkv_bias=True).eval()
-        weights = net.state_dict()
-        del weights["memory"]
-        twin.load_state_dict(weights)
+        twin.load_state_dict({k.replace(".unit.", "."): v for k, v in net.state_dict().items()})
         x = torch.randint(0, 3, (3, 1, 32, 4, 4)).float()
         assert torch.equal(net(x), twin(x))
 
     def test_memory_reaches_back_as_far_as_the_window(self):
-        mixer = small("dista", window=1).eval().blocks[0].mixer
         spikes = (torch.rand(4, 1, 2, 16, 16) > 0.5).float()
         assert torch.equal(_earlier(spikes, 1)[1:], spikes[:-1])
         assert not _earlier(spikes, 2)[:2].any()
-        assert mixer.memory.flatten(1).sum(1).tolist() == [2.0, 0.0]
+        with torch.device("meta"):
+            sizes = [create_model("dista_cifar10_4_384", window=window) for window in (0, 1, 2)]
+        counts = [sum(p.numel() for p in net.parameters()) for net in sizes]
+        # One more map for queries, keys and values of every block.
+        assert counts[1] - counts[0] == counts[2] - counts[1] == 4 * 3 * 384 * 384
 
 
 class TestMAST:
