@@ -8,7 +8,7 @@ from model_toys import small
 
 import rheobase
 from rheobase.layers import BGN, SpikingSelfAttention
-from rheobase.measure import count_operations
+from rheobase.measure import count_operations, firing_rates
 from rheobase.models import autost_search, create_model, load_official
 from rheobase.models.autost import AutoST, AutoSTConfig
 from rheobase.models.dista import _earlier
@@ -349,6 +349,16 @@ class TestMAST:
             # Scores lie in (0, 1), and nothing negative is left.
             assert (weighted >= 0).all() and (weighted <= given.clamp(min=0)).all()
             assert not torch.equal(weighted, given.clamp(min=0))
+
+    def test_its_neurons_fire_from_the_start(self):
+        """Scores near 1/2 for each of three dimensions would leave an eighth of the current."""
+        torch.manual_seed(0)
+        net = create_model("mast_cifar10_4_384", depth=1, dim=64, heads=2)
+        for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            norm.momentum = 1.0
+        net(torch.randn(8, 3, 32, 32))
+        rates = firing_rates(net, torch.randn(8, 3, 32, 32))
+        assert min(r for name, r in rates.items() if name.startswith("stem.stages")) > 0.005
 
     def test_it_cannot_stream(self):
         with (
