@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rheobase.data import MNISTSample
 from rheobase.layers import over_time, repeat
 from rheobase.measure import (
     CONVENTIONS,
@@ -14,9 +15,11 @@ from rheobase.measure import (
     count_operations,
     energy,
     firing_rates,
+    spiking_sparsity,
     wall_time_per_image,
 )
 from rheobase.neurons import IF, LIF, TernaryIF
+from rheobase.stateful import streaming
 
 T, N, TOKENS, DIM = 3, 2, 5, 4
 
@@ -167,3 +170,51 @@ def test_break_even_and_unknown_convention() -> None:
         energy(report, "papers")
     assert "45 nm" in CONVENTIONS["paper"].constants
     assert "4.6 pJ per MAC, 0.9 pJ per AC" in CONVENTIONS["paper"].constants
+
+
+class Digits(nn.Module):
+    """Two layers of neurons over repeated images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(784, 30), nn.Linear(30, 10)
+        self.hidden, self.out = LIF(), TernaryIF()
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.hidden(over_time(repeat(12.0 * x.flatten(1), 6), self.first))
+        return self.out(over_time(6.0 * spikes, self.second))
+
+
+def test_sparsity_is_the_share_of_neurons_that_never_fire() -> None:
+    """On real digits, neuron by neuron, as S2 6.2 defines it."""
+    digits = MNISTSample(train=False)
+    images = torch.stack([digits[i][0] for i in range(20)])
+    net = Digits().eval()
+    silent = 0
+    for image in images:
+        hidden = net.hidden(over_time(repeat(12.0 * image.flatten().unsqueeze(0), 6), net.first))
+        out = net(image.unsqueeze(0))
+        silent += sum(not hidden[:, 0, i].any() for i in range(30))
+        silent += sum(not out[:, 0, i].any() for i in range(10))  # negative spikes are spikes
+    expected = silent / (20 * 40)
+    assert 0.1 < expected < 0.9
+    assert spiking_sparsity(net, images) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="with neurons"):
+        spiking_sparsity(nn.Linear(2, 2), torch.ones(1, 2))
+
+
+def test_sparsity_of_pieces_is_that_of_the_whole() -> None:
+    class Pieces(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.neuron = IF()
+
+        def forward(self, x: Tensor) -> Tensor:
+            with streaming(self.neuron):
+                return torch.cat([self.neuron(x[:1]), self.neuron(x[1:3]), self.neuron(x[3:])])
+
+    x = torch.rand(6, 4, 50, generator=torch.Generator().manual_seed(0)) / 3
+    whole = spiking_sparsity(nn.Sequential(IF()), x)
+    assert 0.1 < whole < 0.9
+    assert spiking_sparsity(Pieces(), x) == whole

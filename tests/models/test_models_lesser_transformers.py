@@ -8,7 +8,7 @@ from model_toys import small
 
 import rheobase
 from rheobase.layers import BGN, SpikingSelfAttention
-from rheobase.measure import count_operations
+from rheobase.measure import count_operations, firing_rates
 from rheobase.models import autost_search, create_model, load_official
 from rheobase.models.autost import AutoST, AutoSTConfig
 from rheobase.models.dista import _earlier
@@ -274,20 +274,21 @@ class TestSpikingViTDTS:
 
 class TestDISTA:
     def test_without_memory_and_noise_it_attends_as_spikformer(self):
-        net = small("dista", noise=0.0, neuron="lif").eval().blocks[0].mixer
+        net = small("dista", window=0, noise=0.0, neuron="lif").eval().blocks[0].mixer
         twin = SpikingSelfAttention(32, 2, LIF, scale=0.5, qkv_bias=True).eval()
-        weights = net.state_dict()
-        del weights["memory"]
-        twin.load_state_dict(weights)
+        twin.load_state_dict({k.replace(".unit.", "."): v for k, v in net.state_dict().items()})
         x = torch.randint(0, 3, (3, 1, 32, 4, 4)).float()
         assert torch.equal(net(x), twin(x))
 
     def test_memory_reaches_back_as_far_as_the_window(self):
-        mixer = small("dista", window=1).eval().blocks[0].mixer
         spikes = (torch.rand(4, 1, 2, 16, 16) > 0.5).float()
         assert torch.equal(_earlier(spikes, 1)[1:], spikes[:-1])
         assert not _earlier(spikes, 2)[:2].any()
-        assert mixer.memory.flatten(1).sum(1).tolist() == [2.0, 0.0]
+        with torch.device("meta"):
+            sizes = [create_model("dista_cifar10_4_384", window=window) for window in (0, 1, 2)]
+        counts = [sum(p.numel() for p in net.parameters()) for net in sizes]
+        # One more map for queries, keys and values of every block.
+        assert counts[1] - counts[0] == counts[2] - counts[1] == 4 * 3 * 384 * 384
 
 
 class TestMAST:
@@ -304,6 +305,16 @@ class TestMAST:
             # Scores lie in (0, 1), and nothing negative is left.
             assert (weighted >= 0).all() and (weighted <= given.clamp(min=0)).all()
             assert not torch.equal(weighted, given.clamp(min=0))
+
+    def test_its_neurons_fire_from_the_start(self):
+        """Scores near 1/2 for each of three dimensions would leave an eighth of the current."""
+        torch.manual_seed(0)
+        net = create_model("mast_cifar10_4_384", depth=1, dim=64, heads=2)
+        for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            norm.momentum = 1.0
+        net(torch.randn(8, 3, 32, 32))
+        rates = firing_rates(net, torch.randn(8, 3, 32, 32))
+        assert min(r for name, r in rates.items() if name.startswith("stem.stages")) > 0.005
 
     def test_it_cannot_stream(self):
         with (

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mst_by_hand import ByHand, Integrating, quantised
 
 from rheobase.convert import Spiking, convert
 from rheobase.layers.ann_activations import QCFS
@@ -90,3 +91,46 @@ def test_masking_is_random_in_evaluation_too():
     assert not torch.equal(snn(x), snn(x))
     with pytest.raises(ValueError, match="masking"):
         MstConfig(masking=1.0)
+
+
+def exact(**changes: float) -> MaskedSpikingTransformer:
+    """In float64, whose batch norms have seen something and whose thresholds differ."""
+    net = small(**changes).double()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            torch.nn.init.uniform_(module.weight, 0.6, 1.4)
+            torch.nn.init.normal_(module.bias, std=0.3)
+            module.running_mean.normal_(std=0.2)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.6, 1.4)  # type: ignore[union-attr]
+        if isinstance(module, QCFS):
+            torch.nn.init.uniform_(module.threshold, 0.6, 1.8)
+    return net
+
+
+@pytest.mark.parametrize("mlp_norm", [True, False])
+def test_the_ann_is_that_of_the_released_code(mlp_norm):
+    """Outputs, and gradients of the image, of all weights and of all thresholds."""
+    net = exact(mlp_norm=mlp_norm)
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64, requires_grad=True)
+    other = x.detach().clone().requires_grad_()
+    hand = ByHand(net, quantised(net))
+    y, z = net(x), torch.stack([hand(image) for image in other])
+    torch.testing.assert_close(y, z)
+    names, weights = zip(*net.named_parameters(), strict=True)
+    ours = torch.autograd.grad((y * y).sum(), [x, *weights])
+    theirs = torch.autograd.grad((z * z).sum(), [other, *weights])
+    for one, two in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, two)
+    silent = [name for name, found in zip(names, ours[1:], strict=True) if not found.any()]
+    assert not silent, f"shows nothing of {silent}"
+
+
+@torch.no_grad()
+def test_every_step_of_the_converted_network():
+    net, x = exact(), torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    expected = []
+    for image in x:
+        hand = ByHand(net, Integrating(net))
+        expected.append(torch.stack([hand(image) for _ in range(6)]))
+    snn = convert(net, x, recipe="mst", T=6)
+    torch.testing.assert_close(snn(x), torch.stack(expected, 1))

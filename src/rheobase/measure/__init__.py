@@ -16,7 +16,7 @@ from rheobase.measure.operations import (
     OperationReport,
     count_operations,
 )
-from rheobase.measure.rates import firing_rates
+from rheobase.measure.rates import firing_rates, spiking_sparsity
 
 __all__ = [
     "CONVENTIONS",
@@ -32,5 +32,6 @@ __all__ = [
     "energy",
     "firing_rates",
     "gradient_approximation_error",
+    "spiking_sparsity",
     "wall_time_per_image",
 ]

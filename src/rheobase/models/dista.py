@@ -1,11 +1,17 @@
-"""DISTA: Spikformer with attention to past steps and learnt time constants. A reconstruction.
+"""DISTA: Spikformer with memory of past steps and learnt time constants. A reconstruction.
 
 Xu et al. 2023, "DISTA: Denoising Spiking Transformer with Intrinsic Plasticity and Spatiotemporal
-Attention", arXiv 2311.09376, has no public code. From the paper: every neuron learns its time
-constant; queries of a step attend to keys and values of that step and of earlier ones; attention
-below a threshold is noise and becomes zero. Uncertain, and chosen here: the earlier steps are the
-last ``window``, each with a learnt weight for every head that starts at 0 (1 for the step itself),
-so that it begins as Spikformer; the threshold is a constant.
+Attention", arXiv 2311.09376, has no public code, and its equations were not at hand. From its
+abstract: attention of neurons (every neuron learns its time constant, beside the weights),
+attention of the network with explicit memory, and a denoising that is not linear, of attention
+maps. From its reviews (OpenReview mjDROBU93g): time constants as in PLIF; a window of time steps
+that adds parameters, at a cost of O(T N D^2); attention below a threshold becomes zero; 1,000
+epochs. From the abstract and a public review of its successor DS2TA (arXiv 2409.15375), which
+attenuates one set of weights in time instead of having more: memory is in what makes queries, keys
+and values.
+Uncertain, and chosen here: queries, keys and values of a step take the spikes of that step and of
+the ``window`` steps before it, each by weights of its own; the map is Spikformer's, of one step;
+``window`` is 1, the threshold a constant.
 """
 
 from __future__ import annotations
@@ -24,7 +30,7 @@ from rheobase.models.spikformer import SpikformerConfig
 from rheobase.neurons import PLIF, neuron_factory
 from rheobase.surrogate import Sigmoid
 
-__all__ = ["DISTA", "FAMILY", "PRESETS", "DISTAConfig", "DenoisedAttention"]
+__all__ = ["DISTA", "FAMILY", "PRESETS", "DISTAConfig", "DenoisedAttention", "Remembering"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class DISTAConfig(SpikformerConfig):
     """One DISTA: the fields of `SpikformerConfig`, and two more.
 
     Args:
-        window: how many earlier steps a query sees.
+        window: how many earlier steps queries, keys and values see.
         noise: scaled attention below it becomes zero.
 
     Raises:
@@ -53,33 +59,43 @@ def dista_neuron(**kwargs: Any) -> MakeNeuron:
     return neuron_factory(PLIF, **({"detach_reset": True, "surrogate": Sigmoid(4.0)} | kwargs))
 
 
-class DenoisedAttention(nn.Module):
-    """Spiking self-attention over this step's tokens and those of the steps before it."""
+class Remembering(nn.Module):
+    """``neuron(norm(sum_k W_k x_{t-k}))`` over this step and the ``window`` steps before it."""
 
-    # Causal, but keys and values of earlier calls are not kept.
+    # Causal, but spikes of earlier calls are not kept.
     causal = False
+
+    def __init__(self, config: DISTAConfig, neuron: nn.Module) -> None:
+        super().__init__()
+        bias = config.token_layers == "linear"
+        self.window = config.window
+        self.unit = ConvNormNeuron((config.window + 1) * config.dim, config.dim, neuron, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, N, C, H, W]`` to spikes of the same shape."""
+        steps = torch.cat([_earlier(x, lag) for lag in range(self.window + 1)], 2)
+        spikes: Tensor = self.unit(steps)
+        return spikes
+
+
+class DenoisedAttention(nn.Module):
+    """Spiking self-attention with memory, whose maps are denoised."""
 
     def __init__(self, config: DISTAConfig, make_neuron: MakeNeuron) -> None:
         super().__init__()
-        dim, bias = config.dim, config.token_layers == "linear"
         self.heads, self.scale, self.noise = config.heads, config.scale, config.noise
-        self.q = ConvNormNeuron(dim, dim, make_neuron(), bias=bias)
-        self.k = ConvNormNeuron(dim, dim, make_neuron(), bias=bias)
-        self.v = ConvNormNeuron(dim, dim, make_neuron(), bias=bias)
-        self.memory = nn.Parameter(torch.zeros(config.window + 1, config.heads, 1, 1))
-        nn.init.ones_(self.memory[0])
+        self.q = Remembering(config, make_neuron())
+        self.k = Remembering(config, make_neuron())
+        self.v = Remembering(config, make_neuron())
         self.neuron = make_neuron(v_threshold=0.5)
-        self.proj = ConvNormNeuron(dim, dim, make_neuron(), bias=True)
+        self.proj = ConvNormNeuron(config.dim, config.dim, make_neuron(), bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, C, H, W]`` to spikes of the same shape."""
         q, k, v = (split_heads(unit(x), self.heads) for unit in (self.q, self.k, self.v))
-        y = torch.zeros_like(v)
-        for lag, weight in enumerate(self.memory):
-            attention = _earlier(k, lag).mT @ q * (self.scale * weight)
-            kept = attention * (attention >= self.noise).to(attention.dtype)
-            y = y + _earlier(v, lag) @ kept
-        spikes: Tensor = self.proj(self.neuron(y.reshape(x.shape)))
+        attention = k.mT @ q * self.scale
+        kept = attention * (attention >= self.noise).to(attention.dtype)
+        spikes: Tensor = self.proj(self.neuron((v @ kept).reshape(x.shape)))
         return spikes
 
 

@@ -5,8 +5,9 @@ Classification", CISCE, doi 10.1109/CISCE58541.2023.10142563, has no public code
 abstract was at hand: attention mechanisms integrated with spiking networks capture spatio-temporal
 features of event-based image sequences; evaluated on CIFAR, DVS128 Gesture and CIFAR10-DVS. All of
 the rest is chosen here: a Spikformer in whose stem the current of every neuron is first weighted by
-multi-dimensional attention (MA-SNN, Yao et al. 2023, arXiv 2209.13929). No published number holds
-it.
+multi-dimensional attention (MA-SNN, Yao et al. 2023, arXiv 2209.13929), doubled for every
+dimension: scores begin at 1/2, and without that no neuron ever reaches its threshold. No published
+number holds it.
 """
 
 from __future__ import annotations
@@ -49,18 +50,20 @@ class AttendingNeuron(Stateful):
     Args:
         attention: ``[T, N, C, H, W]`` to the same shape.
         neuron: the neuron.
+        gain: times what attention gives.
     """
 
     causal = False
 
-    def __init__(self, attention: nn.Module, neuron: nn.Module) -> None:
+    def __init__(self, attention: nn.Module, neuron: nn.Module, gain: float) -> None:
         super().__init__()
         self.attention = attention
         self.neuron = neuron
+        self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
         """Current ``[T, N, C, H, W]`` to spikes of the same shape."""
-        spikes: Tensor = self.neuron(self.attention(x))
+        spikes: Tensor = self.neuron(self.gain * self.attention(x))
         return spikes
 
 
@@ -92,6 +95,7 @@ class MAST(Spikformer):
                     c_ratio=config.c_reduction,
                 ),
                 stage.neuron,
+                gain=2.0 ** sum(config.attention.count(axis) for axis in "TCS"),
             )
 
 

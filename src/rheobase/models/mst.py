@@ -13,8 +13,19 @@ from torch import Tensor, nn
 
 from rheobase.layers.ann_activations import QCFS
 from rheobase.layers.drop import DropPath
+from rheobase.models._inputs import as_sequence
+from rheobase.models.registry import Family
 
-__all__ = ["PRESETS", "MaskedSpikes", "MaskedSpikingTransformer", "MstConfig"]
+__all__ = [
+    "FAMILY",
+    "PRESETS",
+    "MaskedSpikes",
+    "MaskedSpikingTransformer",
+    "MstConfig",
+    "TrainedMst",
+    "mst_swin_t",
+    "mst_tiny_cifar10",
+]
 
 
 @dataclass(frozen=True)
@@ -320,5 +331,54 @@ class MaskedSpikingTransformer(nn.Module):
         return logits
 
 
-PRESETS: dict[str, MstConfig] = {"mst_swin_t": MstConfig()}
-"""The published size; the released code has 28,332,514 parameters before the activations'."""
+class TrainedMst(MaskedSpikingTransformer):
+    """`MaskedSpikingTransformer` with an axis of one time step, as the training loop takes it.
+
+    >>> config = MstConfig(image_size=16, dim=8, depths=(1,), heads=(2,), window=4, num_classes=5)
+    >>> TrainedMst(config).eval()(torch.rand(2, 3, 16, 16)).shape
+    torch.Size([1, 2, 5])
+    """
+
+    T = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of images ``[N, C, H, W]`` as ``[1, N, classes]``; of frames, each by itself.
+
+        Raises:
+            TypeError: ``x`` is not floating point.
+            ValueError: wrong rank, channels or sides, or an empty input.
+        """
+        config = self.config
+        x = as_sequence(x, steps=1, channels=config.channels, size=config.image_size)
+        logits = super().forward(x.flatten(0, 1))
+        return logits.unflatten(0, x.shape[:2])  # type: ignore[no-untyped-call,no-any-return]
+
+
+PRESETS: dict[str, MstConfig] = {
+    # Published; the released code has 28,332,514 parameters before the activations'.
+    "mst_swin_t": MstConfig(),
+    # What CPU cores train in minutes.
+    "mst_tiny_cifar10": MstConfig(
+        image_size=32,
+        patch_size=2,
+        dim=32,
+        depths=(2, 2),
+        heads=(2, 4),
+        window=4,
+        mlp_ratio=2.0,
+        num_classes=10,
+        drop_path=0.0,
+    ),
+}
+
+FAMILY = Family("mst", network=TrainedMst, presets=PRESETS)
+
+
+def mst_swin_t() -> MaskedSpikingTransformer:
+    """The published size, as it is converted."""
+    return MaskedSpikingTransformer(PRESETS["mst_swin_t"])
+
+
+def mst_tiny_cifar10() -> MaskedSpikingTransformer:
+    """The tiny one, as it is converted."""
+    return MaskedSpikingTransformer(PRESETS["mst_tiny_cifar10"])

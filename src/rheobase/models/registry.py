@@ -50,6 +50,7 @@ _MODULES = (
     "rheobase.models.tet_resnet",
     "rheobase.models.spike_driven_transformer",
     "rheobase.models.spike_driven_transformer_v2",
+    "rheobase.models.meta_spikeformer_dense",
     "rheobase.models.spike_driven_transformer_v3",
     "rheobase.models.spike_driven_transformer_v3_large",
     "rheobase.models.spikingformer",
@@ -60,6 +61,8 @@ _MODULES = (
     "rheobase.models.max_former",
     "rheobase.models.ann_resnet",
     "rheobase.models.ann_vgg",
+    "rheobase.models.mst",
+    "rheobase.models.rate_coded_vit",
     # Less-known spiking transformers.
     "rheobase.models.swformer",
     "rheobase.models.ost",

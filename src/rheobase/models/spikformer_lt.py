@@ -1,10 +1,14 @@
 """Spikformer-LT: Spikformer with a fixed linear transform in attention's place. A reconstruction.
 
 Wang et al. 2023, "Attention-free Spikformer: Mixing Spike Sequences with Simple Linear Transforms",
-arXiv 2308.02557. There is no public code. From the abstract: spikes of the tokens are mixed by an
-unparameterised Fourier or wavelet transform, in O(n log n). Uncertain, and chosen here: the Fourier
-transform is over tokens and channels and its real part is kept (as in FNet); the wavelet is Haar's,
-one level, over the same axes; a batch norm and a neuron follow, without a projection.
+arXiv 2308.02557; its journal version is "Fourier or Wavelet bases as counterpart self-attention in
+spikformer", Frontiers in Neuroscience 18, 2025 (arXiv 2403.18228). There is no public code, and its
+equations were not at hand. From the abstracts: an unparameterised Fourier or wavelet transform
+takes the place of attention, so that blocks alternate between time and frequency, nothing is learnt
+there and the time is O(n log n). Uncertain, and chosen here: the Fourier transform is over tokens
+and channels and its real part is kept (as in FNet); the wavelet is Haar's, one level, over the same
+axes; a batch norm and a neuron follow, without a projection. The journal version's combinations of
+several bases are not here.
 """
 
 from __future__ import annotations

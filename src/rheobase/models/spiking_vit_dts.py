@@ -1,11 +1,12 @@
 """Spiking ViT with dynamic time steps: Spikformer whose layers learn when to be silent.
 
 A reconstruction: Datta et al. 2023, "Spiking Neural Networks with Dynamic Time Steps for Vision
-Transformers", arXiv 2311.16456, has no public code. From the paper: every neuron layer has a score
-for each time step that is learnt, and a binary mask made of it silences the layer at that step, so
-that layers work for different numbers of steps. Uncertain, and chosen here: the mask is 1 where the
-sigmoid of the score is above 1/2, its gradient is the sigmoid's; scores start at 1, so that every
-step is on; the loss adds a multiple of `SpikingViTDTS.time_penalty`, to be given by the trainer.
+Transformers", arXiv 2311.16456 (also ICASSP 2025, "Dynamic SpikFormer"), has no public code. From
+its abstract: a score for each time step is trained; a scalar binary mask made of it filters the
+spikes of every neuron of a layer; so modules get different numbers of steps, and all but the
+embedding accumulates. Uncertain, and chosen here: every neuron layer has a mask, 1 where the
+sigmoid of its score is above 1/2, with the sigmoid's gradient; scores start at 1, so that every
+step is on; the loss adds ``loss.steps_weight`` times `SpikingViTDTS.time_penalty`.
 """
 
 from __future__ import annotations

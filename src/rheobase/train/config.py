@@ -135,6 +135,8 @@ class LossConfig:
         membrane: A loss on the membranes of all neurons: `im` (IM-Loss), `mpd` (RecDis-SNN, a
             reconstruction), `rmp` (RMP-Loss, arXiv 2308.06787; its weight grows from 0).
         membrane_weight: Its weight (at the end of training); IM-Loss used 2.
+        steps_weight: Weight of the share of time steps at which layers are on, for networks that
+            learn it (`spiking_vit_dts`).
         teacher: Knowledge distillation.
     """
 
@@ -144,6 +146,7 @@ class LossConfig:
     tet_mean: float = 1.0
     membrane: Literal["none", "im", "mpd", "rmp"] = "none"
     membrane_weight: float = 1.0
+    steps_weight: float = 0.0
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
 

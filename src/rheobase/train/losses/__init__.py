@@ -3,7 +3,7 @@
 from rheobase.train.losses.build import build_loss, build_objective
 from rheobase.train.losses.distill import Distillation
 from rheobase.train.losses.membrane import MPDLoss, im_loss, rmp_loss
-from rheobase.train.losses.objective import MembraneTerm, Objective
+from rheobase.train.losses.objective import MembraneTerm, Objective, StepsTerm
 from rheobase.train.losses.readout import (
     TET,
     Loss,
@@ -20,6 +20,7 @@ __all__ = [
     "MPDLoss",
     "MembraneTerm",
     "Objective",
+    "StepsTerm",
     "build_loss",
     "build_objective",
     "cross_entropy_of_mean",

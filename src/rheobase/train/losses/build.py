@@ -8,7 +8,7 @@ from rheobase.surrogate.base import Schedule
 from rheobase.train.config import LossConfig, TeacherConfig
 from rheobase.train.losses.distill import Distillation
 from rheobase.train.losses.membrane import MEMBRANE_LOSSES
-from rheobase.train.losses.objective import MembraneTerm, Objective, Term
+from rheobase.train.losses.objective import MembraneTerm, Objective, StepsTerm, Term
 from rheobase.train.losses.readout import (
     TET,
     Loss,
@@ -40,6 +40,8 @@ def build_objective(cfg: LossConfig, device: torch.device | str = "cpu") -> Obje
     terms: list[Term] = []
     if cfg.membrane != "none":
         terms.append(MembraneTerm(MEMBRANE_LOSSES[cfg.membrane], _membrane_weight(cfg)))
+    if cfg.steps_weight:
+        terms.append(StepsTerm(cfg.steps_weight))
     if cfg.teacher.run:
         terms.append(_distillation(cfg.teacher, device))
     return Objective(build_loss(cfg), terms)

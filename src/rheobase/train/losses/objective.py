@@ -13,7 +13,7 @@ from rheobase.surrogate.base import Schedule
 from rheobase.train.losses.membrane import MembraneLoss
 from rheobase.train.losses.readout import Loss
 
-__all__ = ["MembraneTerm", "Objective", "Term"]
+__all__ = ["MembraneTerm", "Objective", "StepsTerm", "Term"]
 
 
 class Term(Protocol):
@@ -52,6 +52,31 @@ class MembraneTerm:
         """See `Term`."""
         with record_membranes(net) as membranes:
             yield lambda logits: self.weight(self.fraction) * self.loss(membranes)
+
+
+class StepsTerm:
+    """What a network says of the steps that its layers work for, weighted.
+
+    Args:
+        weight: Of the network's `time_penalty`, the share of steps that are on.
+
+    Raises:
+        ValueError: The network has no `time_penalty` (when watched).
+    """
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+    @contextmanager
+    def watching(self, net: nn.Module, inputs: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
+        """See `Term`."""
+        penalty = getattr(net, "time_penalty", None)
+        if penalty is None:
+            raise ValueError(
+                f"steps_weight={self.weight} needs a network whose layers learn for how many "
+                f"steps they work, as those of spiking_vit_dts, got {type(net).__name__}"
+            )
+        yield lambda logits: self.weight * penalty()
 
 
 class Objective:
