@@ -4,8 +4,8 @@ Every first membrane is a count of spikes over 128 inputs: one spike that stood 
 of its threshold, and fell otherwise on the machine of the released run, moves it by a 128th of a
 threshold, and with it the spikes of many test samples. Where a file has outputs but no membranes,
 the ties of the calibration run are tried one by one, nearest first, and those are kept that explain
-most of the samples that differ. What then still differs is to be a tie of its own; the released code,
-run on another machine than that of the files, differs in the same samples.
+most of the samples that differ. What then still differs is to be a tie of its own. (The released
+code, run on another machine than that of the files, differs in as many samples as our first run.)
 """
 
 from __future__ import annotations
