@@ -307,6 +307,17 @@ def test_dead_and_saturated_layers_are_named():
         convert(plain(), images(), recipe="threshold_max", statistic=Statistic("max", scale=0.01))
 
 
+def test_a_reset_to_zero_is_for_networks_without_biases():
+    with pytest.warns(UserWarning, match=r"loses what was above.* biases of 3 of them \('0'"):
+        convert(plain(), images(), recipe="diehl_data")
+    ann = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3, bias=False)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        convert(double(ann), images(), recipe="diehl_data", T=64)
+
+
 def test_conventions_are_not_mixed():
     with pytest.raises(ValueError, match=r"'spiking_yolo'|biases at every step|means over T"):
         convert(plain(), images(), encoding=rheobase.convert.Encoding("current", bias="once"))

@@ -116,6 +116,21 @@ def test_thresholds_are_the_largest_currents_that_spikes_bring(digits, recipe, h
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("recipe", ["rmp", "hybrid"])
+def test_poisson_spikes_carry_inputs_beyond_one(digits, recipe):
+    images = 3.5 * digits - 1.0  # as with mean and deviation taken out
+    ann = network(bias=True)
+    torch.manual_seed(0)
+    snn = convert(ann, images[:4], recipe=recipe, T=1500)
+    pixels, out = input_spikes(snn, images[:4])
+    size = images[:4].abs().max()
+    assert set((pixels / size).unique().tolist()) == {-1.0, 0.0, 1.0}
+    assert (pixels.mean(0) - images[:4]).abs().max() < 0.3  # five deviations of 1500 draws
+    expected = ann(images[:4])
+    assert (out.mean(0) - expected).norm() < 0.05 * expected.norm()
+
+
+@torch.no_grad()
 def test_spiking_yolo_normalises_channels_and_sends_negative_spikes(digits):
     ann = network(bias=True, activation=lambda: nn.LeakyReLU(0.5))
     ann[2].bias.sub_(0.3)  # some negative values, but no channel without a positive one

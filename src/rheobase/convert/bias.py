@@ -1,9 +1,10 @@
-"""Biases where values are sums over T: added once in all, not at every step."""
+"""Biases: where values are sums over T added once in all; a warning where resets outweigh them."""
 
 from __future__ import annotations
 
 import copy
 import operator
+import warnings
 from typing import Literal
 
 import torch
@@ -73,6 +74,8 @@ def put_biases(traced: Traced, recipe: Recipe, steps: int) -> None:
                 f"recipe {recipe.name!r} codes values as means over T, so its biases come at every "
                 f"step, not {when!r}"
             )
+        if recipe.neuron.reset == "zero":
+            _warn_of_biases(traced, recipe)
         return
     if when == "every step":
         raise ValueError(
@@ -122,3 +125,23 @@ def pads_with(node: fx.Node, module: nn.Module | None) -> bool:
     if node.target is F.pad:
         value = node.kwargs.get("value", node.args[3] if len(node.args) > 3 else None)
     return value not in (None, 0, 0.0)
+
+
+def _warn_of_biases(traced: Traced, recipe: Recipe) -> None:
+    """A reset to zero makes rates smaller in every layer, which biases do not follow.
+
+    Without biases a ReLU network that gets less gives less, in the same proportions.
+    """
+    names = [
+        str(node.target)
+        for node in traced.graph.nodes
+        if isinstance(module := traced.owner(node), WEIGHTED) and module.bias is not None
+    ]
+    if names:
+        warnings.warn(
+            f"recipe {recipe.name!r} resets membranes to zero, which loses what was above the "
+            f"threshold: rates shrink from layer to layer, the biases of {len(names)} of them "
+            f"({names[0]!r}, ...; batch norm leaves one) do not. Its paper trains networks without "
+            "either; else take neuron=NeuronRule(reset='subtract')",
+            stacklevel=3,
+        )

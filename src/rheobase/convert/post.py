@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from rheobase._errors import unknown_name
+from rheobase.convert.encode import PoissonSpikes
 from rheobase.convert.kinds import WEIGHTED
 from rheobase.convert.network import ConvertedNetwork
 from rheobase.convert.recipe import PostCalibration
-from rheobase.convert.spiking import NEURONS, folded, unfolded
+from rheobase.convert.spiking import NEURONS, Spiking, folded, unfolded
 from rheobase.convert.trace import Traced
 from rheobase.convert.walk import Stop, walk
 from rheobase.neurons import RateIF
 
 __all__ = ["POST", "calibrate_after"]
 
-_CURRENT_SAMPLES = 128  # they run for T steps at once, layer by layer
+_CURRENT_SAMPLES = 8, 128  # fewest and most; they run for T steps at once, layer by layer
+_CURRENT_BYTES = 1 << 29  # of the largest layer's current: thousands of steps take fewer samples
 
 
 def calibrate_after(net: ConvertedNetwork, ann: Traced, inputs: Tensor) -> None:
@@ -29,8 +32,11 @@ def calibrate_after(net: ConvertedNetwork, ann: Traced, inputs: Tensor) -> None:
         ann: the prepared graph of the ANN, for what its activations should be.
         inputs: calibration inputs ``[N, ...]``.
     """
+    for module in net.body.modules():
+        if isinstance(module, PoissonSpikes):
+            module.reach(inputs)
     if net.recipe.statistic.kind == "max_current":
-        balance_by_current(net, inputs[:_CURRENT_SAMPLES])
+        balance_by_current(net, inputs[: _balanced_samples(net, inputs)])
     for step in net.recipe.post:
         if step.kind not in POST:
             raise ValueError(unknown_name("post-calibration", step.kind, POST))
@@ -205,6 +211,14 @@ def _compensate(net: ConvertedNetwork, ann: Traced, inputs: Tensor, step: PostCa
 def _set_weights(layers: Sequence[nn.Module], weights: list[Tensor], factor: float) -> None:
     for layer, weight in zip(layers, weights, strict=True):
         layer.weight = nn.Parameter(weight * factor)
+
+
+def _balanced_samples(net: ConvertedNetwork, inputs: Tensor) -> int:
+    """How many inputs run at once, so that the largest layer's current is not too large."""
+    sites = [module.site for module in net.body.modules() if isinstance(module, Spiking)]
+    one = net.T * max(math.prod(site.shape) for site in sites) * inputs.element_size()
+    fewest, most = _CURRENT_SAMPLES
+    return max(fewest, min(most, _CURRENT_BYTES // one))
 
 
 def balance_by_current(net: ConvertedNetwork, inputs: Tensor) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "CifarVGGConfig",
     "TrainedVGG",
     "cifar_vgg8",
+    "cifar_vgg8_plain",
     "cifar_vgg8_qcfs",
 ]
 
@@ -32,6 +33,8 @@ class CifarVGG(nn.Module):
         hidden: width of the linear layer before the last.
         classes: how many.
         activation: makes each activation.
+        plain: without batch norm and biases, with average pooling: what conversions from Cao et
+            al. 2015 to Rathi et al. 2020 ask of a network.
 
     >>> import torch
     >>> CifarVGG((4, 8, 8), 16)(torch.rand(2, 3, 32, 32)).shape
@@ -44,20 +47,28 @@ class CifarVGG(nn.Module):
         hidden: int = 256,
         classes: int = 10,
         activation: Callable[[], nn.Module] = nn.ReLU,
+        plain: bool = False,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         inputs = 3
         for width in widths:
             for size in (inputs, width):
-                layers += [nn.Conv2d(size, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+                layers.append(nn.Conv2d(size, width, 3, padding=1, bias=False))
+                layers += [] if plain else [nn.BatchNorm2d(width)]
                 layers.append(activation())
-            layers.append(nn.MaxPool2d(2))
+            layers.append(nn.AvgPool2d(2) if plain else nn.MaxPool2d(2))
             inputs = width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            nn.Linear(16 * inputs, hidden), activation(), nn.Linear(hidden, classes)
+            nn.Linear(16 * inputs, hidden, bias=not plain),
+            activation(),
+            nn.Linear(hidden, classes, bias=not plain),
         )
+        if plain:  # no batch norm brings the layers to one scale
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear):
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, 3, 32, 32]`` to ``[N, classes]``."""
@@ -72,10 +83,12 @@ class CifarVGGConfig(AnnConfig):
     Attributes:
         widths: channels of each pair of convolutions.
         hidden: width of the linear layer before the last.
+        plain: without batch norm and biases, with average pooling.
     """
 
     widths: tuple[int, int, int] = (32, 64, 128)
     hidden: int = 256
+    plain: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,7 +107,9 @@ class TrainedVGG(CifarVGG):
     T = 1
 
     def __init__(self, config: CifarVGGConfig) -> None:
-        super().__init__(config.widths, config.hidden, config.num_classes, config.make_activation)
+        super().__init__(
+            config.widths, config.hidden, config.num_classes, config.make_activation, config.plain
+        )
         self.config = config
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,21 +120,29 @@ class TrainedVGG(CifarVGG):
 PRESETS = {
     "ann_vgg8_cifar10": CifarVGGConfig(),
     "ann_vgg8_qcfs_cifar10": CifarVGGConfig(activation="qcfs", levels=8),
+    "ann_vgg8_plain_cifar10": CifarVGGConfig(plain=True),
 }
 
 FAMILY = Family("ann_vgg", network=TrainedVGG, presets=PRESETS)
 
 
-def _plain(preset: str) -> CifarVGG:
+def _ordinary(preset: str) -> CifarVGG:
     config = PRESETS[preset]
-    return CifarVGG(config.widths, config.hidden, config.num_classes, config.make_activation)
+    return CifarVGG(
+        config.widths, config.hidden, config.num_classes, config.make_activation, config.plain
+    )
 
 
 def cifar_vgg8() -> CifarVGG:
     """Six convolutions and two linear layers with ReLU."""
-    return _plain("ann_vgg8_cifar10")
+    return _ordinary("ann_vgg8_cifar10")
 
 
 def cifar_vgg8_qcfs() -> CifarVGG:
     """The same with QCFS of 8 levels."""
-    return _plain("ann_vgg8_qcfs_cifar10")
+    return _ordinary("ann_vgg8_qcfs_cifar10")
+
+
+def cifar_vgg8_plain() -> CifarVGG:
+    """The same with ReLU, without batch norm and biases, with average pooling."""
+    return _ordinary("ann_vgg8_plain_cifar10")
