@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -114,8 +113,6 @@ def convert(
     _check_labels(labels, inputs)
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1, got {batch_size}")
-    if rule.encoding.kind == "poisson":
-        _warn_of_large(inputs, rule)
     traced = trace(ann, leaves)
     few = few_samples(inputs)
     write_plainly(traced, few)
@@ -201,18 +198,6 @@ def _check_together(rule: Recipe) -> None:
 
 
 _DIGITS = ("signed_digits", "greedy_code")
-
-
-def _warn_of_large(inputs: Tensor, rule: Recipe) -> None:
-    """A spike train can't tell a value above 1 from 1."""
-    share = (inputs.abs() > 1.0).double().mean().item()
-    if share > 0.0:
-        warnings.warn(
-            f"{100 * share:.0f} % of the calibration inputs are above 1 in size, and recipe "
-            f"{rule.name!r} sends them as Poisson spikes, which stop at 1: scale the inputs, or "
-            "take Encoding('current')",
-            stacklevel=3,
-        )
 
 
 def _check_labels(labels: Tensor | None, inputs: Tensor) -> None:
