@@ -338,9 +338,3 @@ def test_attention_by_hand_with_a_mask():
     assert relative_error(Attends().double().eval(), x, **given) < 1e-4
     with pytest.raises(ValueError, match=r"fills in 2\.0 at every step"):
         convert(Attends(2.0).double().eval(), x, recipe="spikezip_tf", T=8)
-
-
-def test_inputs_that_poisson_spikes_can_not_carry_are_warned_of():
-    ann = Net(lambda n, x: F.relu(n.b(F.relu(n.a(x))))).double().eval()
-    with pytest.warns(UserWarning, match=r"\d+ % of the calibration inputs are above 1"):
-        convert(ann, images(), recipe="rmp", T=16)

@@ -198,6 +198,8 @@ PARAMETERS = {
     "cml_spikformer_cifar100_4_384": 9_324_730 + 90 * 385,
     "cml_spikformer_cifar10dvs_2_256": 2_566_666,
     "cml_spikformer_dvs128_2_256": 2_566_666 + 257,
+    "spike_driven_transformer_v2_15m_ade20k": 16_470_142,
+    "spike_driven_transformer_v2_55m_ade20k": 61_520_022,
     # No code was released of what follows (of AutoST, not its results): Spikformer's count, and
     # what the paper adds or takes away.
     "autost_cifar10_uniform_4_384": 9_324_730 + 31,  # one tau a neuron
@@ -205,10 +207,10 @@ PARAMETERS = {
     "spiking_vit_dts_8_512": 29_689_384 + 61 * 4,  # a score for each neuron and step
     "spiking_vit_dts_cifar10_4_384": 9_324_730 + 33 * 6,
     "spiking_vit_dts_cifar100_4_384": 9_324_730 + 33 * 6 + 90 * 385,
-    # One tau a neuron; a weight for each block, head and step of memory.
-    "dista_cifar10_4_384": 9_324_730 + 33 + 4 * 12 * 2,
-    "dista_cifar100_4_384": 9_324_730 + 33 + 4 * 12 * 2 + 90 * 385,
-    "dista_cifar10dvs_2_256": 2_566_666 + 19 + 2 * 16 * 2,
+    # One tau a neuron; a matrix of memory for queries, keys and values of each block.
+    "dista_cifar10_4_384": 9_324_730 + 33 + 4 * 3 * 384**2,
+    "dista_cifar100_4_384": 9_324_730 + 33 + 4 * 3 * 384**2 + 90 * 385,
+    "dista_cifar10dvs_2_256": 2_566_666 + 19 + 2 * 3 * 256**2,
     # A norm instead of four linear layers (with biases in the CIFAR file) and their norms.
     "spikformer_lt_fourier_cifar10_4_384": 9_324_730 + 4 * (2 - 4 * (384 + 3)) * 384,
     "spikformer_lt_wavelet_cifar10_4_384": 9_324_730 + 4 * (2 - 4 * (384 + 3)) * 384,

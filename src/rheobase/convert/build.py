@@ -84,6 +84,9 @@ def follow_batch(traced: Traced, example: Tensor) -> None:
 
     Raises:
         ValueError: the network gives more than one tensor, or a node mixes samples.
+
+    What comes behind a module that says of itself that it ``draws`` (at random, in evaluation too) is
+    not compared.
     """
     two, three = (values_of(traced, example[:count]) for count in (2, 3))
     output = next(n for n in traced.graph.nodes if n.op == "output")
@@ -92,9 +95,12 @@ def follow_batch(traced: Traced, example: Tensor) -> None:
             f"the network returns a {_plain_name(two[output])}; conversion needs one tensor "
             "[N, ...]: wrap the network in a module that returns that part of it"
         )
+    drawn: set[fx.Node] = set()
     for node, value in two.items():
         node.meta["growth"] = growth = _growth(value, three[node])
-        if growth.what == "tensor" and not _same_samples(value, three[node], growth.axes):
+        if getattr(traced.owner(node), "draws", False) or drawn.intersection(node.all_input_nodes):
+            drawn.add(node)
+        elif growth.what == "tensor" and not _same_samples(value, three[node], growth.axes):
             raise ValueError(
                 f"what node {node.name!r} ({line_of(node)}) gives for a sample depends on the "
                 "other samples of the batch, or on chance; conversion needs samples to stay apart"

@@ -98,6 +98,8 @@ class MaskedSpikes(nn.Module):
 
     conversion_kind = "average"
 
+    draws = True  # which conversion needs to know
+
     def __init__(self, share: float) -> None:
         super().__init__()
         self.share = share
