@@ -85,8 +85,8 @@ def follow_batch(traced: Traced, example: Tensor) -> None:
     Raises:
         ValueError: the network gives more than one tensor, or a node mixes samples.
 
-    What comes behind a module that says of itself that it ``draws`` (at random, in evaluation too) is
-    not compared.
+    What comes behind a module that says of itself that it ``draws`` (at random, in evaluation too)
+    is not compared.
     """
     two, three = (values_of(traced, example[:count]) for count in (2, 3))
     output = next(n for n in traced.graph.nodes if n.op == "output")
