@@ -8,7 +8,7 @@ from rheobase.layers import EventConv2d, EventLinear
 from rheobase.ops.events import event_conv2d, event_linear, weight_gradient
 from rheobase.ops.events.compressed import compressed
 
-SHAPES = [(1, 33, 12), (7, 40, 70), (100, 64, 130)]
+SHAPES = [(1, 33, 12), (7, 40, 70), (100, 64, 130), (200, 40, 1100)]
 
 
 def _sparse(rows: int, inputs: int, density: float = 0.1) -> Tensor:

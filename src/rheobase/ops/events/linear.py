@@ -102,12 +102,13 @@ class _EventLinear(torch.autograd.Function):
 
 def _weight_gradient(events: Events, g: Tensor, inputs: int) -> Tensor:
     rows, outputs = g.shape
-    by_input = g.new_zeros(inputs, outputs)
+    grad = g.new_zeros(outputs * inputs)
     # Columns do not mix, so as many chunks as threads: every chunk goes through all events.
     chunk = max(_COLUMNS, -(-outputs // torch.get_num_threads()))
     chunks = -(-outputs // chunk)
-    _scatter(g.dtype)(chunks, 2 * g.nbytes, *events.arrays, g, by_input, outputs, rows, chunk)
-    return by_input.t()
+    _scatter(g.dtype)(chunks, 2 * g.nbytes, *events.arrays, g, grad, inputs, outputs, rows, chunk)
+    by_chunk = grad.split(chunk * inputs)  # type: ignore[no-untyped-call]
+    return torch.cat([part.view(inputs, -1).t() for part in by_chunk])
 
 
 @cache
@@ -119,4 +120,4 @@ def _gather(dtype: torch.dtype) -> Kernel:
 @cache
 def _scatter(dtype: torch.dtype) -> Kernel:
     arrays = ("which", "values", "starts", "counts", "g", "grad")
-    return event_kernel("scatter", dtype, arrays, ("outputs", "rows", "chunk"))
+    return event_kernel("scatter", dtype, arrays, ("inputs", "outputs", "rows", "chunk"))

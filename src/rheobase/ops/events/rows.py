@@ -81,17 +81,26 @@ def gather(
 
 
 @njit(nogil=True, error_model="numpy", fastmath={"contract"})
-def scatter(first_chunk, last_chunk, which, values, starts, counts, g, grad, outputs, rows, chunk):
-    """``grad[k] += values * g[r]`` for every event k of row r, for chunks of columns of grad."""
+def scatter(
+    first_chunk, last_chunk, which, values, starts, counts, g, grad, inputs, outputs, rows, chunk
+):
+    """``grad[k] += values * g[r]`` for every event k of row r, for chunks of columns.
+
+    ``grad`` has the chunks one behind another, since threads that write into neighbouring lines of
+    memory wait for each other.
+    """
     prefer_wide_vectors()
-    first, last = first_chunk * chunk, min(last_chunk * chunk, outputs)
-    for r in range(rows):
-        row = g[r * outputs + first : r * outputs + last]
-        for i in range(starts[r], starts[r] + counts[r]):
-            into = grad[which[i] * outputs + first : which[i] * outputs + last]
-            weight = values[i]
-            for j in range(row.size):
-                into[j] += weight * row[j]
+    for number in range(first_chunk, last_chunk):
+        first = number * chunk
+        size = min(chunk, outputs - first)
+        part = grad[first * inputs : (first + size) * inputs]
+        for r in range(rows):
+            row = g[r * outputs + first : r * outputs + first + size]
+            for i in range(starts[r], starts[r] + counts[r]):
+                into = part[which[i] * size : (which[i] + 1) * size]
+                weight = values[i]
+                for j in range(size):
+                    into[j] += weight * row[j]
 
 
 @njit(nogil=True, error_model="numpy")
