@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rheobase import cli
+from rheobase.learn import RULES
 from rheobase.train import train_from_config
 
 # Rule, settings besides its name, and the accuracy that it has to reach (chance is 10 %).
@@ -23,6 +25,24 @@ RUNS = [
 ]
 
 
+# A network for every rule.
+MODELS = {
+    "truncated_bptt": "spiking_mlp_mnist",
+    "sltt": "spiking_mlp_mnist",
+    "ottt": "spiking_mlp_mnist",
+    "eprop": "eprop_mnist",
+    "superspike": "superspike_mnist",
+    "decolle": "decolle_mnist",
+    "tempotron": "tempotron_mnist",
+    "resume": "resume_mnist",
+    "stdp": "spiking_mlp_mnist",
+    "r_stdp": "spiking_mlp_mnist",
+    "forward_forward": "forward_forward_mnist",
+    "eqprop": "equilibrium_mnist",
+    "spikeprop": "spikeprop_mnist",
+}
+
+
 def run(folder: Path, rule: str, settings: str, epochs: int) -> float:
     file = folder / "run.yaml"
     file.write_text(
@@ -36,6 +56,19 @@ def run(folder: Path, rule: str, settings: str, epochs: int) -> float:
 def test_a_rule_runs_by_its_name(tmp_path: Path) -> None:
     settings = "model.name=equilibrium_mnist optim.name=sgd optim.lr=0.1"
     assert run(tmp_path, "eqprop", settings, epochs=1) > 0.8
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_runs_from_the_command_line(rule: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("")
+    words = [
+        f"run={tmp_path}", f"train.rule={rule}", f"model.name={MODELS[rule]}", "device=cpu",
+        "epochs=1", "data.train_images=100", "data.batch_size=50", "log.progress=never",
+    ]  # fmt: skip
+    assert cli.main(["train", str(file), *words]) == 0
+    assert len((tmp_path / "steps.csv").read_text().splitlines()) == 3
 
 
 @pytest.mark.long

@@ -17,8 +17,10 @@ from rheobase.neurons import (
     IMLIF,
     KLIF,
     LIF,
+    LSGLIF,
     LTMD,
     NEURONS,
+    PLIF,
     STBIF,
     DietLIF,
     HodgkinHuxley,
@@ -215,6 +217,17 @@ def test_what_was_learnt_is_held_to_its_domain() -> None:
         ltmd(x)
 
 
+@pytest.mark.parametrize(
+    ("neuron", "name"),
+    [(PLIF(), "w"), (LSGLIF(), "w"), (KLIF(), "k"), (GLIF(2), "tau"), (GLIF(2), "conductance")],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_was_learnt_is_a_number(neuron: Neuron, name: str) -> None:
+    getattr(neuron, name).data.fill_(math.nan)
+    with pytest.raises(ValueError, match="of nan, which must stay above 0"):
+        neuron(torch.rand(2, 1, 3))
+
+
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("diet_lif", {"leak": 1.5}, "leak above 0 and up to 1, got 1.5"),
     ("diet_lif", {"v_threshold": 0.0}, "v_threshold above 0, got 0.0"),
@@ -225,7 +238,14 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("clif", {"memory": "none"}, "memory must be 'plain' or 'squashed'"),
     ("refractory_lif", {"refractory": -1}, "0 or more; got -1"),
     ("alif", {"beta": -1.0}, "beta must not be negative"),
-    ("alif", {"tau": 0.0}, "time constants must be above 0"),
+    ("alif", {"tau": 0.1}, "at least 1; got tau=0.1"),
+    ("lif", {"v_threshold": math.inf}, "LIF takes a finite v_threshold, got inf"),
+    ("lif", {"v_threshold": math.nan}, "LIF takes a finite v_threshold, got nan"),
+    ("lif", {"v_reset": -math.inf}, "LIF takes a finite v_reset, got -inf"),
+    ("glif", {"T": 0}, "GLIF is made for .* at least 1, got T=0"),
+    ("psn", {"T": 0}, "PSN is made for .* at least 1, got T=0"),
+    ("im_lif", {"T": 0}, "IMLIF is made for .* at least 1, got T=0"),
+    ("im_lif", {"T": 4, "reduction": 0}, "reduction of at least 1, got 0"),
     ("cuba_lif", {"current_decay": 1.0}, r"current_decay must be in \[0, 1\), got 1.0"),
     ("ilif", {"levels": 0}, "at least 1, got 0"),
     ("gif", {"levels": 0}, "at least 1, got 0"),

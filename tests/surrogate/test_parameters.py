@@ -11,7 +11,7 @@ import torch
 import torch._dynamo.testing
 from torch import nn
 
-from rheobase.neurons import LIF
+from rheobase.neurons import CLIF, LIF
 from rheobase.surrogate import (
     ATan,
     Dspike,
@@ -40,6 +40,16 @@ def test_out_of_range_is_refused_by_name(row) -> None:
 def test_out_of_range_parameter_to_be_learnt_is_refused() -> None:
     with pytest.raises(ValueError, match="ATan takes a number above 0 as alpha, got -2"):
         ATan(nn.Parameter(torch.tensor(-2.0)))
+
+
+@pytest.mark.parametrize("neuron", [LIF, CLIF])
+@pytest.mark.parametrize("bad", [-1.0, math.nan])
+def test_a_learnt_parameter_is_looked_at_again_when_used(neuron, bad) -> None:
+    net = neuron(surrogate=ATan(nn.Parameter(torch.tensor(2.0))))
+    good = net.state_dict()
+    net.load_state_dict({name: torch.full_like(value, bad) for name, value in good.items()})
+    with pytest.raises(ValueError, match=r"above 0 as alpha, got .*; it is learnt"):
+        net(torch.rand(2, 1, 3))
 
 
 def test_bound_is_that_of_the_formula() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from rheobase.layers._checks import check_sequence, check_steps
+from rheobase.layers._checks import check_sequence, check_steps, made_for_steps
 from rheobase.stateful import Stateful
 
 __all__ = ["TemporalAttention"]
@@ -25,7 +25,7 @@ class TemporalAttention(Stateful):
             paper's inference); None keeps the scores, as the authors' module does.
 
     Raises:
-        ValueError: nothing is left of ``steps // reduction``; an input of another T.
+        ValueError: ``reduction`` is not in [1, steps]; an input of another T.
 
     Source: Yao et al. 2021 (TA-SNN), arXiv 2107.11711, eq. 5 to 8.
 
@@ -38,9 +38,10 @@ class TemporalAttention(Stateful):
 
     def __init__(self, steps: int, reduction: int = 16, *, drop_below: float | None = None) -> None:
         super().__init__()
+        made_for_steps(self, steps)
+        if not 1 <= reduction <= steps:
+            raise ValueError(f"reduction is from 1 to steps={steps}, got {reduction}")
         hidden = steps // reduction
-        if hidden < 1:
-            raise ValueError(f"reduction={reduction} leaves nothing of steps={steps}; lower it")
         self.steps = steps
         self.drop_below = drop_below
         self.squeeze = nn.Linear(steps, hidden)

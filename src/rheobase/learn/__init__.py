@@ -6,7 +6,7 @@ training loop does the rest. `learning_rule` finds one by name, as ``rule.name=o
 """
 
 from rheobase.learn.decolle import DECOLLE
-from rheobase.learn.dspike import TemperatureChoice, choose_temperature
+from rheobase.learn.dspike import TemperatureChoice, choose_temperature, set_temperature
 from rheobase.learn.eprop import EProp
 from rheobase.learn.eqprop import EqProp
 from rheobase.learn.forward_forward import ForwardForward
@@ -43,4 +43,5 @@ __all__ = [
     "bounded",
     "choose_temperature",
     "learning_rule",
+    "set_temperature",
 ]

@@ -11,7 +11,7 @@ from rheobase.layers.buffers import buffers_kept
 from rheobase.learn.rule import Lesson
 from rheobase.surrogate import Dspike
 
-__all__ = ["TemperatureChoice", "choose_temperature"]
+__all__ = ["TemperatureChoice", "choose_temperature", "set_temperature"]
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ def choose_temperature(
     The truth is :math:`\nabla_\epsilon L(w_i) = \frac{L(w + \epsilon e_i) - L(w - \epsilon
     e_i)}{2\epsilon}` for the weights of the first layer; the candidates are b, b + step and
     b - step, compared by the cosine of their surrogate gradients with it. The paper does so at the
-    start of every epoch: call it on ``start`` and ``epoch`` events of `rheobase.train.train`. The
-    network runs in the mode it is in; all evaluations draw the same random numbers, and buffers
-    (running statistics) are put back.
+    start of every epoch, as `rheobase.train` does where ``temperature.step`` is set. The network
+    runs in the mode it is in; all evaluations draw the same random numbers, and buffers (running
+    statistics) are put back.
 
     Source: Li et al. 2021 (Dspike), NeurIPS 34, section 4.
 
@@ -80,18 +80,24 @@ def choose_temperature(
         truth = _differences(lesson, weight, chosen, epsilon, seed)
         for candidate in (b, b + step, b - step):
             if candidate > 0.0:
-                _set(surrogates, candidate)
+                set_temperature(lesson.net, candidate)
                 (gradient,) = torch.autograd.grad(_loss(lesson, seed), weight)
                 ours = gradient.flatten()[chosen].double()
                 cosines[candidate] = float(nn.functional.cosine_similarity(ours, truth, dim=0))
     best = max(cosines, key=lambda candidate: cosines[candidate])
-    _set(surrogates, best)
+    set_temperature(lesson.net, best)
     return TemperatureChoice(best, cosines)
 
 
-def _set(surrogates: list[Dspike], b: float) -> None:
-    for surrogate in surrogates:
-        surrogate.assign("b", b)
+def set_temperature(net: nn.Module, b: float) -> None:
+    """Give every `Dspike` of ``net`` the temperature ``b``.
+
+    Raises:
+        ValueError: b is not above 0.
+    """
+    for module in net.modules():
+        if isinstance(module, Dspike):
+            module.assign("b", b)
 
 
 def _loss(lesson: Lesson, seed: int) -> Tensor:

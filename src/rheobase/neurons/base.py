@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, overload
 
 from torch import Tensor
@@ -30,6 +31,9 @@ class Neuron(Stateful):
         detach_reset: cut the gradient through the spike in the reset.
         strict: fire when the membrane is above the threshold, instead of at or above it.
         surrogate: the gradient of the spike; default `ATan(2.0)`.
+
+    Raises:
+        ValueError: ``v_threshold`` or ``v_reset`` is not finite, or ``v_reset`` not below.
     """
 
     charge: str = "integrate"
@@ -54,6 +58,9 @@ class Neuron(Stateful):
         surrogate: Surrogate | None = None,
     ) -> None:
         super().__init__()
+        for name, value in (("v_threshold", v_threshold), ("v_reset", v_reset)):
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{type(self).__name__} takes a finite {name}, got {value}")
         if v_reset is not None and v_reset >= v_threshold:
             raise ValueError(
                 f"v_reset={v_reset} is not below v_threshold={v_threshold}: the neuron would fire "

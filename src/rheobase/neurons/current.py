@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rheobase.neurons.integrate_and_fire import LIF
-from rheobase.neurons.parameters import wrong_steps
+from rheobase.neurons.parameters import steps_given, wrong_steps
 
 __all__ = ["CUBALIF", "IMLIF"]
 
@@ -72,7 +72,7 @@ class IMLIF(LIF):
         options: those of `LIF`.
 
     Raises:
-        ValueError: the input has another T.
+        ValueError: T or reduction is below 1; the input has another T.
 
     >>> import torch
     >>> IMLIF(T=4)(torch.rand(4, 2, 3)).shape
@@ -85,7 +85,9 @@ class IMLIF(LIF):
 
     def __init__(self, T: int, *, reduction: int = 4, tau: float = 2.0, **options: Any) -> None:
         super().__init__(tau, **options)
-        self.T = T
+        self.T = T = steps_given("IMLIF", T)
+        if not reduction >= 1:
+            raise ValueError(f"IMLIF takes a reduction of at least 1, got {reduction}")
         hidden = max(1, T // reduction)
         self.score = nn.Sequential(
             nn.Linear(T, hidden), nn.ReLU(), nn.Linear(hidden, T), nn.Sigmoid()

@@ -34,7 +34,7 @@ from rheobase.neurons.resonate import RAF
 from rheobase.neurons.signed import ImbalancedSignedIF, SignedIF, TernaryIF, TernaryLIF
 from rheobase.neurons.stdb import STDBIF
 from rheobase.neurons.tandem import TandemIF
-from rheobase.surrogate import Surrogate, im_loss_schedule, surrogate_class
+from rheobase.surrogate import Surrogate, im_loss_schedule, linear_schedule, surrogate_class
 
 __all__ = ["NEURONS", "neuron_factory"]
 
@@ -87,7 +87,8 @@ def neuron_factory(
     """What a model calls to make each of its neurons; later keywords override ``kwargs``.
 
     A ``surrogate`` may be data, as a YAML file holds it: a name, or a mapping of ``name`` and
-    parameters, of which a pair goes from the first to the second as IM-Loss prescribes.
+    parameters, of which a pair goes from the first to the second as IM-Loss prescribes. So may a
+    ``masking``: a pair goes from the first to the second at a constant rate.
 
     Raises:
         ValueError: no neuron or surrogate has that name; the nearest ones are offered.
@@ -106,6 +107,8 @@ def neuron_factory(
         neuron = NEURONS[neuron]
     if "surrogate" in kwargs:
         kwargs["surrogate"] = _surrogate(kwargs["surrogate"])
+    if isinstance(kwargs.get("masking"), list | tuple):
+        kwargs["masking"] = linear_schedule(*kwargs["masking"])
     return partial(neuron, **kwargs)
 
 

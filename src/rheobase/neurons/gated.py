@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rheobase.neurons.base import Neuron
-from rheobase.neurons.parameters import logit, per_channel, sharing, wrong_steps
+from rheobase.neurons.parameters import (
+    logit,
+    per_channel,
+    positive,
+    sharing,
+    steps_given,
+    wrong_steps,
+)
 from rheobase.ops.eager import is_plain, is_transformed
 from rheobase.surrogate import Rectangular, Surrogate
 
@@ -43,8 +50,8 @@ class GLIF(Neuron):
         surrogate: default `Rectangular(1.0)`, that of the official code.
 
     Raises:
-        ValueError: an initial value is not in (0, 1); the input has another T, or another number
-            of channels.
+        ValueError: T is below 1, or an initial value not in (0, 1); a parameter as learnt is not a
+            number; the input has another T, or another number of channels.
 
     >>> GLIF(T=4, channels=3)(torch.rand(4, 1, 3, 2, 2)).shape
     torch.Size([4, 1, 3, 2, 2])
@@ -66,6 +73,7 @@ class GLIF(Neuron):
         strict: bool = True,
         surrogate: Surrogate | None = None,
     ) -> None:
+        T = steps_given("GLIF", T)
         surrogate = surrogate if surrogate is not None else Rectangular()
         super().__init__(v_threshold=v_threshold, v_reset=None, strict=strict, surrogate=surrogate)
         shape = () if channels is None else (channels,)
@@ -125,8 +133,9 @@ def _coefficients(shape: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, 
 def _values(shape: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, Tensor]:
     """What is learnt: all that is shared by the steps in one tensor, and the conductances."""
     *shared, conductance = parameters
-    values = torch.stack(shared).sigmoid().view(-1, *shape)
-    return values, conductance.sigmoid().view(-1, *shape)
+    values = positive(torch.stack(shared).sigmoid(), "GLIF", "gate or constant")
+    weights = positive(conductance.sigmoid(), "GLIF", "conductance")
+    return values.view(-1, *shape), weights.view(-1, *shape)
 
 
 def _from_values(values: Tensor, conductance: Tensor) -> tuple[Tensor, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.neurons.base import Neuron
-from rheobase.neurons.parameters import per_channel
+from rheobase.neurons.parameters import per_channel, positive
 
 __all__ = ["IF", "LIF", "PLIF"]
 
@@ -82,7 +82,8 @@ class PLIF(Neuron):
         options: the arguments of `Neuron`.
 
     Raises:
-        ValueError: ``tau`` is not above 1; the input has another number of channels.
+        ValueError: ``tau`` is not above 1, or the rate as learnt not above 0 (or not a number); the
+            input has another number of channels.
 
     >>> round(PLIF(tau=4.0).tau.item(), 5)
     4.0
@@ -97,7 +98,7 @@ class PLIF(Neuron):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if not tau > 1.0:
+        if not 1.0 < tau < math.inf:
             raise ValueError(f"PLIF learns 1/tau = sigmoid(w): tau must be above 1, got {tau}")
         w = -math.log(tau - 1.0)
         self.w = nn.Parameter(torch.tensor(w) if channels is None else torch.full((channels,), w))
@@ -111,7 +112,7 @@ class PLIF(Neuron):
 
     def charge_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
         """The rate 1/tau (or the decay 1 - 1/tau) as a tensor that broadcasts to ``x``."""
-        rate = per_channel(self.w.sigmoid(), x, "PLIF")
+        rate = per_channel(positive(self.w.sigmoid(), "PLIF", "rate 1/tau"), x, "PLIF")
         if self.decay_input:
             return {"rate": rate, "rest": self.rest}
         return {"decay": 1.0 - rate, "bias": self.rest * rate}

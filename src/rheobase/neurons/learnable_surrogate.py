@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.neurons.base import Neuron
-from rheobase.neurons.parameters import per_channel
+from rheobase.neurons.parameters import per_channel, positive
 from rheobase.surrogate import Rectangular
 
 __all__ = ["LSGLIF"]
@@ -36,7 +36,8 @@ class LSGLIF(Neuron):
         options: those of `Neuron` but ``surrogate``.
 
     Raises:
-        ValueError: an argument is out of its domain; the input has another number of channels.
+        ValueError: an argument, or the decay as learnt, is out of its domain; the input has another
+            number of channels.
 
     >>> neuron = LSGLIF(decay=0.6, width=1.0)
     >>> round(neuron.width.item(), 4)
@@ -67,7 +68,7 @@ class LSGLIF(Neuron):
 
     def charge_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
         """The decay as a tensor that broadcasts to ``x``."""
-        decay = per_channel(self.w.sigmoid(), x, "LSGLIF")
+        decay = per_channel(positive(self.w.sigmoid(), "LSGLIF", "decay"), x, "LSGLIF")
         return {"decay": decay, "bias": self.rest * (1.0 - decay) if self.rest else 0.0}
 
     def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:

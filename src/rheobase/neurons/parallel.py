@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.neurons.base import Neuron, Tap
-from rheobase.neurons.parameters import wrong_steps
+from rheobase.neurons.parameters import steps_given, wrong_steps
 from rheobase.neurons.stepwise import spike
-from rheobase.surrogate import Surrogate
+from rheobase.surrogate import Schedule, Surrogate
 
 __all__ = ["PSN", "MaskedPSN", "SlidingPSN"]
 
@@ -29,7 +29,7 @@ class PSN(Neuron):
         surrogate: the gradient of the spike; default `ATan(2.0)`.
 
     Raises:
-        ValueError: the input has another T.
+        ValueError: T is below 1; the input has another T.
 
     >>> PSN(T=4)(torch.rand(4, 2, 3)).shape
     torch.Size([4, 2, 3])
@@ -40,7 +40,7 @@ class PSN(Neuron):
 
     def __init__(self, T: int, *, surrogate: Surrogate | None = None) -> None:
         super().__init__(surrogate=surrogate)
-        self.T = T
+        self.T = T = steps_given(type(self).__name__, T)
         self.weight = nn.Parameter(torch.empty(T, T))
         self.bias = nn.Parameter(torch.full((T, 1), -1.0))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5.0))
@@ -65,19 +65,21 @@ class MaskedPSN(PSN):
     r"""PSN whose weights outside a causal band of width k fade away in training.
 
     :math:`H = (W \odot (\lambda M_k + 1 - \lambda)) X + b`; M is 1 where :math:`0 \le t - i < k`.
-    The buffer ``masking`` is :math:`\lambda`: the paper moves it from 0 to 1 while training, by
-    ``neuron.masking.fill_(value)``. Only at 1 does no step depend on later ones, and each step has
-    weights of its own: it counts as not causal throughout. `SlidingPSN` streams.
+    The buffer ``masking`` is :math:`\lambda`, which is to go from 0 to 1 while training: give a
+    schedule, such as ``linear_schedule(0.0, 1.0)`` (in a configuration ``masking: [0, 1]``), which
+    `rheobase.surrogate.set_progress` evaluates and the training loop calls. Only at 1 does no step
+    depend on later ones, and each step has weights of its own: it counts as not causal throughout.
+    `SlidingPSN` streams.
     Source: Fang et al. 2023, arXiv 2304.12760.
 
     Args:
         T: number of time steps.
         k: order, how many steps a step sees.
-        masking: initial lambda, in [0, 1].
+        masking: lambda, in [0, 1], or its schedule.
         surrogate: the gradient of the spike; default `ATan(2.0)`.
 
     Raises:
-        ValueError: k is not in [1, T], masking not in [0, 1]; the input has another T.
+        ValueError: T is below 1, k not in [1, T], masking not in [0, 1]; the input has another T.
 
     >>> MaskedPSN(T=3, k=2, masking=1.0).matrix().count_nonzero().item()
     5
@@ -87,17 +89,32 @@ class MaskedPSN(PSN):
     band: Tensor
 
     def __init__(
-        self, T: int, k: int, *, masking: float = 0.0, surrogate: Surrogate | None = None
+        self,
+        T: int,
+        k: int,
+        *,
+        masking: float | Schedule = 0.0,
+        surrogate: Surrogate | None = None,
     ) -> None:
         super().__init__(T, surrogate=surrogate)
         if not 1 <= k <= T:
             raise ValueError(f"MaskedPSN takes an order k from 1 to T={T}, got {k}")
-        if not 0.0 <= masking <= 1.0:
-            raise ValueError(f"masking is lambda, from 0 to 1, got {masking}")
         self.k = k
-        self.register_buffer("masking", torch.tensor(masking))
+        self.schedules: dict[str, Schedule] = {"masking": masking} if callable(masking) else {}
+        self.register_buffer("masking", torch.tensor(0.0))
+        self.assign("masking", masking(0.0) if callable(masking) else masking)
         band = torch.ones(T, T).tril().triu(1 - k)
         self.register_buffer("band", band, persistent=False)
+
+    def assign(self, name: str, value: float) -> None:
+        """Set lambda.
+
+        Raises:
+            ValueError: it is not in [0, 1].
+        """
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"{name} is lambda, from 0 to 1, got {value}")
+        self.masking.fill_(value)
 
     def matrix(self) -> Tensor:
         """The weights, those outside the band times ``1 - masking``."""

@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["logit", "per_channel", "positive", "sharing", "wrong_steps"]
+from rheobase.surrogate.base import is_at_hand
+
+__all__ = ["logit", "per_channel", "positive", "sharing", "steps_given", "wrong_steps"]
 
 
 def per_channel(parameter: Tensor, x: Tensor, owner: str) -> Tensor:
@@ -36,9 +38,7 @@ def positive(parameter: Tensor, owner: str, name: str) -> Tensor:
     Raises:
         ValueError: a value is 0, negative or not a number.
     """
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
-        return parameter
-    if parameter.device.type == "cpu" and not bool((parameter > 0.0).all()):
+    if is_at_hand(parameter) and not bool((parameter > 0.0).all()):
         raise ValueError(
             f"{owner} learnt a {name} of {parameter.detach().min().item():g}, which must stay "
             "above 0; lower its learning rate, or clamp it after each step"
@@ -57,6 +57,17 @@ def logit(value: float, shape: tuple[int, ...], owner: str, name: str) -> nn.Par
             f"{owner} learns {name} through a sigmoid: it must be in (0, 1), got {value}"
         )
     return nn.Parameter(torch.full(shape, math.log(value / (1.0 - value))))
+
+
+def steps_given(owner: str, T: int) -> int:
+    """T itself, of a neuron with parameters for every step.
+
+    Raises:
+        ValueError: T is below 1.
+    """
+    if not T >= 1:
+        raise ValueError(f"{owner} is made for a number of time steps T of at least 1, got T={T}")
+    return T
 
 
 def wrong_steps(owner: str, steps: int, x: Tensor) -> str:

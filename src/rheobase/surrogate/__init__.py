@@ -55,7 +55,7 @@ from rheobase.surrogate.piecewise import (
     Window,
 )
 from rheobase.surrogate.sampled import LocalZO
-from rheobase.surrogate.schedule import im_loss_schedule, set_progress
+from rheobase.surrogate.schedule import im_loss_schedule, linear_schedule, set_progress
 from rheobase.surrogate.sigmoidal import (
     ATan,
     Dspike,
@@ -101,6 +101,7 @@ __all__ = [
     "Value",
     "Window",
     "im_loss_schedule",
+    "linear_schedule",
     "set_progress",
     "surrogate_class",
     "surrogates",

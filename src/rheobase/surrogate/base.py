@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from rheobase._errors import unknown_name
 
-__all__ = ["Schedule", "Surrogate", "SurrogateRow", "Value", "surrogate_class", "surrogates"]
+__all__ = [
+    "Schedule",
+    "Surrogate",
+    "SurrogateRow",
+    "Value",
+    "is_at_hand",
+    "surrogate_class",
+    "surrogates",
+]
 
 Schedule = Callable[[float], float]
 """The value of a parameter at a fraction (0 to 1) of training: see `set_progress`."""
@@ -21,6 +29,13 @@ Value = float | Tensor | Schedule
 """Where a parameter's value comes from: a constant, an `nn.Parameter` to be learnt, a schedule."""
 
 _CLASSES: dict[str, type[Surrogate]] = {}
+
+
+def is_at_hand(parameter: Tensor) -> bool:
+    """Whether its values can be looked at: no wait for a device, no compiler or transform."""
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    return parameter.device.type == "cpu"
 
 
 class Surrogate(nn.Module):
@@ -78,26 +93,53 @@ class Surrogate(nn.Module):
         Raises:
             ValueError: the value is out of range, or is to be learnt without a primitive.
         """
-        owner, bound = type(self).__name__, self.above.get(name, 0.0)
         if isinstance(value, nn.Parameter) and self.primitive is None:
             raise ValueError(
-                f"{owner} has no closed primitive, so its {name} cannot be learnt; give a number"
+                f"{type(self).__name__} has no closed primitive, so its {name} cannot be learnt; "
+                "give a number"
             )
-        lowest = float(value.detach().min() if isinstance(value, Tensor) else value)
-        if not bound < lowest < math.inf:
-            wanted = "a finite number" if bound == -math.inf else f"a number above {bound:g}"
-            raise ValueError(f"{owner} takes {wanted} as {name}, got {lowest:g}")
+        lowest = self._refuse_out_of_range(name, value)
         if name in self.schedules:
             # A tensor, since torch.compile would take a float for a constant of the graph.
             value = torch.tensor(lowest, dtype=torch.float64)
         setattr(self, name, value if isinstance(value, Tensor) else lowest)
+
+    def check(self) -> None:
+        """Look again at the parameters that are learnt: an optimiser may have moved them anywhere.
+
+        Every use does so where `is_at_hand`; training does so on any device, once an epoch.
+
+        Raises:
+            ValueError: one has left its range.
+        """
+        for name, value in self.parameters_by_name().items():
+            if isinstance(value, nn.Parameter):
+                self._refuse_out_of_range(name, value)
+
+    def _refuse_out_of_range(self, name: str, value: float | Tensor) -> float:
+        """The lowest of a parameter's values."""
+        bound = self.above.get(name, 0.0)
+        lowest = float(value.detach().min() if isinstance(value, Tensor) else value)
+        if bound < lowest < math.inf:
+            return lowest
+        wanted = "a finite number" if bound == -math.inf else f"a number above {bound:g}"
+        advice = ""
+        if isinstance(value, nn.Parameter):
+            advice = "; it is learnt: lower its learning rate, or clamp it after each step"
+        raise ValueError(f"{type(self).__name__} takes {wanted} as {name}, got {lowest:g}{advice}")
 
     def parameters_by_name(self) -> dict[str, float | Tensor]:
         """The parameters in the order in which ``derivative`` takes them."""
         return {name: getattr(self, name) for name in self.defaults}
 
     def parameters_for(self, x: Tensor) -> dict[str, float | Tensor]:
-        """The parameters for one input of a neuron; a sampled surrogate draws them here."""
+        """The parameters for one input of a neuron; a sampled surrogate draws them here.
+
+        Raises:
+            ValueError: a learnt one has left its range.
+        """
+        if is_at_hand(x):
+            self.check()
         return self.parameters_by_name()
 
     def forward(self, z: Tensor) -> Tensor:

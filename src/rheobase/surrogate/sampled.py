@@ -46,7 +46,7 @@ class LocalZO(Surrogate):
 
     def parameters_for(self, x: Tensor) -> dict[str, float | Tensor]:
         """The width, and five draws for every element of ``x``."""
-        values = self.parameters_by_name()
+        values = super().parameters_for(x)
         if torch.is_grad_enabled():
             names = list(self.defaults)[1:]
             values |= {name: torch.randn_like(x.detach()).abs_() for name in names}

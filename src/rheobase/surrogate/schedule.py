@@ -1,19 +1,30 @@
-"""Parameters that change in the course of training: schedules, and telling them how far it is."""
+"""Values that change in the course of training: schedules, and telling them how far it is."""
 
 from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from rheobase.surrogate.base import Schedule, Surrogate
+from rheobase.surrogate.base import Schedule
 
-__all__ = ["im_loss_schedule", "set_progress"]
+__all__ = ["im_loss_schedule", "linear_schedule", "set_progress"]
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """A module some of whose values follow schedules: surrogates, `rheobase.neurons.MaskedPSN`."""
+
+    schedules: dict[str, Schedule]
+
+    def assign(self, name: str, value: float) -> None:
+        """Set a value by its name."""
 
 
 def set_progress(module: nn.Module, fraction: float) -> None:
-    """Set the scheduled parameters of all surrogates in ``module`` for a point of training.
+    """Set everything in ``module`` that follows a schedule for a point of training.
 
     Args:
         module: a network (or a single surrogate).
@@ -31,9 +42,22 @@ def set_progress(module: nn.Module, fraction: float) -> None:
     if not 0.0 <= fraction <= 1.0:
         raise ValueError(f"fraction is how much of training is done, 0 to 1; got {fraction}")
     for child in module.modules():
-        if isinstance(child, Surrogate):
+        if isinstance(child, Scheduled):
             for name, schedule in child.schedules.items():
                 child.assign(name, schedule(fraction))
+
+
+def linear_schedule(start: float, end: float) -> Schedule:
+    """From ``start`` to ``end`` at a constant rate.
+
+    >>> linear_schedule(0.0, 2.0)(0.25)
+    0.5
+    """
+    return partial(_linear, start=start, end=end)
+
+
+def _linear(fraction: float, start: float, end: float) -> float:
+    return start + (end - start) * fraction
 
 
 def im_loss_schedule(k_min: float, k_max: float) -> Schedule:

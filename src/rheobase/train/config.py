@@ -28,6 +28,7 @@ __all__ = [
     "RuleConfig",
     "ScheduleConfig",
     "TeacherConfig",
+    "TemperatureConfig",
     "TrainConfig",
     "differences",
     "load_config",
@@ -165,6 +166,24 @@ class RuleConfig:
 
 
 @dataclass(frozen=True)
+class TemperatureConfig:
+    """Choosing the temperature of `Dspike` surrogates at every epoch's start (Li et al. 2021).
+
+    `rheobase.learn.choose_temperature` compares b, b + step and b - step by their gradient of the
+    first layer's weights against finite differences, on one batch.
+
+    Attributes:
+        step: Distance of the candidates; 0 leaves b as it is.
+        epsilon: Of the differences.
+        elements: How many weights are compared, two forward passes each; 0 for all.
+    """
+
+    step: float = 0.0
+    epsilon: float = 0.1
+    elements: int = 64
+
+
+@dataclass(frozen=True)
 class OptimConfig:
     """How the parameters move.
 
@@ -284,6 +303,7 @@ class TrainConfig:
         augment: Their augmentation.
         loss: The loss.
         rule: The learning rule.
+        temperature: The course of Dspike's temperature.
         optim: The optimiser.
         schedule: The learning rate's course.
         parallel: Several processes.
@@ -302,6 +322,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     rule: RuleConfig = field(default_factory=RuleConfig)
+    temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
@@ -343,10 +364,24 @@ class TrainConfig:
             )
         if self.rule.name != "bptt":
             self._check_rule()
+        self._check_temperature()
         if self.loss.teacher.features and not self.loss.teacher.beta:
             raise ValueError("loss.teacher.features has no weight; give loss.teacher.beta too")
         if len(self.data.mean) != len(self.data.std):
             raise ValueError("data.mean and data.std: give both, one number per channel each")
+
+    def _check_temperature(self) -> None:
+        """Refuse a search for Dspike's temperature that cannot be done."""
+        search = self.temperature
+        if search.step < 0 or not search.epsilon > 0 or search.elements < 0:
+            raise ValueError(
+                f"temperature.step={search.step}, epsilon={search.epsilon}, "
+                f"elements={search.elements}: epsilon must be above 0, the others not negative"
+            )
+        if search.step and self.parallel.strategy != "ddp":
+            raise ValueError(
+                "temperature.step needs parallel.strategy=ddp: it moves single weights"
+            )
 
     def _check_rule(self) -> None:
         """Refuse what only backpropagation of the whole objective can serve."""

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from rheobase.surrogate import Surrogate
+
 __all__ = [
     "TrainingDiverged",
     "answer_of",
     "check_images",
     "check_labels",
+    "check_surrogates",
     "check_weights",
     "first_nonfinite",
     "time_first",
@@ -29,6 +32,16 @@ def check_weights(model: nn.Module) -> None:
     for name, tensor in _tensors(model):
         if not _finite(tensor):
             raise ValueError(f"the model's {name!r} holds {_count(tensor)}; mend the weights first")
+
+
+def check_surrogates(model: nn.Module) -> None:
+    """Raise ValueError if a surrogate has learnt a parameter out of its range, naming it."""
+    for name, module in model.named_modules():
+        if isinstance(module, Surrogate):
+            try:
+                module.check()
+            except ValueError as error:
+                raise ValueError(f"the model's {name!r}: {error}") from None
 
 
 def check_images(images: Tensor) -> None:

@@ -18,7 +18,13 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.utils.data import Dataset
 
 from rheobase import surrogate
-from rheobase.learn import LearningRule, Lesson, learning_rule
+from rheobase.learn import (
+    LearningRule,
+    Lesson,
+    choose_temperature,
+    learning_rule,
+    set_temperature,
+)
 from rheobase.train.augment import Augment, mix
 from rheobase.train.checkpoint import Checkpoints
 from rheobase.train.config import TrainConfig
@@ -28,6 +34,7 @@ from rheobase.train.diagnose import (
     answer_of,
     check_images,
     check_labels,
+    check_surrogates,
     check_weights,
     first_nonfinite,
     time_first,
@@ -69,6 +76,7 @@ class Position:
         best: Highest test accuracy so far; -1 before the first evaluation.
         first_loss: Loss of the first step, the measure of explosion.
         loss_sum: Sum of the losses of the epoch in hand.
+        temperature: Of the network's `Dspike`, as chosen at the epoch's start; 0 if none was.
     """
 
     step: int = 0
@@ -76,6 +84,7 @@ class Position:
     best: float = -1.0
     first_loss: float = 0.0
     loss_sum: float = 0.0
+    temperature: float = 0.0
 
 
 class Trainer:
@@ -123,7 +132,7 @@ class Trainer:
     ) -> None:
         cfg, world = self.cfg, self.world
         self.test_set = test_set
-        data = KeyedDataset(train_set, Augment(cfg.augment, cfg.data, cfg.seed))
+        self.data = data = KeyedDataset(train_set, Augment(cfg.augment, cfg.data, cfg.seed))
         self.batches = EpochBatches(
             len(data), cfg.data.batch_size, cfg.seed, world.rank, world.size, cfg.optim.accumulate
         )
@@ -132,6 +141,7 @@ class Trainer:
         )
         self.model = (model or _new_model(cfg)).to(world.device)
         check_weights(self.model)
+        check_surrogates(self.model)
         self.steps, self.classes = answer_of(self.model, data[(0, 0)][0], world.device)
 
         def draw(count: int) -> Tensor:
@@ -163,6 +173,9 @@ class Trainer:
             progress = self.state.load(latest)
             self._loader_state = progress.pop("loader")
             self.at = Position(**progress)
+            check_surrogates(self.model)
+            if self.at.temperature:
+                set_temperature(self.model, self.at.temperature)
         self._saved = dataclasses.replace(self.at)
         if self.folder:
             steps, epochs = self.folder.path / "steps.csv", self.folder.path / "epochs.csv"
@@ -196,6 +209,8 @@ class Trainer:
         at = self.at
         began, end = time.monotonic(), (at.epoch + 1) * self.batches.steps
         self.batches.set_epoch(at.epoch)
+        if self.cfg.temperature.step and at.step == at.epoch * self.batches.steps:
+            at.temperature = self._choose_temperature()
         if self._loader_state:
             self.loader.load_state_dict(self._loader_state)
             self._loader_state = None
@@ -213,6 +228,26 @@ class Trainer:
                 raise KeyboardInterrupt(f"stopped at step {at.step}; run again to continue")
             yield self._event("step", values)
         yield self._finish_epoch(began)
+
+    def _choose_temperature(self) -> float:
+        """Search from where b stands, on images that every process draws alike."""
+        search, epoch = self.cfg.temperature, self.at.epoch
+        count = min(len(self.data), self.cfg.data.batch_size // self.cfg.optim.accumulate)
+        order = torch.randperm(
+            len(self.data), generator=generator(self.cfg.seed, "temperature", epoch)
+        )
+        samples = [self.data[(epoch, i)] for i in order[:count].tolist()]
+        images = torch.stack([image for image, _ in samples])
+        labels = torch.tensor([label for _, label in samples])
+        self.model.train()
+        chosen = choose_temperature(
+            self._lesson(*self._batch(images, labels)),
+            step=search.step,
+            epsilon=search.epsilon,
+            elements=search.elements or None,
+            seed=seed_of(self.cfg.seed, "temperature", epoch),
+        )
+        return chosen.b
 
     def _step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[dict[str, float], bool]:
         """Do one optimiser step; return its numbers and whether Ctrl-C was pressed anywhere."""
@@ -324,6 +359,9 @@ class Trainer:
         """Evaluate, log and save at the end of an epoch."""
         cfg, at, model = self.cfg, self.at, self.trained
         average_buffers(model)
+        for network in (self.model, model):
+            surrogate.set_progress(network, at.step / self._total)
+            check_surrogates(network)
         found = evaluate(
             model, self.test_set, data=cfg.data, device=self.world.device, precision=self.precision
         )

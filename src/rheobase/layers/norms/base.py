@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from rheobase.layers._checks import check_sequence, check_steps
+from rheobase.layers._checks import check_sequence, check_steps, made_for_steps
 from rheobase.stateful import Stateful
 
 __all__ = ["Foldable", "SequenceNorm", "absorb", "affine_of", "flat"]
@@ -78,10 +78,8 @@ class SequenceNorm(Foldable, Stateful):
 
     def __init__(self, channels: int, steps: int | None = None) -> None:
         super().__init__()
-        if steps is not None and steps < 1:
-            raise ValueError(f"{type(self).__name__}: steps={steps}, must be at least 1")
         self.channels = channels
-        self.steps = steps
+        self.steps = None if steps is None else made_for_steps(self, steps)
 
     @abstractmethod
     def normalise(self, x: Tensor, start: int) -> Tensor:
