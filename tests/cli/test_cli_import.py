@@ -52,6 +52,33 @@ def test_import_and_load(tmp_path, checkpoint, weights, capsys):
     assert torch.equal(again(x), net(x))
 
 
+def test_keys_that_are_never_used_are_reported_and_missing_ones_refused(tmp_path, capsys):
+    """Spikformer's event file has layer norms and a position embedding that nothing calls."""
+    weights = read_golden(GOLDEN.with_name("spikformer_dvs.npz")).weights()
+    source, target = tmp_path / "spikformer.pth", tmp_path / "model.safetensors"
+    torch.save({"state_dict": {f"module.{key}": value for key, value in weights.items()}}, source)
+    status, out, err = run(capsys, source, "-o", target, "--set", "num_heads=2")
+    assert (status, err) == (0, "")
+    said = " ".join(out.split())
+    assert "7 tensors that the official code never uses were left out" in said
+    assert "block.0.norm1.bias" in said
+    del weights["block.0.mlp.fc1_bn.weight"]
+    torch.save(weights, source)
+    status, out, err = run(
+        capsys,
+        source,
+        "-o",
+        target,
+        "--system",
+        "spikformer",
+        "--set",
+        "num_heads=2",
+        "--overwrite",
+    )
+    assert (status, out) == (2, "")
+    assert "fc1_bn.weight" in err or "fc1.norm.weight" in err
+
+
 def test_an_imported_model_is_evaluated(tmp_path, checkpoint, capsys, monkeypatch):
     target = tmp_path / "model.safetensors"
     assert run(capsys, checkpoint, "-o", target)[0] == 0

@@ -20,6 +20,14 @@ SMALL = {
     ),
     "ann_resnet": ("ann_resnet20_qcfs_cifar10", {"blocks": 1, "levels": 64}),
     "ann_vgg": ("ann_vgg8_qcfs_cifar10", {"widths": (4, 4, 4), "hidden": 8, "levels": 64}),
+    "mst": (
+        "mst_tiny_cifar10",
+        {"dim": 8, "depths": (2, 1), "heads": (2, 2), "window": 2, "image_size": 8, "levels": 64},
+    ),
+    "rate_coded_vit": (
+        "rate_coded_vit_mnist",
+        {"image_size": 8, "dim": 16, "depth": 2, "heads": 2, "hidden": 32},
+    ),
     "sew_resnet": (
         "sew_resnet18",
         {"num_classes": 10, "image_size": 16, "T": 3, "zero_init_residual": False},

@@ -6,7 +6,7 @@ import pytest
 import torch
 from model_toys import SMALL, small
 
-from rheobase.models import create_model
+from rheobase.models import create_model, load_model, model_family, save_model
 
 # Those that cut images into patches; convolutions and spiking ResNets take any size.
 PATCHES = [
@@ -105,3 +105,18 @@ def test_sstformer_names_both_inputs():
 def test_sizes_that_do_not_fit(model, overrides, message):
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         create_model(model, **overrides)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_another_number_of_classes_takes_a_new_head_only_if_asked(tmp_path, name):
+    net, path = small(name), tmp_path / "net.safetensors"
+    save_model(net, path, model_family(SMALL[name][0]))
+    classes = net.config.num_classes + 3
+    with pytest.raises(ValueError, match=rf"not {classes}; give fresh_head=True for an untrained"):
+        load_model(path, num_classes=classes)
+    old = net.state_dict()
+    new = load_model(path, num_classes=classes, fresh_head=True).state_dict()
+    assert old.keys() == new.keys()
+    kept = [key for key in old if old[key].shape == new[key].shape]
+    assert len(kept) < len(old)
+    assert all(torch.equal(old[key], new[key]) for key in kept)

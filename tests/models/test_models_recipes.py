@@ -26,6 +26,7 @@ FAMILIES = {
     "spike_driven_transformer": STATIC | EVENTS,
     "spike_driven_transformer_v2": {"imagenet"},
     "spike_driven_transformer_v3": {"imagenet"},
+    "spike_driven_transformer_v3_large": {"imagenet"},
     "spikingformer": STATIC | EVENTS,
     "spikingformer_cml": STATIC | EVENTS,
     "qkformer": STATIC | EVENTS,
@@ -40,11 +41,11 @@ FAMILIES = {
     "spikeformer_ct": {"imagenet"} | EVENTS,
     "autost": {"cifar10"},
     "sts_transformer": {"dvs128gesture"},
-    "spikformer_lt": {"cifar10"},
+    "spikformer_lt": {"cifar10"} | EVENTS,
     "spiking_vit_dts": {"cifar10"},
     "dista": {"cifar10", "cifar10dvs"},
-    "mast": {"cifar10dvs"},
-    "te_spikformer": {"dvs128gesture"},
+    "mast": {"cifar10"} | EVENTS,
+    "te_spikformer": EVENTS,
 }
 
 PAPERS = {"spikingformer_cml"}  # of their own, in the family of another

@@ -33,6 +33,7 @@ from rheobase.layers.recompute import Recomputation, recompute
 from rheobase.layers.recurrent import Recurrent
 from rheobase.layers.residual import sew_join
 from rheobase.layers.reversible import ReversibleSequence
+from rheobase.layers.spiking_block import SpikingBlock
 from rheobase.layers.time import over_time, repeat
 from rheobase.layers.unit import ConvNormNeuron, NeuronConvNorm
 from rheobase.layers.wavelet import haar, inverse_haar
@@ -70,6 +71,7 @@ __all__ = [
     "Recomputation",
     "Recurrent",
     "ReversibleSequence",
+    "SpikingBlock",
     "SpikingMlp",
     "SpikingSelfAttention",
     "TemporalAttention",

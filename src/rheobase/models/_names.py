@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-__all__ = ["Replacements", "depth_of", "replace_in_turn", "split_units"]
+from torch import Tensor
+
+__all__ = ["Replacements", "depth_of", "need_layers", "replace_in_turn", "split_units"]
 
 # Pattern -> what takes its place, as `re.sub` understands them.
 Replacements = Mapping[str, str | Callable[[re.Match[str]], str]]
@@ -37,3 +40,14 @@ def depth_of(keys: Iterable[str], blocks: str) -> int:
     pattern = re.compile(rf"{re.escape(blocks)}\.(\d+)\.")
     found = (match for key in keys if (match := pattern.match(key)))
     return 1 + max((int(match[1]) for match in found), default=-1)
+
+
+def need_layers(weights: Mapping[Any, Tensor], what: str, *names: str) -> None:
+    """Refuse a checkpoint that is not ``what``: it lacks layers' weights, or other parameters.
+
+    Raises:
+        ValueError: naming the first that is not in it.
+    """
+    for name in names:
+        if f"{name}.weight" not in weights and name not in weights:
+            raise ValueError(f"not {what} checkpoint: nothing in it is {name}")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rheobase.layers import MembraneBlock, MembraneStem
 from rheobase.models._initialise import initialise_linear
 from rheobase.models._inputs import as_sequence, check_choice, check_sizes
-from rheobase.models._names import depth_of, split_units
+from rheobase.models._names import depth_of, need_layers, split_units
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import PLIF, neuron_factory
 from rheobase.surrogate import Sigmoid
@@ -154,9 +154,7 @@ def _rename(key: str) -> str:
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> AutoSTConfig:
     ours = {_rename(key): value for key, value in weights.items()}
-    for needed in ("stem.stages.0.conv.weight", "blocks.0.mlp.fc1.conv.weight", "head.weight"):
-        if needed not in ours:
-            raise ValueError(f"not an AutoST checkpoint: nothing in it is {needed}")
+    need_layers(ours, "an AutoST", "stem.stages.0.conv", "blocks.0.mlp.fc1.conv", "head")
     num_classes, dim = ours["head.weight"].shape
     if "num_heads" not in kwargs:
         raise Untold(

@@ -12,7 +12,7 @@ are as wide as the stream, which is so in the networks for events. ``compat="off
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -27,11 +27,11 @@ from rheobase.layers import (
     add_mlp,
     over_time,
 )
-from rheobase.models._inputs import as_sequence, check_sizes
-from rheobase.models._names import Replacements, depth_of, replace_in_turn, split_units
+from rheobase.models._inputs import check_sizes
+from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn, split_units
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
-from rheobase.neurons import LIF, neuron_factory
-from rheobase.surrogate import Sigmoid
+from rheobase.models.spikformer import spikformer_neuron
 
 __all__ = ["FAMILY", "PRESETS", "MaxFormer", "MaxFormerConfig"]
 
@@ -52,16 +52,14 @@ class MaxFormerConfig:
         dim: number of channels of a token of the last stage; each stage before has half.
         heads: attention heads of the last stage; divides ``dim``.
         depth: blocks of the last stage.
-        layout: "imagenet" (tokens at 1/4, 1/8 and 1/16 of the image; 7x7 and 5x5 convolutions in
-            the first two stages), "cifar" (at 1, 1/2 and 1/4; none and 3x3) or "events" (two
-            stages, at 1/8 and 1/16; 3x3).
+        layout: "imagenet" (stages at 1/4, 1/8 and 1/16 of the image), "cifar" (at 1, 1/2 and 1/4)
+            or "events" (two, at 1/8 and 1/16).
         image_size: side of the images it is meant for; any multiple of the patch works.
         channels: input channels.
         num_classes: outputs.
         T: time steps a static image is repeated for.
         mlp_ratio: hidden width of the MLP over the channels of the stage.
-        compat: "official" gives MLPs that widen nothing their inner shortcut (see the module's
-            docstring).
+        compat: "official" gives MLPs that widen nothing their inner shortcut, see the module.
 
     Raises:
         ValueError: sizes that do not divide each other, or an unknown layout.
@@ -94,17 +92,11 @@ class MaxFormerConfig:
         return self.mlp_ratio == 1 and self.compat == "official"
 
 
-def max_former_neuron(**kwargs: Any) -> MakeNeuron:
-    """The paper's neuron: LIF, tau 2, reset detached, sigmoid surrogate with alpha 4."""
-    defaults = {"tau": 2.0, "detach_reset": True, "surrogate": Sigmoid(4.0)}
-    return neuron_factory(LIF, **(defaults | kwargs))
+# The parts of the first patch embeddings are called as in the released code.
 
 
 class LargeEmbed(nn.Module):
-    """The first patch embedding of "imagenet", to a quarter of the image's side.
-
-    Its parts are called as in the released code.
-    """
+    """The first patch embedding of "imagenet", to a quarter of the image's side."""
 
     def __init__(self, channels: int, dim: int, make_neuron: MakeNeuron) -> None:
         super().__init__()
@@ -123,10 +115,7 @@ class LargeEmbed(nn.Module):
 
 
 class SmallEmbed(nn.Module):
-    """The first patch embedding of "cifar", which keeps the image's size.
-
-    Its parts are called as in the released code.
-    """
+    """The first patch embedding of "cifar", which keeps the image's size."""
 
     def __init__(self, channels: int, dim: int, make_neuron: MakeNeuron) -> None:
         super().__init__()
@@ -143,10 +132,7 @@ class SmallEmbed(nn.Module):
 
 
 class EventEmbed(nn.Module):
-    """The first patch embedding of "events", to an eighth of the image's side.
-
-    Its parts are called as in the released code.
-    """
+    """The first patch embedding of "events", to an eighth of the image's side."""
 
     def __init__(self, channels: int, dim: int, make_neuron: MakeNeuron) -> None:
         super().__init__()
@@ -208,7 +194,7 @@ class ConvBlock(nn.Module):
         return add_mlp(x, self.mlp, self.inner_shortcut)
 
 
-class MaxFormer(nn.Module):
+class MaxFormer(VisionNetwork):
     """Max-Former.
 
     Args:
@@ -223,10 +209,8 @@ class MaxFormer(nn.Module):
     """
 
     def __init__(self, config: MaxFormerConfig, make_neuron: MakeNeuron | None = None) -> None:
-        super().__init__()
-        make_neuron = make_neuron or max_former_neuron()
-        self.config = config
-        self.T = config.T
+        super().__init__(config, _PATCH[config.layout])
+        make_neuron = make_neuron or spikformer_neuron()
         early, dim, hidden = _EARLY[config.layout], config.dim, int(config.dim * config.mlp_ratio)
         widths = [dim // 2**i for i in reversed(range(len(early) + 1))]
         first = {"imagenet": LargeEmbed, "cifar": SmallEmbed, "events": EventEmbed}[config.layout]
@@ -236,10 +220,9 @@ class MaxFormer(nn.Module):
             nn.Sequential(*(ConvBlock(width, kernel, config, make_neuron) for _ in range(depth)))
             for width, (depth, kernel) in zip(widths[:-1], early, strict=True)
         )
+        inner = config.inner_shortcut
         attention_blocks = (
-            MembraneBlock(
-                dim, config.heads, hidden, make_neuron, inner_shortcut=config.inner_shortcut
-            )
+            MembraneBlock(dim, config.heads, hidden, make_neuron, inner_shortcut=inner)
             for _ in range(config.depth)
         )
         self.stages.append(nn.Sequential(*attention_blocks))
@@ -251,47 +234,30 @@ class MaxFormer(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of every step; their mean over T is the paper's output.
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[T, N, num_classes]``.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or image size, or an empty input.
-        """
-        config = self.config
-        divisor = _PATCH[config.layout]
-        x = as_sequence(x, steps=self.T, channels=config.channels, divisor=divisor)
+    def logits(self, x: Tensor) -> Tensor:
+        """Of every step of a sequence ``[T, N, C, H, W]``: ``[T, N, num_classes]``."""
         for embed, stage in zip(self.embeds, self.stages, strict=True):
             x = stage(embed(x))
         logits: Tensor = self.head(self.neuron(x.mean((-2, -1))))
         return logits
 
 
-def _cifar(num_classes: int) -> MaxFormerConfig:
-    return MaxFormerConfig(384, 8, 2, "cifar", image_size=32, num_classes=num_classes)
-
-
-def _events(num_classes: int) -> MaxFormerConfig:
-    return MaxFormerConfig(
-        256, 16, 1, "events", image_size=128, channels=2, num_classes=num_classes, T=16,
-        mlp_ratio=1.0,
-    )  # fmt: skip
-
-
 PRESETS: dict[str, MaxFormerConfig] = {
     "max_former_10_384": MaxFormerConfig(384, 6),
     "max_former_10_512": MaxFormerConfig(512, 8),
     "max_former_10_768": MaxFormerConfig(768, 12),
-    "max_former_cifar10_4_384": _cifar(10),
-    "max_former_cifar100_4_384": _cifar(100),
-    "max_former_cifar10dvs_2_256": _events(10),
-    "max_former_dvs128_2_256": _events(11),
+    **{
+        f"max_former_cifar{n}_4_384": MaxFormerConfig(
+            384, 8, 2, "cifar", image_size=32, num_classes=n
+        )
+        for n in (10, 100)
+    },
+    **{
+        f"max_former_{name}_2_256": MaxFormerConfig(
+            256, 16, 1, "events", 128, channels=2, num_classes=n, T=16, mlp_ratio=1.0
+        )
+        for name, n in (("cifar10dvs", 10), ("dvs128", 11))
+    },
 }
 
 _OURS: Replacements = {
@@ -319,10 +285,6 @@ def _rename(key: str) -> str:
     return split_units(replace_in_turn(key, _OURS))
 
 
-# The size of images and T of the published networks.
-_SEEN = {"imagenet": (224, 4), "cifar": (32, 4), "events": (128, 16)}
-
-
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> MaxFormerConfig:
     ours = {_rename(key): value for key, value in weights.items()}
     first, layout = "embeds.0.first.conv.weight", "cifar"
@@ -333,20 +295,17 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> MaxForm
     last = f"stages.{len(_EARLY[layout])}"
     mlp = f"{last}.0.mlp.fc1.conv.weight"
     attention, head = f"{last}.0.attn.q.conv.weight", "head.weight"
-    for needed in (first, "embeds.1.down.conv.weight", attention, mlp, head):
-        if needed not in ours:
-            raise ValueError(f"not a Max-Former checkpoint: nothing in it is {needed}")
+    need_layers(ours, "a Max-Former", first, "embeds.1.down.conv", attention, mlp, head)
     num_classes, dim = ours[head].shape
-    image_size, steps = _SEEN[layout]
-    return MaxFormerConfig(
+    published = next(preset for preset in PRESETS.values() if preset.layout == layout)
+    return replace(
+        published,
         dim=dim,
-        heads={"imagenet": dim // 64, "cifar": 8, "events": 16}[layout],
+        heads=dim // 64 if layout == "imagenet" else published.heads,
         depth=depth_of(ours, last),
-        layout=layout,  # type: ignore[arg-type]
-        image_size=image_size,
         channels=ours[first].shape[1],
         num_classes=num_classes,
-        T=kwargs.get("T", steps),
+        T=kwargs.get("T", published.T),
         mlp_ratio=ours[mlp].shape[0] / dim,
     )
 
@@ -355,6 +314,6 @@ FAMILY = Family(
     "max_former",
     network=MaxFormer,
     presets=PRESETS,
-    neuron=max_former_neuron,
+    neuron=spikformer_neuron,
     official={"max_former": Official(_config, _rename)},
 )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rheobase.layers import MultiDimensionalAttention, over_time
 from rheobase.layers.dropout import DropoutOverTime
 from rheobase.models._inputs import as_sequence
+from rheobase.models._names import need_layers
 from rheobase.models._neurons import stbp_neuron
 from rheobase.models.registry import Family, MakeNeuron, Official
 
@@ -243,9 +244,7 @@ def _rename(key: str) -> str | None:
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> MSResNetConfig:
     """The config with these weights; T is not told by them, nor dropout, which is for training."""
     ours = {_rename(key): value for key, value in weights.items()}
-    for needed in ("stem.0.weight", "stages.0.0.conv1.weight", "fc.weight"):
-        if needed not in ours:
-            raise ValueError(f"not an MS-ResNet checkpoint: {needed} is not in it")
+    need_layers(ours, "an MS-ResNet", "stem.0", "stages.0.0.conv1", "fc")
     places = {tuple(key.split(".")[1:3]) for key in ours if key and key.startswith("stages.")}
     stages = sorted({int(stage) for stage, _ in places})
     first = ours["stem.0.weight"]

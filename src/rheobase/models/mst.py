@@ -120,7 +120,7 @@ class TokenNorm(nn.BatchNorm1d):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, L, C]`` to the same shape."""
-        return super().forward(input.transpose(1, 2)).transpose(1, 2)
+        return super().forward(input.flatten(0, 1)).view_as(input)
 
 
 class WindowAttention(nn.Module):

@@ -19,9 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.layers import ConvNormNeuron, over_time, sew_join
+from rheobase.layers.sequential import TimeSequential
 from rheobase.models._initialise import initialise_linear
-from rheobase.models._inputs import as_sequence, check_choice, check_sizes
-from rheobase.models._names import depth_of, split_units
+from rheobase.models._inputs import check_choice, check_sizes
+from rheobase.models._names import depth_of, need_layers, split_units
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spikformer import spikformer_neuron
 from rheobase.stateful import Stateful
@@ -47,9 +49,9 @@ class OSTConfig:
         thresholds: neurons behind each layer of the attention, whose spikes are added; their
             thresholds start evenly spaced from 1/2 on.
         halving: by a strided convolution of spikes ("conv") or average pooling ("average").
-        compat: "official" keeps the thresholds of the attention as they are: the CUDA kernel of the
-            release takes constants in their place, so that they get no gradient. Without it they
-            are learnt, as in the paper. Its checkpoints give the same outputs either way.
+        compat: "official" keeps the thresholds of the attention: the CUDA kernel of the release
+            takes constants in their place. Without it they are learnt, as in the paper. Its
+            checkpoints give the same outputs either way.
 
     Raises:
         ValueError: sizes that do not divide each other.
@@ -109,21 +111,9 @@ class Stem(nn.Module):
         return sew_join(self.position(x), x, "ADD").sum(0, keepdim=True)
 
 
-class AveragePool(nn.Module):
-    """Average pooling by 2 at every step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pool = nn.AvgPool2d(3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, C, H, W] -> [T, N, C, H / 2, W / 2]``."""
-        return over_time(x, self.pool)
-
-
 def _halving(config: OSTConfig, width: int, make_neuron: MakeNeuron) -> nn.Module:
     if config.halving == "average":
-        return AveragePool()
+        return TimeSequential(nn.AvgPool2d(3, stride=2, padding=1))
     return ConvNormNeuron(width, width, make_neuron(), kernel_size=3, stride=2)
 
 
@@ -201,7 +191,7 @@ class Block(nn.Module):
         return y
 
 
-class OST(nn.Module):
+class OST(VisionNetwork):
     """One-step Spiking Transformer: T steps in, one step out.
 
     Args:
@@ -218,30 +208,15 @@ class OST(nn.Module):
     causal = False  # the sum over time needs every step
 
     def __init__(self, config: OSTConfig, make_neuron: MakeNeuron | None = None) -> None:
-        super().__init__()
+        super().__init__(config, config.patch_size)
         make_neuron = make_neuron or spikformer_neuron()
-        self.config = config
-        self.T = config.T
         self.stem = Stem(config, make_neuron)
         self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
         self.head = nn.Linear(config.dim, config.num_classes)
         initialise_linear(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of the one step.
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[1, N, num_classes]``.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or image size, or an empty input.
-        """
-        config = self.config
-        x = as_sequence(x, steps=self.T, channels=config.channels, divisor=config.patch_size)
+    def logits(self, x: Tensor) -> Tensor:
+        """Of the one step that a sequence ``[T, N, C, H, W]`` becomes: ``[1, N, num_classes]``."""
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)
@@ -304,9 +279,7 @@ def _rename(key: str) -> str | None:
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> OSTConfig:
     ours = {name: value for key, value in weights.items() if (name := _rename(key)) is not None}
-    for needed in ("stem.stages.0.conv.weight", "blocks.0.mlp.hidden.weight", "head.weight"):
-        if needed not in ours:
-            raise ValueError(f"not an OST checkpoint: nothing in it is {needed}")
+    need_layers(ours, "an OST", "stem.stages.0.conv", "blocks.0.mlp.hidden", "head")
     num_classes, dim = ours["head.weight"].shape
     channels = ours["stem.stages.0.conv.weight"].shape[1]
     halvings = {name.split(".")[2] for name in ours if name.startswith("stem.halvings.")}

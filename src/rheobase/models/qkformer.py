@@ -21,16 +21,17 @@ from torch import Tensor, nn
 from rheobase._errors import unknown_name
 from rheobase.layers import (
     ConvNormNeuron,
+    SpikingBlock,
     SpikingMlp,
     SpikingSelfAttention,
     sew_join,
     split_heads,
 )
-from rheobase.models._inputs import as_sequence, check_divides, check_sizes
-from rheobase.models._names import depth_of, split_units
+from rheobase.models._inputs import check_divides, check_sizes
+from rheobase.models._names import depth_of, need_layers, split_units
+from rheobase.models._vision import VisionNetwork, initialise_head
 from rheobase.models.registry import Family, MakeNeuron, Official
-from rheobase.neurons import LIF, neuron_factory
-from rheobase.surrogate import Sigmoid
+from rheobase.models.spikformer import spikformer_neuron
 
 __all__ = ["FAMILY", "PRESETS", "QKFormer", "QKFormerConfig", "TokenQKAttention"]
 
@@ -95,12 +96,6 @@ class QKFormerConfig:
         """Blocks of every stage."""
         early = {"imagenet": [1, 2], "cifar": [1, 1], "events": [1]}[self.layout]
         return [*early, self.depth - sum(early)]
-
-
-def qkformer_neuron(**kwargs: Any) -> MakeNeuron:
-    """The paper's neuron: LIF, tau 2, reset detached, sigmoid surrogate with alpha 4."""
-    defaults = {"tau": 2.0, "detach_reset": True, "surrogate": Sigmoid(4.0)}
-    return neuron_factory(LIF, **(defaults | kwargs))
 
 
 class PatchEmbed(nn.Module):
@@ -181,26 +176,17 @@ class TokenQKAttention(nn.Module):
         return spikes
 
 
-class Block(nn.Module):
-    """Attention, then MLP, each added to a stream of small integers."""
-
-    def __init__(self, dim: int, config: QKFormerConfig, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        self.attn: nn.Module
-        if dim == config.dim:
-            leaks = config.compat == "official"
-            self.attn = SpikingSelfAttention(dim, config.heads, make_neuron, leaks=leaks)
-        else:
-            self.attn = TokenQKAttention(dim, config.heads, make_neuron)
-        self.mlp = SpikingMlp(dim, int(dim * config.mlp_ratio), make_neuron)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, C, H, W]`` to the same shape."""
-        x = sew_join(self.attn(x), x, "ADD")
-        return sew_join(self.mlp(x), x, "ADD")
+def _block(dim: int, config: QKFormerConfig, make_neuron: MakeNeuron) -> SpikingBlock:
+    attn: nn.Module
+    if dim == config.dim:
+        leaks = config.compat == "official"
+        attn = SpikingSelfAttention(dim, config.heads, make_neuron, leaks=leaks)
+    else:
+        attn = TokenQKAttention(dim, config.heads, make_neuron)
+    return SpikingBlock(attn, SpikingMlp(dim, int(dim * config.mlp_ratio), make_neuron))
 
 
-class QKFormer(nn.Module):
+class QKFormer(VisionNetwork):
     """QKFormer.
 
     Args:
@@ -215,36 +201,19 @@ class QKFormer(nn.Module):
     """
 
     def __init__(self, config: QKFormerConfig, make_neuron: MakeNeuron | None = None) -> None:
-        super().__init__()
-        make_neuron = make_neuron or qkformer_neuron()
-        self.config = config
-        self.T = config.T
+        super().__init__(config, PATCH[config.layout])
+        make_neuron = make_neuron or spikformer_neuron()
         self.embeds = nn.ModuleList([_first_embed(config, make_neuron)])
         self.embeds.extend(_later_embed(config, dim, make_neuron) for dim in config.dims[1:])
         self.stages = nn.ModuleList(
-            nn.Sequential(*(Block(dim, config, make_neuron) for _ in range(depth)))
+            nn.Sequential(*(_block(dim, config, make_neuron) for _ in range(depth)))
             for dim, depth in zip(config.dims, config.depths, strict=True)
         )
         self.head = nn.Linear(config.dim, config.num_classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        initialise_head(self.head)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of every step; their mean over T is the paper's output.
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[T, N, num_classes]``.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or image size, or an empty input.
-        """
-        config = self.config
-        divisor = PATCH[config.layout]
-        x = as_sequence(x, steps=self.T, channels=config.channels, divisor=divisor)
+    def logits(self, x: Tensor) -> Tensor:
+        """Of every step of a sequence ``[T, N, C, H, W]``: ``[T, N, num_classes]``."""
         for embed, stage in zip(self.embeds, self.stages, strict=True):
             x = stage(embed(x))
         logits: Tensor = self.head(x.mean((-2, -1)))
@@ -288,9 +257,7 @@ def _rename(key: str) -> str:
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> QKFormerConfig:
     ours = {_rename(key): value for key, value in weights.items()}
-    for needed in ("embeds.0.units.0.conv.weight", "stages.0.0.attn.q.conv.weight", "head.weight"):
-        if needed not in ours:
-            raise ValueError(f"not a QKFormer checkpoint: nothing in it is {needed}")
+    need_layers(ours, "a QKFormer", "embeds.0.units.0.conv", "stages.0.0.attn.q.conv", "head")
     num_classes, dim = ours["head.weight"].shape
     layout: Literal["imagenet", "cifar", "events"] = "imagenet"
     if "stage3.0.attn.q_conv.weight" not in weights:
@@ -315,6 +282,6 @@ FAMILY = Family(
     "qkformer",
     network=QKFormer,
     presets=PRESETS,
-    neuron=qkformer_neuron,
+    neuron=spikformer_neuron,
     official={"qkformer": Official(_config, _rename)},
 )

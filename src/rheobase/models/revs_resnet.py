@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rheobase.layers import ConvNormNeuron, NeuronConvNorm, ReversibleSequence, over_time
 from rheobase.models._inputs import as_sequence, check_choice, check_positive
+from rheobase.models._names import need_layers
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import IF, LIF, neuron_factory
 from rheobase.surrogate import ATan, Sigmoid
@@ -208,9 +209,7 @@ def _rename(key: str) -> str:
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> RevSResNetConfig:
     ours = {_rename(key): value for key, value in weights.items()}
-    for needed in ("stem.conv.weight", "stages.0.f.0.0.conv.weight", "head.weight"):
-        if needed not in ours:
-            raise ValueError(f"not a RevSResNet checkpoint: nothing in it is {needed}")
+    need_layers(ours, "a RevSResNet", "stem.conv", "stages.0.f.0.0.conv", "head")
     firsts = [name for name in ours if re.fullmatch(r"stages\.\d\.f\.\d+\.0\.conv\.weight", name)]
     stages = 1 + max(int(name.split(".")[1]) for name in firsts)
     channels = ours["stem.conv.weight"].shape[1]

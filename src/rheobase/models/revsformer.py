@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rheobase.layers import MembraneBlock, ReversibleSequence
 from rheobase.models._inputs import as_sequence, check_choice
-from rheobase.models._names import depth_of
+from rheobase.models._names import depth_of, need_layers
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.models.spikingformer import FAMILY as SPIKINGFORMER
 from rheobase.models.spikingformer import (
@@ -133,9 +133,7 @@ def _rename(key: str) -> str | None:
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> RevSFormerConfig:
     ours = {name: value for key, value in weights.items() if (name := _rename(key)) is not None}
-    for needed in ("stem.first.conv.weight", "blocks.g.0.fc1.conv.weight", "head.weight"):
-        if needed not in ours:
-            raise ValueError(f"not a RevSFormer checkpoint: nothing in it is {needed}")
+    need_layers(ours, "a RevSFormer", "stem.first.conv", "blocks.g.0.fc1.conv", "head")
     num_classes, dim = ours["head.weight"].shape[0], ours["head.weight"].shape[1] // 2
     channels = ours["stem.first.conv.weight"].shape[1]
     events = channels == 2

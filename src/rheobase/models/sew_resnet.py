@@ -19,6 +19,7 @@ from rheobase._errors import unknown_name
 from rheobase.layers import over_time, sew_join
 from rheobase.layers.residual import SEW_JOINS
 from rheobase.models._inputs import as_sequence
+from rheobase.models._names import need_layers
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import IF, neuron_factory
 from rheobase.surrogate import ATan
@@ -269,9 +270,7 @@ def _config(
     weights: Mapping[str, Tensor], kwargs: Mapping[str, Any], connect: Connect
 ) -> SEWResNetConfig:
     ours = {_rename(key): value for key, value in weights.items()}
-    for needed in ("conv1.weight", "layer4.0.conv1.weight", "fc.weight"):
-        if needed not in ours:
-            raise ValueError(f"not a ResNet checkpoint: {needed} is not in it")
+    need_layers(ours, "a ResNet", "conv1", "layer4.0.conv1", "fc")
     block = Bottleneck if "layer1.0.conv3.weight" in ours else BasicBlock
     depths = tuple(
         len({key.split(".")[1] for key in ours if key.startswith(f"layer{i}.")})

@@ -14,6 +14,7 @@ without it samples are independent. The parameter counts that the repository giv
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,14 +23,22 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from rheobase._errors import unknown_name
-from rheobase.layers import ConvNormNeuron, SpikingMlp, SpikingSelfAttention, sew_join
-from rheobase.models._inputs import as_sequence, check_sizes
-from rheobase.models._names import Replacements, depth_of, replace_in_turn, split_units
+from rheobase.layers import (
+    ConvNormNeuron,
+    SpikingBlock,
+    SpikingMlp,
+    SpikingSelfAttention,
+    sew_join,
+)
+from rheobase.models._inputs import check_sizes
+from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn, split_units
+from rheobase.models._vision import VisionNetwork, initialise_head
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
-from rheobase.neurons import LIF, neuron_factory
-from rheobase.surrogate import Sigmoid
+from rheobase.models.spikformer import spikformer_neuron
 
 __all__ = ["FAMILY", "PRESETS", "LocalSelfAttention", "SGLFormer", "SGLFormerConfig"]
+
+Layout = Literal["imagenet", "imagenet_early", "cifar", "events"]
 
 # Which of the five convolutions of the stem halve the image.
 _POOLS = {
@@ -49,14 +58,13 @@ class SGLFormerConfig:
         heads: attention heads; divides ``dim``.
         global_blocks: blocks with global attention in every group.
         layout: which released file it is: "imagenet", "imagenet_early" (the stem halves the image
-            one convolution earlier; starred in the repository), "cifar" or "events". The last two
-            have no biases in their linear maps, and a head that is one convolution over all
-            tokens and time steps.
+            one convolution earlier; starred there), "cifar" or "events". The last two have no
+            biases in linear maps, and one convolution over all tokens and steps for a head.
         groups: how often a local unit, a block with local and the global blocks follow another.
-        image_size: side of the images; the head of "cifar" and "events" is made for it.
+        image_size: side of the images; with T what the head of "cifar" and "events" is made for.
         channels: input channels.
         num_classes: outputs.
-        T: time steps; the head of "cifar" and "events" is made for them.
+        T: time steps.
         mlp_ratio: hidden width of the MLP over ``dim``.
         compat: "official" lets membranes leak between samples (see the module's docstring).
 
@@ -67,7 +75,7 @@ class SGLFormerConfig:
     dim: int
     heads: int
     global_blocks: int
-    layout: Literal["imagenet", "imagenet_early", "cifar", "events"] = "imagenet"
+    layout: Layout = "imagenet"
     groups: int = 1
     image_size: int = 224
     channels: int = 3
@@ -97,27 +105,19 @@ class SGLFormerConfig:
         return int(2 ** sum(_POOLS[self.layout]))
 
 
-def sglformer_neuron(**kwargs: Any) -> MakeNeuron:
-    """The paper's neuron: LIF, tau 2, reset detached, sigmoid surrogate with alpha 4."""
-    defaults = {"tau": 2.0, "detach_reset": True, "surrogate": Sigmoid(4.0)}
-    return neuron_factory(LIF, **(defaults | kwargs))
-
-
 def _stem(config: SGLFormerConfig, make_neuron: MakeNeuron) -> nn.Sequential:
     """Five convolutions to tokens."""
     dim = config.dim
     first = dim // 8 if config.large else dim // 6
     widths = [config.channels, first, dim // 4, dim // 2, dim, dim]
-    stem = nn.Sequential(
+    leaks = config.compat == "official" and config.layout == "imagenet"
+    units = zip(pairwise(widths), _POOLS[config.layout], strict=True)
+    return nn.Sequential(
         *(
-            ConvNormNeuron(a, b, make_neuron(), kernel_size=3, pool=pool)
-            for (a, b), pool in zip(pairwise(widths), _POOLS[config.layout], strict=True)
+            ConvNormNeuron(a, b, make_neuron(), kernel_size=3, pool=pool, leaks=leaks and i == 0)
+            for i, ((a, b), pool) in enumerate(units)
         )
     )
-    if config.compat == "official" and config.layout == "imagenet":
-        assert isinstance(stem[0], ConvNormNeuron)
-        stem[0].leaks = True
-    return stem
 
 
 class LocalUnit(nn.Module):
@@ -151,40 +151,22 @@ class LocalSelfAttention(SpikingSelfAttention):
         return y.permute(0, 1, 4, 5, 2, 6, 3).reshape(x.shape)
 
 
-class Block(nn.Module):
-    """Attention, then MLP, each added to a stream of small integers."""
-
-    def __init__(self, config: SGLFormerConfig, local: bool, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        attention = LocalSelfAttention if local else SpikingSelfAttention
-        bias = config.large and not local
-        self.attn = attention(
-            config.dim, config.heads, make_neuron,
-            proj_bias=bias, leaks=bias and config.compat == "official",
-        )  # fmt: skip
-        hidden = int(config.dim * config.mlp_ratio)
-        self.mlp = SpikingMlp(config.dim, hidden, make_neuron, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, C, H, W]`` to the same shape."""
-        x = sew_join(self.attn(x), x, "ADD")
-        return sew_join(self.mlp(x), x, "ADD")
+def _block(config: SGLFormerConfig, local: bool, make_neuron: MakeNeuron) -> SpikingBlock:
+    attention = LocalSelfAttention if local else SpikingSelfAttention
+    bias = config.large and not local
+    attn = attention(
+        config.dim, config.heads, make_neuron,
+        proj_bias=bias, leaks=bias and config.compat == "official",
+    )  # fmt: skip
+    hidden = int(config.dim * config.mlp_ratio)
+    return SpikingBlock(attn, SpikingMlp(config.dim, hidden, make_neuron, bias=bias))
 
 
-class Group(nn.Module):
+def _group(config: SGLFormerConfig, make_neuron: MakeNeuron) -> nn.Sequential:
     """A local unit, a block with local attention, then blocks with global attention."""
-
-    def __init__(self, config: SGLFormerConfig, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        self.local = LocalUnit(config.dim, make_neuron)
-        self.blocks = nn.Sequential(
-            *(Block(config, i == 0, make_neuron) for i in range(1 + config.global_blocks))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, C, H, W]`` to the same shape."""
-        y: Tensor = self.blocks(self.local(x))
-        return y
+    local = LocalUnit(config.dim, make_neuron)
+    blocks = (_block(config, i == 0, make_neuron) for i in range(1 + config.global_blocks))
+    return nn.Sequential(OrderedDict(local=local, blocks=nn.Sequential(*blocks)))
 
 
 class FullSizeConv(nn.Module):
@@ -214,7 +196,7 @@ class FullSizeConv(nn.Module):
         return out.unsqueeze(0)
 
 
-class SGLFormer(nn.Module):
+class SGLFormer(VisionNetwork):
     """SGLFormer.
 
     Args:
@@ -229,51 +211,23 @@ class SGLFormer(nn.Module):
     """
 
     def __init__(self, config: SGLFormerConfig, make_neuron: MakeNeuron | None = None) -> None:
-        super().__init__()
-        make_neuron = make_neuron or sglformer_neuron()
-        self.config = config
-        self.T = config.T
+        super().__init__(config, 2 * config.patch_size)  # attention is local in groups of 2x2
+        make_neuron = make_neuron or spikformer_neuron()
         self.stem = _stem(config, make_neuron)
-        self.groups = nn.Sequential(*(Group(config, make_neuron) for _ in range(config.groups)))
+        self.groups = nn.Sequential(*(_group(config, make_neuron) for _ in range(config.groups)))
         self.readout: FullSizeConv | None = None
         if not config.large:
             tokens = (config.image_size // config.patch_size) ** 2
             self.readout = FullSizeConv(config.dim, tokens, config.T)
         self.head = nn.Linear(config.dim, config.num_classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        initialise_head(self.head)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits; their mean over the first axis is the paper's output.
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[T, N, num_classes]`` of an ImageNet layout; else ``[1, N, num_classes]``, for the
-            head sees all steps at once.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels, image size or number of steps, or an empty input.
-        """
-        config = self.config
-        divisor = 2 * config.patch_size  # attention is local in groups of 2x2
-        x = as_sequence(x, steps=self.T, channels=config.channels, divisor=divisor)
+    def logits(self, x: Tensor) -> Tensor:
+        """``[T, N, num_classes]``; ``[1, N, num_classes]`` of "cifar" and "events"."""
         x = self.groups(self.stem(x))
         y = x.mean((-2, -1)) if self.readout is None else self.readout(x)
         logits: Tensor = self.head(y)
         return logits
-
-
-def _cifar(num_classes: int) -> SGLFormerConfig:
-    return SGLFormerConfig(384, 16, 2, "cifar", image_size=32, num_classes=num_classes)
-
-
-def _events(num_classes: int, T: int) -> SGLFormerConfig:
-    return SGLFormerConfig(
-        256, 16, 2, "events", image_size=128, channels=2, num_classes=num_classes, T=T
-    )
 
 
 PRESETS: dict[str, SGLFormerConfig] = {
@@ -284,11 +238,17 @@ PRESETS: dict[str, SGLFormerConfig] = {
     # In the released code, without published results.
     "sglformer_8_384_early": SGLFormerConfig(384, 6, 6, "imagenet_early"),
     "sglformer_8_768_late": SGLFormerConfig(768, 12, 6),
-    "sglformer_cifar10_4_384": _cifar(10),
-    "sglformer_cifar100_4_384": _cifar(100),
     **{
-        f"sglformer_{name}_3_256_T{T}": _events(classes, T)
-        for name, classes in (("cifar10dvs", 10), ("dvs128", 11))
+        f"sglformer_cifar{n}_4_384": SGLFormerConfig(
+            384, 16, 2, "cifar", image_size=32, num_classes=n
+        )
+        for n in (10, 100)
+    },
+    **{
+        f"sglformer_{name}_3_256_T{T}": SGLFormerConfig(
+            256, 16, 2, "events", image_size=128, channels=2, num_classes=n, T=T
+        )
+        for name, n in (("cifar10dvs", 10), ("dvs128", 11))
         for T in (10, 16)
     },
 }
@@ -327,12 +287,10 @@ def _rename(key: str) -> str | None:
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SGLFormerConfig:
     ours = {name: value for key, value in weights.items() if (name := _rename(key)) is not None}
-    for needed in ("stem.0.conv.weight", "groups.0.local.mix.conv.weight", "head.weight"):
-        if needed not in ours:
-            raise ValueError(f"not an SGLFormer checkpoint: nothing in it is {needed}")
+    need_layers(ours, "an SGLFormer", "stem.0.conv", "groups.0.local.mix.conv", "head")
     num_classes, dim = ours["head.weight"].shape
     channels = ours["stem.0.conv.weight"].shape[1]
-    layout: Literal["imagenet", "imagenet_early", "cifar", "events"]
+    layout: Layout
     if "localblock.0.local1.conv.bn.weight" in weights:
         # Two files have the same weights; 8-384 and 8-768 were published of one each.
         file = kwargs.get("cls", {384: "sglformer_ima2", 768: "sglformer_ima"}.get(dim))
@@ -366,6 +324,6 @@ FAMILY = Family(
     "sglformer",
     network=SGLFormer,
     presets=PRESETS,
-    neuron=sglformer_neuron,
+    neuron=spikformer_neuron,
     official={"sglformer": Official(_config, _rename)},
 )

@@ -19,6 +19,7 @@ from rheobase.layers.dropout import DropoutOverTime
 from rheobase.layers.sequential import TimeSequential
 from rheobase.layers.vote import vote
 from rheobase.models._inputs import as_sequence
+from rheobase.models._names import need_layers
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LIF, Neuron, neuron_factory
 from rheobase.stateful import Stateful, resumed
@@ -316,9 +317,7 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SNASNet
     """The config with these weights; ``cnt_mat`` (rows as text) and T come from ``kwargs``."""
     if "cnt_mat" not in kwargs:
         raise ValueError("weights do not tell a cell's operations: give cnt_mat='0303 0030 ...'")
-    for needed in ("stem.0.weight", "classifier.1.weight", "classifier.3.weight"):
-        if needed not in weights:
-            raise ValueError(f"not a SNASNet checkpoint: {needed} is not in it")
+    need_layers(weights, "a SNASNet", "stem.0", "classifier.1", "classifier.3")
     width, channels = weights["stem.0.weight"].shape[:2]
     hidden, fan_in = weights["classifier.1.weight"].shape
     outputs = weights["classifier.3.weight"].shape[0]

@@ -29,8 +29,9 @@ from rheobase.layers import (
     over_time,
     sew_join,
 )
-from rheobase.models._inputs import as_sequence, check_sizes
-from rheobase.models._names import depth_of, split_units
+from rheobase.models._inputs import check_sizes
+from rheobase.models._names import depth_of, need_layers, split_units
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import LIF, PLIF, neuron_factory
 from rheobase.surrogate import Sigmoid
@@ -166,7 +167,7 @@ class Block(nn.Module):
         return add_mlp(x, self.mlp, self.inner_shortcut)
 
 
-class SpikeDrivenTransformer(nn.Module):
+class SpikeDrivenTransformer(VisionNetwork):
     """Spike-driven Transformer.
 
     Args:
@@ -183,10 +184,8 @@ class SpikeDrivenTransformer(nn.Module):
     def __init__(
         self, config: SpikeDrivenTransformerConfig, make_neuron: MakeNeuron | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(config, config.patch_size)
         make_neuron = make_neuron or spike_driven_neuron(**config.neuron_options)
-        self.config = config
-        self.T = config.T
         self.stem = MembraneStem(
             config.channels, config.dim, config.patch_size, make_neuron, position=make_neuron()
         )
@@ -199,21 +198,8 @@ class SpikeDrivenTransformer(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of every step; their mean over T is the paper's output, TET trains them all.
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[T, N, num_classes]``.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or image size, or an empty input.
-        """
-        config = self.config
-        x = as_sequence(x, steps=self.T, channels=config.channels, divisor=config.patch_size)
+    def logits(self, x: Tensor) -> Tensor:
+        """Of every step of a sequence ``[T, N, C, H, W]``: ``[T, N, num_classes]``."""
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)
@@ -271,9 +257,7 @@ def _rename(key: str) -> str | None:
 def _config(
     weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]
 ) -> SpikeDrivenTransformerConfig:
-    for needed in ("patch_embed.proj_conv.weight", "block.0.attn.q_conv.weight", "head.weight"):
-        if needed not in weights:
-            raise ValueError(f"not a Spike-driven Transformer checkpoint: it has no {needed}")
+    need_layers(weights, "a Spike-driven Transformer", "patch_embed.proj_conv", "head")
     num_classes, dim = weights["head.weight"].shape
     depth = depth_of(weights, "block")
     channels = weights["patch_embed.proj_conv.weight"].shape[1]

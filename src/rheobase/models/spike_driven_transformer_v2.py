@@ -24,7 +24,7 @@ from rheobase.layers import (
     over_time,
 )
 from rheobase.models._inputs import as_sequence, check_sizes
-from rheobase.models._names import Replacements, replace_in_turn, split_units
+from rheobase.models._names import Replacements, need_layers, replace_in_turn, split_units
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
@@ -282,9 +282,7 @@ def _rename(key: str) -> str:
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> MetaSpikeFormerConfig:
     ours = {_rename(key): value for key, value in weights.items()}
-    for needed in ("downs.0.conv.weight", "stages.4.1.mlp.fc1.conv.weight", "head.weight"):
-        if needed not in ours:
-            raise ValueError(f"not a Spike-driven Transformer V2 checkpoint: no {needed} in it")
+    need_layers(ours, "a Meta-SpikeFormer", "downs.0.conv", "stages.4.1.mlp.fc1.conv", "head")
     a, b, c, d = (ours[f"downs.{i}.conv.weight"].shape[0] for i in range(1, 5))
     hidden, width = ours["stages.4.1.mlp.fc1.conv.weight"].shape[:2]
     return MetaSpikeFormerConfig(

@@ -26,7 +26,7 @@ from rheobase.layers import (
     meta_downsampling,
 )
 from rheobase.models._inputs import as_sequence, check_sizes
-from rheobase.models._names import Replacements, replace_in_turn, split_units
+from rheobase.models._names import Replacements, need_layers, replace_in_turn, split_units
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spike_driven_transformer_v2 import STAGES
 from rheobase.neurons import SpikeFiringApproximation, neuron_factory, spike_trains
@@ -258,9 +258,7 @@ def _rename(key: str) -> str:
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> ESpikeFormerConfig:
     ours = {_rename(key): value for key, value in weights.items()}
-    for needed in ("downs.0.conv.weight", "stages.4.1.mlp.fc1.conv.weight", "head.weight"):
-        if needed not in ours:
-            raise ValueError(f"not a Spike-driven Transformer V3 checkpoint: no {needed} in it")
+    need_layers(ours, "an E-SpikeFormer", "downs.0.conv", "stages.4.1.mlp.fc1.conv", "head")
     a, b, c, d = (ours[f"downs.{i}.conv.weight"].shape[0] for i in range(1, 5))
     return ESpikeFormerConfig(
         widths=(a, b, c, d),

@@ -28,7 +28,7 @@ from rheobase.layers import (
     over_time,
 )
 from rheobase.models._inputs import as_sequence, check_choice, check_sizes
-from rheobase.models._names import Replacements, depth_of, replace_in_turn, split_units
+from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn, split_units
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spike_driven_transformer_v2 import STAGES
 from rheobase.neurons import SpikeFiringApproximation, neuron_factory
@@ -257,9 +257,13 @@ def _rename(key: str) -> str:
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> LargeESpikeFormerConfig:
     ours = {_rename(key): value for key, value in weights.items()}
-    for needed in ("downs.3.conv.weight", "stages.3.0.mlp.fc1.conv.weight", "head.weight"):
-        if needed not in ours:
-            raise ValueError(f"not a large Spike-driven Transformer V3 checkpoint: no {needed}")
+    need_layers(
+        ours,
+        "a large E-SpikeFormer",
+        "downs.3.conv",
+        "stages.3.0.mlp.fc1.conv",
+        "head",
+    )
     a, b, c = (ours[f"downs.{i}.conv.weight"].shape[0] for i in (1, 2, 3))
     return LargeESpikeFormerConfig(
         widths=(a, b, c),

@@ -20,8 +20,9 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention
 
 from rheobase.layers import ConvNormNeuron, DropPath, over_time
 from rheobase.models._initialise import initialise_linear
-from rheobase.models._inputs import as_sequence, check_sizes
-from rheobase.models._names import depth_of
+from rheobase.models._inputs import check_sizes
+from rheobase.models._names import depth_of, need_layers
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import PLIAF, PLIF, neuron_factory
 from rheobase.surrogate import Sigmoid
@@ -157,7 +158,7 @@ class Block(nn.Module):
         return y
 
 
-class SpikeformerCT(nn.Module):
+class SpikeformerCT(VisionNetwork):
     """Spikeformer: T steps in, one prediction out.
 
     Args:
@@ -173,10 +174,8 @@ class SpikeformerCT(nn.Module):
     causal = False  # attention over time sees every step
 
     def __init__(self, config: SpikeformerCTConfig, make_neuron: MakeNeuron | None = None) -> None:
-        super().__init__()
+        super().__init__(config, 2**config.stages)
         make_neuron = make_neuron or spikeformer_neuron(**config.neuron_options)
-        self.config = config
-        self.T = config.T
         self.tokenizer = _tokenizer(config, make_neuron)
         side = config.image_size // 2**config.stages
         self.position = nn.Parameter(torch.empty(1, side * side, config.dim))
@@ -188,21 +187,8 @@ class SpikeformerCT(nn.Module):
         self.head = nn.Linear(config.dim, config.num_classes)
         self._initialise()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits: tokens of all steps are averaged by weights that are learnt.
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[1, N, num_classes]``.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or image size, or an empty input.
-        """
-        config = self.config
-        x = as_sequence(x, steps=self.T, channels=config.channels, divisor=2**config.stages)
+    def logits(self, x: Tensor) -> Tensor:
+        """``[1, N, num_classes]``: tokens of all steps are averaged by weights that are learnt."""
         x = self.tokenizer(x)
         x = self._embed(x.flatten(3).mT, x.shape[-2:])
         for block in self.blocks:
@@ -289,9 +275,7 @@ def _rename(key: str) -> str:
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SpikeformerCTConfig:
     ours = {_rename(key): value for key, value in weights.items()}
-    for needed in ("tokenizer.0.branch.0.conv.weight", "position", "blocks.0.fc1.weight"):
-        if needed not in ours:
-            raise ValueError(f"not a Spikeformer checkpoint: nothing in it is {needed}")
+    need_layers(ours, "a Spikeformer", "tokenizer.0.branch.0.conv", "position", "blocks.0.fc1")
     num_classes, dim = ours["head.weight"].shape
     count = depth_of(ours, "tokenizer")
     convs = [ours[f"tokenizer.{i}.branch.0.conv.weight"] for i in range(count)]

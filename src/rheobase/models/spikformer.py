@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from rheobase.layers import (
     ConvNormNeuron,
+    SpikingBlock,
     SpikingMlp,
     SpikingSelfAttention,
     over_time,
     sew_join,
 )
 from rheobase.models._inputs import as_sequence, check_choice, check_sizes
-from rheobase.models._names import depth_of, split_units
+from rheobase.models._names import depth_of, need_layers, split_units
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
@@ -110,24 +111,19 @@ class Stem(nn.Module):
         return sew_join(self.position(x), x, "ADD")
 
 
-class Block(nn.Module):
-    """Attention, then MLP, each added to a stream of small integers."""
+class Block(SpikingBlock):
+    """Spiking self-attention and MLP of a config."""
+
+    attn: SpikingSelfAttention
 
     def __init__(self, config: SpikformerConfig, make_neuron: Callable[..., nn.Module]) -> None:
-        super().__init__()
-        self.attn = SpikingSelfAttention(
-            config.dim,
-            config.heads,
-            make_neuron,
-            scale=config.scale,
-            qkv_bias=config.token_layers == "linear",
+        bias = config.token_layers == "linear"
+        super().__init__(
+            SpikingSelfAttention(
+                config.dim, config.heads, make_neuron, scale=config.scale, qkv_bias=bias
+            ),
+            SpikingMlp(config.dim, int(config.dim * config.mlp_ratio), make_neuron),
         )
-        self.mlp = SpikingMlp(config.dim, int(config.dim * config.mlp_ratio), make_neuron)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, C, H, W]`` to the same shape."""
-        x = sew_join(self.attn(x), x, "ADD")
-        return sew_join(self.mlp(x), x, "ADD")
 
 
 class Spikformer(nn.Module):
@@ -262,9 +258,7 @@ def _rename(key: str) -> str | None:
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SpikformerConfig:
     ours = {name: value for key, value in weights.items() if (name := _rename(key)) is not None}
-    for needed in ("stem.stages.0.conv.weight", "blocks.0.mlp.fc1.conv.weight", "head.weight"):
-        if needed not in ours:
-            raise ValueError(f"not a Spikformer checkpoint: nothing in it is {needed}")
+    need_layers(ours, "a Spikformer", "stem.stages.0.conv", "blocks.0.mlp.fc1.conv", "head")
     dim = ours["head.weight"].shape[1]
     depth = depth_of(ours, "blocks")
     cifar = "blocks.0.attn.q.conv.bias" in ours or "patch_embed.block1_conv.weight" in weights

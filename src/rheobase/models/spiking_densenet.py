@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rheobase.layers import over_time
 from rheobase.models._inputs import as_sequence
+from rheobase.models._names import need_layers
 from rheobase.models._neurons import stbp_neuron
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LTMD, neuron_factory
@@ -293,9 +294,7 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spiking
     Weights without thresholds are of a network whose thresholds stay where they start.
     """
     ours = {_rename(key): value for key, value in weights.items()}
-    for needed in ("conv0.weight", "blocks.0.layers.0.conv2.weight", "readout2.fc.weight"):
-        if needed not in ours:
-            raise ValueError(f"not an LTMD DenseNet checkpoint: {needed} is not in it")
+    need_layers(ours, "an LTMD DenseNet", "conv0", "blocks.0.layers.0.conv2", "readout2.fc")
     layers = {m.groups() for k in ours if (m := re.match(r"blocks\.(\d+)\.layers\.(\d+)", k or ""))}
     blocks = sorted({int(block) for block, _ in layers})
     growth, inner = ours["blocks.0.layers.0.conv2.weight"].shape[:2]

@@ -16,19 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.layers import ConvNormNeuron, NeuronConvNorm, over_time, split_heads
-from rheobase.models._inputs import as_sequence, check_divides, check_sizes
-from rheobase.models._names import Replacements, depth_of, replace_in_turn
+from rheobase.models._inputs import check_choice, check_divides, check_sizes
+from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LIF, PLIF, neuron_factory
 from rheobase.surrogate import ATan
 
 __all__ = [
-    "FAMILY",
-    "PRESETS",
-    "DualSpikeSelfAttention",
-    "SpikingResformer",
-    "SpikingResformerConfig",
-]
+    "FAMILY", "PRESETS", "DualSpikeSelfAttention", "SpikingResformer", "SpikingResformerConfig",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,8 +68,7 @@ class SpikingResformerConfig:
             raise ValueError(
                 f"widths, heads, depths and patch_sizes give one number a stage, got {stages}"
             )
-        if self.stem not in ("imagenet", "cifar"):
-            raise ValueError(f'stem must be "imagenet" or "cifar", got {self.stem!r}')
+        check_choice("stem", self.stem, ("imagenet", "cifar"))
         for width, heads, depth in zip(self.widths, self.heads, self.depths, strict=True):
             check_sizes(
                 dim=width, dim_multiple=1, heads=heads, image_size=self.image_size,
@@ -108,12 +104,10 @@ class DualSpikeSelfAttention(nn.Module):
        \mathrm{DSSA}(x) = \mathrm{BN}(W' \, \mathrm{SN}(y_2 A \cdot c_2))
 
     :math:`W` is a convolution of patches. The scales :math:`c_1 = 1/\sqrt{f_s d}` and
-    :math:`c_2 = 1/\sqrt{f_A L}` (d channels in a head, L patches) keep the variance; the firing
-    rates f of each head are running means, buffers beside those of batch norm. A rate that no
-    training has set yet is taken from the batch at hand (the released code divides by it, 0).
-
-    Source: arXiv 2403.14302. The released code takes L from the image size that it
-    was built for, here it is the number of patches at hand.
+    :math:`c_2 = 1/\sqrt{f_A L}` (d channels in a head, L patches at hand; in the released code, of
+    the image size it was built for) keep the variance; the firing rates f of each head are running
+    means. One that no training has set yet is taken from the batch (the code divides by it, 0).
+    Source: arXiv 2403.14302.
     """
 
     momentum = 0.999
@@ -158,10 +152,7 @@ class DualSpikeSelfAttention(nn.Module):
 
 
 class GroupWiseMlp(nn.Module):
-    """Group-wise spiking feed-forward network (GWFFN): an MLP with a 3x3 convolution inside.
-
-    Source: arXiv 2403.14302.
-    """
+    """Group-wise spiking feed-forward network (GWFFN): an MLP with a 3x3 convolution inside."""
 
     def __init__(self, dim: int, group_size: int, make_neuron: MakeNeuron) -> None:
         super().__init__()
@@ -191,7 +182,7 @@ class Residual(nn.Module):
         return y
 
 
-class SpikingResformer(nn.Module):
+class SpikingResformer(VisionNetwork):
     """SpikingResformer.
 
     Args:
@@ -208,10 +199,8 @@ class SpikingResformer(nn.Module):
     def __init__(
         self, config: SpikingResformerConfig, make_neuron: MakeNeuron | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(config, config.divisor)
         make_neuron = make_neuron or spiking_resformer_neuron(**config.neuron_options)
-        self.config = config
-        self.T = config.T
         large = config.stem == "imagenet"
         self.stem = ConvNormNeuron(
             config.channels, config.widths[0], nn.Identity(),
@@ -225,21 +214,8 @@ class SpikingResformer(nn.Module):
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of every step; their mean over T is the paper's output.
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[T, N, num_classes]``.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or image size, or an empty input.
-        """
-        config = self.config
-        x = as_sequence(x, steps=self.T, channels=config.channels, divisor=config.divisor)
+    def logits(self, x: Tensor) -> Tensor:
+        """Of every step of a sequence ``[T, N, C, H, W]``: ``[T, N, num_classes]``."""
         x = self.stem(x)
         for stage in self.stages:
             x = stage(x)
@@ -255,18 +231,10 @@ def _stage(config: SpikingResformerConfig, i: int, make_neuron: MakeNeuron) -> n
         before = config.widths[i - 1]
         layers.append(NeuronConvNorm(before, width, make_neuron(), kernel_size=3, stride=2))
     for _ in range(config.depths[i]):
-        attention = DualSpikeSelfAttention(
-            width, config.heads[i], config.patch_sizes[i], make_neuron
-        )
-        layers.append(Residual(attention))
+        patch = config.patch_sizes[i]
+        layers.append(Residual(DualSpikeSelfAttention(width, config.heads[i], patch, make_neuron)))
         layers.append(Residual(GroupWiseMlp(width, config.group_size, make_neuron)))
     return layers
-
-
-def _small(num_classes: int, image_size: int, T: int = 4) -> SpikingResformerConfig:
-    return SpikingResformerConfig(
-        (64, 192, 384), (1, 3, 6), stem="cifar", image_size=image_size, num_classes=num_classes, T=T
-    )
 
 
 PRESETS: dict[str, SpikingResformerConfig] = {
@@ -274,9 +242,14 @@ PRESETS: dict[str, SpikingResformerConfig] = {
     "spiking_resformer_s": SpikingResformerConfig((64, 256, 512), (1, 4, 8)),
     "spiking_resformer_m": SpikingResformerConfig((64, 384, 768), (1, 6, 12)),
     "spiking_resformer_l": SpikingResformerConfig((128, 512, 1024), (2, 8, 16)),
-    "spiking_resformer_cifar10": _small(10, image_size=32),
-    "spiking_resformer_cifar100": _small(100, image_size=32),
-    "spiking_resformer_cifar10dvs": _small(10, image_size=64, T=16),
+    **{
+        f"spiking_resformer_{name}": SpikingResformerConfig(
+            (64, 192, 384), (1, 3, 6), stem="cifar", image_size=size, num_classes=n, T=T
+        )
+        for name, n, size, T in (
+            ("cifar10", 10, 32, 4), ("cifar100", 100, 32, 4), ("cifar10dvs", 10, 64, 16)
+        )
+    },
     "spiking_resformer_dvs128": SpikingResformerConfig(
         (32, 96, 192), (1, 3, 6), stem="cifar", group_size=32, image_size=64, num_classes=11, T=16,
         learn_tau=True,
@@ -311,9 +284,7 @@ def _rename(key: str) -> str:
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SpikingResformerConfig:
     ours = {_rename(key): value for key, value in weights.items()}
-    for needed in ("stem.conv.weight", "stages.0.0.branch.firing_rate_x", "head.weight"):
-        if needed not in ours:
-            raise ValueError(f"not a SpikingResformer checkpoint: nothing in it is {needed}")
+    need_layers(ours, "a SpikingResformer", "stem.conv", "stages.0.0.branch.firing_rate_x", "head")
     stages = range(depth_of(ours, "stages"))
     first = ["stages.0.0.branch"] + [f"stages.{i}.1.branch" for i in stages[1:]]
     stem: Literal["imagenet", "cifar"] = "cifar"

@@ -24,6 +24,7 @@ from rheobase.layers import BNTT, STSC, MultiDimensionalAttention, TemporalAtten
 from rheobase.layers.dropout import DropoutOverTime
 from rheobase.layers.sequential import TimeSequential
 from rheobase.models._inputs import as_sequence, check_choice
+from rheobase.models._names import need_layers
 from rheobase.models._neurons import neuron_of_channels, tet_neuron
 from rheobase.models._norms import NormName, Norms, check_norm
 from rheobase.models.registry import Family, MakeNeuron, Official
@@ -256,9 +257,7 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spiking
 def _vggsnn_config(
     weights: Mapping[str, Tensor], kwargs: Mapping[str, Any], name: str
 ) -> SpikingVGGConfig:
-    for needed in ("features.0.fwd.module.0.weight", "classifier.module.weight"):
-        if needed not in weights:
-            raise ValueError(f"not a VGGSNN checkpoint: {needed} is not in it")
+    need_layers(weights, "a VGGSNN", "features.0.fwd.module.0", "classifier.module")
     classes = weights["classifier.module.weight"].shape[0]
     return replace(PRESETS[name], num_classes=classes, T=kwargs.get("T", 10))
 

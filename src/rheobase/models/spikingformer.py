@@ -28,7 +28,7 @@ from rheobase.layers import (
     over_time,
 )
 from rheobase.models._inputs import as_sequence, check_sizes
-from rheobase.models._names import depth_of, split_units
+from rheobase.models._names import depth_of, need_layers, split_units
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
@@ -231,9 +231,7 @@ def _rename(key: str) -> str | None:
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SpikingformerConfig:
     ours = {name: value for key, value in weights.items() if (name := _rename(key)) is not None}
-    for needed in ("stem.first.conv.weight", "blocks.0.mlp.fc1.conv.weight", "head.weight"):
-        if needed not in ours:
-            raise ValueError(f"not a Spikingformer checkpoint: nothing in it is {needed}")
+    need_layers(ours, "a Spikingformer", "stem.first.conv", "blocks.0.mlp.fc1.conv", "head")
     num_classes, dim = ours["head.weight"].shape
     shape = (depth_of(ours, "blocks"), dim, ours["stem.first.conv.weight"].shape[1], num_classes)
     known = [p for p in PRESETS.values() if (p.depth, p.dim, p.channels, p.num_classes) == shape]

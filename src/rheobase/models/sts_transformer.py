@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rheobase.layers import ConvNormNeuron, SpikingMlp, over_time, sew_join
 from rheobase.models._inputs import as_sequence, check_choice, check_sizes
-from rheobase.models._names import depth_of, split_units
+from rheobase.models._names import depth_of, need_layers, split_units
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Triangular
@@ -267,9 +267,7 @@ def _rename(key: str) -> str | None:
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> STSTransformerConfig:
     ours = {name: value for key, value in weights.items() if (name := _rename(key)) is not None}
-    for needed in ("stem.stages.0.conv.weight", "blocks.0.attn.bias", "head.weight"):
-        if needed not in ours:
-            raise ValueError(f"not an STS-Transformer checkpoint: nothing in it is {needed}")
+    need_layers(ours, "an STS-Transformer", "stem.stages.0.conv", "blocks.0.attn.bias", "head")
     num_classes, dim = ours["head.weight"].shape
     offsets, heads = ours["blocks.0.attn.bias"].shape
     image_size = kwargs.get("img_size_h", 128)

@@ -23,8 +23,9 @@ from rheobase.layers import (
     inverse_haar,
     over_time,
 )
-from rheobase.models._inputs import as_sequence, check_choice, check_divides, check_sizes
-from rheobase.models._names import depth_of, split_units
+from rheobase.models._inputs import check_choice, check_divides, check_sizes
+from rheobase.models._names import depth_of, need_layers, split_units
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spikformer import spikformer_neuron
 from rheobase.neurons import MagnitudeResetTernaryIF
@@ -170,7 +171,7 @@ class Block(nn.Module):
         return y
 
 
-class SWformer(nn.Module):
+class SWformer(VisionNetwork):
     """Spiking Wavelet Transformer.
 
     Args:
@@ -184,10 +185,8 @@ class SWformer(nn.Module):
     """
 
     def __init__(self, config: SWformerConfig, make_neuron: MakeNeuron | None = None) -> None:
-        super().__init__()
+        super().__init__(config, config.patch_size)
         make_neuron = make_neuron or spikformer_neuron()
-        self.config = config
-        self.T = config.T
         self.stem = MembraneStem(
             config.channels, config.dim, config.patch_size, make_neuron, position=make_neuron()
         )
@@ -197,21 +196,8 @@ class SWformer(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of every step; their mean over T is the paper's output.
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[T, N, num_classes]``.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or image size, or an empty input.
-        """
-        config = self.config
-        x = as_sequence(x, steps=self.T, channels=config.channels, divisor=config.patch_size)
+    def logits(self, x: Tensor) -> Tensor:
+        """Of every step of a sequence ``[T, N, C, H, W]``: ``[T, N, num_classes]``."""
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)
@@ -276,9 +262,7 @@ def _rename(key: str) -> str:
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SWformerConfig:
     ours = {_rename(key): value for key, value in weights.items()}
-    for needed in ("stem.stages.0.conv.weight", "blocks.0.mixer.weight", "head.weight"):
-        if needed not in ours:
-            raise ValueError(f"not an SWformer checkpoint: nothing in it is {needed}")
+    need_layers(ours, "an SWformer", "stem.stages.0.conv", "blocks.0.mixer", "head")
     num_classes, dim = ours["head.weight"].shape
     channels = ours["stem.stages.0.conv.weight"].shape[1]
     # Of the three released files, only that for ImageNet calls its mixer attn.

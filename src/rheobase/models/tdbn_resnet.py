@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rheobase.layers import over_time
 from rheobase.models._inputs import as_sequence
+from rheobase.models._names import need_layers
 from rheobase.models._neurons import neuron_of_channels, stbp_neuron
 from rheobase.models._norms import NormName, Norms, check_norm
 from rheobase.models.registry import Family, MakeNeuron, Official
@@ -304,9 +305,7 @@ def read_config(
 ) -> CurrentResNetConfig:
     """The layout with these weights; T (default 6) and ``choices`` are not told by them."""
     ours = {rename(key): value for key, value in weights.items()}
-    for needed in ("conv1.weight", "layer1.0.conv1.weight", "fc2.weight"):
-        if needed not in ours:
-            raise ValueError(f"not a tdBN or TET ResNet checkpoint: {needed} is not in it")
+    need_layers(ours, "a tdBN or TET ResNet", "conv1", "layer1.0.conv1", "fc2")
     stages = sorted({key.split(".")[0] for key in ours if key.startswith("layer")})
     depths = tuple(
         len({key.split(".")[1] for key in ours if key.startswith(stage)}) for stage in stages

@@ -29,7 +29,7 @@ from rheobase.layers import (
     split_heads,
 )
 from rheobase.models._inputs import as_sequence
-from rheobase.models._names import Replacements, depth_of, replace_in_turn, split_units
+from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn, split_units
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spikformer import SpikformerConfig, Stem
 from rheobase.neurons import DetachedLIF, neuron_factory
@@ -265,9 +265,7 @@ def _rename(key: str) -> str | None:
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> TIMConfig:
     attention = "block.0.attn."
-    for needed in ("patch_embed.proj_conv.weight", f"{attention}TIM.interactor.weight"):
-        if needed not in weights:
-            raise ValueError(f"not a TIM checkpoint: it has no {needed}")
+    need_layers(weights, "a TIM", "patch_embed.proj_conv", f"{attention}TIM.interactor")
     num_classes, dim = weights["head.weight"].shape
     tokens = weights[f"{attention}TIM.interactor.weight"].shape[0]
     official = {"attention": "attn_lif", "look_back": "TIM.in_lif", "mixed": "TIM.out_lif"}

@@ -43,10 +43,13 @@ class ModelConfig:
     Attributes:
         name: A name of `rheobase.models.list_models()`.
         overrides: Keyword overrides of that preset, handed to `create_model`.
+        weights: What training starts from: a model's file (of `rheobase import`), the folder of a
+            run, or of one checkpoint; empty for fresh weights.
     """
 
     name: str = "spikformer_cifar10_4_384"
     overrides: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from rheobase.train.diagnose import (
     first_nonfinite,
     time_first,
 )
-from rheobase.train.evaluate import autocast, evaluate
+from rheobase.train.evaluate import autocast, evaluate, load_run
 from rheobase.train.interrupt import Interrupt
 from rheobase.train.losses import build_objective
 from rheobase.train.memory import keep_within_memory
@@ -451,4 +451,14 @@ def _new_model(cfg: TrainConfig) -> nn.Module:
     from rheobase.models import create_model
 
     torch.manual_seed(cfg.seed)
-    return create_model(cfg.model.name, **cfg.model.overrides)
+    net = create_model(cfg.model.name, **cfg.model.overrides)
+    if cfg.model.weights:
+        start, _ = load_run(cfg.model.weights)
+        try:
+            net.load_state_dict(start.state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                f"model.weights={cfg.model.weights} does not fit {cfg.model.name} with overrides "
+                f"{cfg.model.overrides}: {error}"
+            ) from error
+    return net

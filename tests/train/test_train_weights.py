@@ -1,0 +1,40 @@
+"""Training that starts from weights: ``model.weights``."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rheobase.models import create_model, save_model
+from rheobase.train import Trainer, load_config
+
+SMALL = "model.overrides={dim: 16, heads: 2, depth: 1, T: 1}"
+
+
+def start(tmp_path: Path, *settings: str) -> torch.nn.Module:
+    options = ["model.name=spikformer_mnist_2_64", f"run={tmp_path / 'run'}", *settings]
+    trainer = Trainer(load_config(None, options))
+    trainer.close()
+    return trainer.model
+
+
+def test_it_starts_from_the_weights_of_a_file_and_of_a_run(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    net = create_model("spikformer_mnist_2_64", dim=16, heads=2, depth=1, T=1)
+    save_model(net, tmp_path / "first.safetensors", "spikformer")
+    fresh = start(tmp_path / "a", SMALL)
+    assert not torch.equal(fresh.head.weight, net.head.weight)
+    # At another T, as second steps are.
+    more = SMALL.replace("T: 1", "T: 2")
+    model = start(tmp_path / "b", more, f"model.weights={tmp_path / 'first.safetensors'}")
+    assert model.T == 2
+    torch.testing.assert_close(model.state_dict(), net.state_dict(), rtol=0, atol=0)
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    net = create_model("spikformer_mnist_2_64", dim=16, heads=2, depth=1, num_classes=5)
+    save_model(net, tmp_path / "first.safetensors", "spikformer")
+    with pytest.raises(ValueError, match=r"model\.weights=.*does not fit spikformer_mnist_2_64"):
+        start(tmp_path, SMALL, f"model.weights={tmp_path / 'first.safetensors'}")
+    with pytest.raises(FileNotFoundError):
+        start(tmp_path, SMALL, f"model.weights={tmp_path / 'nothing'}")
