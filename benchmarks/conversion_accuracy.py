@@ -33,15 +33,26 @@ __all__ = ["OURS", "THEIRS", "main", "their_curve"]
 
 MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 STEPS = (2, 4, 8, 16, 32, 64)
-OURS = (
+OURS = (  # every recipe that needs no training, and runs in so few steps
     "burst",
+    "few_spikes",
+    "ttfs",
     "inference_scale",
-    "calibration_light",
     "parameter_calibration",
+    "calibration_light",
+    "calibration_none",
     "rueckauer",
     "threshold_max",
     "snm",
     "spiking_resnet",
+    "spiking_yolo",
+    "tandem",
+    "rmp",
+    "hybrid",
+    "spike_norm",
+    "diehl_data",
+    "diehl_model",
+    "calibration_advanced",
 )
 
 
@@ -119,7 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--calibration", type=int, default=1000, help="first training images")
     parser.add_argument("--folder", type=Path, default=Path("runs/conversion_accuracy"))
     parser.add_argument("--only", default="", help="recipes whose name contains this")
+    parser.add_argument("--T", default=",".join(map(str, STEPS)), help="of our recipes in this run")
     options = parser.parse_args(arguments)
+    steps = [int(t) for t in options.T.split(",")]
     options.folder.mkdir(parents=True, exist_ok=True)
     ann = load_ann("rheobase.models.ann_resnet:cifar_resnet20", options.weights)
     calibration, _ = load_images("cifar10", True, options.calibration, MEAN, DEVIATION)
@@ -128,14 +141,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         right = torch.cat([ann(x).argmax(1) for x in torch.split(images, 250)]) == labels
     accuracy = 100.0 * right.double().mean().item()
     path = options.folder / "curves.json"
-    for name in [n for n in (*THEIRS, *OURS) if options.only in n]:
+    for name in [n for n in (*OURS, *THEIRS) if options.only in n]:
         done = load_curves(path)
         if name not in done:
             if name in THEIRS:
                 done[name] = their_curve(name, ann, calibration, images, labels)
                 save_curves(path, done)
             else:
-                conversion_curves(ann, calibration, images, labels, STEPS, [name], results=path)
+                conversion_curves(ann, calibration, images, labels, steps, [name], results=path)
         print(table([load_curves(path)[name]], STEPS).splitlines()[-1], flush=True)
     known = load_curves(path)
     curves = [known[name] for name in (*OURS, *THEIRS) if name in known]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import rheobase
-from rheobase.convert import NeuronRule, Spiking, convert
+from rheobase.convert import NeuronRule, Spiking, Statistic, convert
 from rheobase.convert.transformers import count_spikes
 from rheobase.convert.transformers.approximators import ReLUApproximator
 
@@ -247,6 +249,22 @@ def test_sta_comes_near_with_its_approximators(name):
         errors.append(float((snn.mean_output(x) - exact).square().mean() / exact.square().mean()))
     assert errors[-1] < 0.02
     assert errors[-1] < errors[0]
+
+
+def test_ecmt_names_the_layers_that_it_cuts_off():
+    ann = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 4)).double()
+    ann[0].weight.data[0] *= 1000.0  # one very large channel among eight
+    with pytest.warns(UserWarning, match=r"of what it is to send.*is cut off.*percentile"):
+        convert(
+            ann,
+            inputs(),
+            recipe="ecmt",
+            statistic=Statistic("signed_percentile", percentile=80.0, scale=2.0**-7),
+        )
+    whole = Statistic("signed_percentile", percentile=100.0, scale=2.0**-7)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*is cut off")
+        convert(ann, inputs(), recipe="ecmt", statistic=whole)
 
 
 @pytest.mark.parametrize(

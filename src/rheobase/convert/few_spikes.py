@@ -139,21 +139,23 @@ def fit_code(
     low: float = -8.0,
     high: float = 8.0,
     iterations: int = 600,
-    restarts: int = 2,
+    restarts: int = 3,
     seed: int = 0,
 ) -> FewSpikeNeuron:
     """The code of K steps that approximates a function on an interval.
 
     The first attempt starts from the binary code of a ReLU, the second from that of the whole
-    interval, further ones from random changes of these; Adam on the mean squared error, with the
-    surrogate's gradient; the best of all iterations is kept. No spike at all stands for 0.
+    interval, the third from a staircase of K thresholds without resets, further ones from random
+    changes of these; Adam on the mean squared error, with the surrogate's gradient; the best of all
+    iterations is kept. Places lie denser about 0, where most inputs of a layer are. No spike at all
+    stands for 0.
 
     Source: Stoeckl & Maass 2021, whose codes were fitted likewise.
     """
     generator = torch.Generator().manual_seed(seed)
     # In units in which the interval is 16 wide, for which surrogate and learning rate are made.
     unit = (high - low) / 16.0
-    x = torch.linspace(low / unit, high / unit, 401)
+    x = _denser_about_zero(low / unit, high / unit, 401)
     target = function(x * unit) / unit
     best: FewSpikeNeuron | None = None
     least = torch.inf
@@ -177,15 +179,36 @@ def fit_code(
     return best
 
 
+def _denser_about_zero(low: float, high: float, count: int) -> Tensor:
+    first, last = (math.copysign(abs(end) ** (2.0 / 3.0), end) for end in (low, high))
+    even = torch.linspace(first, last, count)
+    return even.sign() * even.abs().pow(1.5)
+
+
 def _first_code(
     x: Tensor, target: Tensor, steps: int, number: int, generator: torch.Generator
 ) -> FewSpikeNeuron:
-    """Halve [0, high], or all of [low, high], at every step; weigh by the slope from end to end."""
-    low = x.min().item() if number % 2 else 0.0
+    """A ReLU's code, one that halves all of [low, high], or a staircase."""
+    starts = _halving(x, target, steps, 0.0), _halving(x, target, steps, x[0].item())
+    code = (*starts, _staircase(x, target, steps))[number % 3]
+    changes = 1.0 + 0.1 * (number // 3) * torch.randn(3, steps, generator=generator)
+    return FewSpikeNeuron(*(vector * change for vector, change in zip(code, changes, strict=True)))
+
+
+def _halving(
+    x: Tensor, target: Tensor, steps: int, low: float
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Halve [low, high] at every step; weigh by the slope from end to end."""
     code = binary_code(x.max().item() - low, steps)
-    weights = code * (target.max().item() / (x.max().item() - low))
-    changes = 1.0 + 0.1 * (number // 2) * torch.randn(3, steps, generator=generator)
-    return FewSpikeNeuron(low + code * changes[0], code * changes[1], weights * changes[2])
+    return low + code, code, code * (target.max().item() / (x.max().item() - low))
+
+
+def _staircase(x: Tensor, target: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """K thresholds from the highest, as many places between any two, without resets; each adds what
+    the mean value rises by."""
+    stairs = torch.arange(1, steps + 1) * len(x) // (steps + 1)
+    values = torch.stack([part.mean() for part in target.tensor_split(stairs.tolist())])
+    return x[stairs].flip(0), torch.zeros(steps), values.diff().flip(0)
 
 
 _RELUS = ("relu", "relu6", "clip", "threshold_relu")

@@ -170,8 +170,32 @@ def warn_of_extremes(net: ConvertedNetwork, inputs: Tensor) -> None:
                 "on the calibration inputs; take a higher threshold or percentile",
                 stacklevel=4,
             )
+        cut_off = _cut_off(stop, net.recipe.encoding.convention)
+        if cut_off > _MOST_CUT_OFF:
+            warnings.warn(
+                f"{where}: {100 * cut_off:.0f} % of what it is to send lies beyond its largest "
+                "threshold on the calibration inputs, and is cut off; take a higher percentile or "
+                "scale of the statistic, or a recipe whose codes follow each value (integer_code)",
+                stacklevel=4,
+            )
 
     walk(net, inputs, visit)
+
+
+_MOST_CUT_OFF = 0.05  # of a layer's magnitude, as where local balancing is broken off
+
+
+def _cut_off(stop: Stop, convention: Convention) -> float:
+    """The share of a value's magnitude that is beyond a multi-threshold neuron's reach, its
+    largest spike at every step: 99 % of small values may hold less than one of large ones."""
+    neuron, steps = stop.spiking.neuron, stop.steps
+    if not isinstance(neuron, MultiThreshold):
+        return 0.0
+    value = stop.current if stop.constant else _joined(stop.current, steps, convention)
+    largest = neuron.base ** (neuron.levels - 1) * (steps if convention == "sum" else 1)
+    beyond = (value - float(neuron.v_threshold) * largest).relu()
+    beyond = beyond + (-value - neuron.v_negative * largest).relu()
+    return (beyond.sum() / value.abs().sum()).nan_to_num().item()
 
 
 def _layer(stop: Stop, target: Tensor, convention: Convention) -> LayerReport:
