@@ -77,6 +77,17 @@ PAIRS: dict[str, Pair] = {
     "dspike": Pair(
         "Dspike above the rectangle", ("model.overrides.neuron_kwargs={surrogate: Rectangular}",)
     ),
+    "lsg": Pair(
+        "a width that follows the learnt decay above one that stands still",
+        (
+            "model.overrides.neuron=plif",
+            "model.overrides.neuron_kwargs={tau: 1.3333333333333333, decay_input: false, "
+            "surrogate: Rectangular}",
+        ),
+    ),
+    "local_zo": Pair(
+        "LocalZO above the rectangle", ("model.overrides.neuron_kwargs={surrogate: Rectangular}",)
+    ),
     "im_loss": Pair("IM-Loss above none", ("loss.membrane=none",)),
     "recdis": Pair("MPD-Loss above none", ("loss.membrane=none",)),
     "rmp": Pair("RMP-Loss above none", ("loss.membrane=none",)),
