@@ -32,6 +32,15 @@ def test_every_step_comes_out(net, images):
     assert net(sequence).shape == (1 if one_step else 5, 2, 10)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_shapes_alone_pass_both_ways(net, images, training):
+    """On the meta device no kernel may read memory, of which there is none."""
+    net.to("meta").train(training)
+    y = net(images.to("meta"))
+    y.sum().backward()
+    assert y.is_meta and y.shape[1:] == (2, 10)
+
+
 def test_repeated_image_equals_the_same_frames(net, images):
     net.eval().double()
     images = images.double()

@@ -125,7 +125,9 @@ def _undo(
 
 
 def _autocast_now(device: str) -> Any:
-    """What enters the autocast of this moment again."""
+    """What enters the autocast of this moment again; "meta" has none."""
+    if device == "meta":
+        return nullcontext
     enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
     return lambda: torch.autocast(device, dtype=dtype, enabled=enabled)
 

@@ -16,7 +16,14 @@ class SpikingBlock(nn.Module):
         attn: ``[T, N, C, H, W]`` to spikes of the same shape.
         mlp: likewise.
 
-    Source: Zhou et al. 2023 (Spikformer), arXiv 2209.15425, eq. 3 and 4.
+    Source: Zhou et al. 2023 (Spikformer), arXiv 2209.15425.
+
+    >>> import torch
+    >>> from rheobase.layers.mlp import SpikingMlp
+    >>> from rheobase.neurons import LIF
+    >>> block = SpikingBlock(nn.Identity(), SpikingMlp(8, 16, LIF))
+    >>> block(torch.ones(2, 1, 8, 4, 4)).shape
+    torch.Size([2, 1, 8, 4, 4])
     """
 
     def __init__(self, attn: nn.Module, mlp: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -88,8 +89,8 @@ def _folded(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tenso
         return repeat(_once(x.select(0, 0), steps, modules), steps)
     # Folding [1, 1, ...] gives the batch a stride at which PyTorch 2.13's batch norm goes wrong.
     y = x.squeeze(0) if steps == 1 else x.flatten(0, 1)
-    # What the first module saves of spikes is kept as bits.
-    with saving_packed(x, y):
+    # What the first module saves of spikes is kept as bits; shapes alone (meta) have none.
+    with nullcontext() if y.is_meta else saving_packed(x, y):
         y = apply_layer(modules[0], y)
     for module in modules[1:]:
         y = apply_layer(module, y)
