@@ -178,6 +178,8 @@ def test_networks_of_another_kind_are_refused():
 
     with pytest.raises(ValueError, match=r"takes 2 inputs \(x, y\)"):
         convert(Two(), x)
+    with pytest.raises(TypeError, match=r"got tuple; a network of several inputs is wrapped"):
+        convert(Two(), (x, x))
     layers = (nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     spiking = nn.Sequential(layers[0], rheobase.neurons.LIF(), *layers)
     with pytest.raises(ValueError, match="'1' is a LIF: this network spikes already"):

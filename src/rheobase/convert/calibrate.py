@@ -59,7 +59,10 @@ def check_calibration(calibration: Tensor | None, recipe: Recipe) -> Tensor:
     if not isinstance(calibration, Tensor) or calibration.dtype is torch.bool:
         named = isinstance(calibration, Tensor)
         given = calibration.dtype if named else type(calibration).__name__
-        raise TypeError(f"calibration inputs must be one tensor [N, ...] of numbers, got {given}")
+        raise TypeError(
+            f"calibration inputs must be one tensor [N, ...] of numbers, got {given}; a network of "
+            "several inputs is wrapped in a module that holds the others, or cuts them out of one"
+        )
     if calibration.dim() < 2 or 0 in calibration.shape:
         raise ValueError(
             f"calibration inputs are [N, ...] with at least one sample, got shape "

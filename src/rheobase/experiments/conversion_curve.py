@@ -47,7 +47,7 @@ class Curve:
 
 @torch.no_grad()
 def accuracy_curve(
-    net: ConvertedNetwork, images: Tensor, labels: Tensor, batch_size: int = 250
+    net: ConvertedNetwork, images: Tensor, labels: Tensor, batch_size: int = 50
 ) -> list[float]:
     """Accuracy in percent of the mean output after 1, 2, ..., T steps (after the delay)."""
     right = torch.zeros(net.T)
