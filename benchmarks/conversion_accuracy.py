@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         right = torch.cat([ann(x).argmax(1) for x in torch.split(images, 250)]) == labels
     accuracy = 100.0 * right.double().mean().item()
     path = options.folder / "curves.json"
-    for name in [n for n in (*OURS, *THEIRS) if options.only in n]:
+    for name in [n for n in (*THEIRS, *OURS) if options.only in n]:
         done = load_curves(path)
         if name not in done:
             if name in THEIRS:

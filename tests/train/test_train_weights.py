@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 from rheobase.models import create_model, save_model
-from rheobase.train import Trainer, load_config
+from rheobase.train import Trainer, load_config, train
 
 SMALL = "model.overrides={dim: 16, heads: 2, depth: 1, T: 1}"
 
@@ -18,7 +19,7 @@ def start(tmp_path: Path, *settings: str) -> torch.nn.Module:
     return trainer.model
 
 
-def test_it_starts_from_the_weights_of_a_file_and_of_a_run(tmp_path: Path) -> None:
+def test_it_starts_from_the_weights_of_a_file(tmp_path: Path) -> None:
     torch.manual_seed(7)
     net = create_model("spikformer_mnist_2_64", dim=16, heads=2, depth=1, T=1)
     save_model(net, tmp_path / "first.safetensors", "spikformer")
@@ -29,6 +30,22 @@ def test_it_starts_from_the_weights_of_a_file_and_of_a_run(tmp_path: Path) -> No
     model = start(tmp_path / "b", more, f"model.weights={tmp_path / 'first.safetensors'}")
     assert model.T == 2
     torch.testing.assert_close(model.state_dict(), net.state_dict(), rtol=0, atol=0)
+
+
+def test_it_starts_from_the_weights_of_a_run(tmp_path: Path) -> None:
+    """As the second step of Meta-SpikeFormer does."""
+    digits = TensorDataset(torch.rand(16, 1, 28, 28), torch.randint(10, (16,)))
+    run = tmp_path / "first"
+    options = [
+        "model.name=spikformer_mnist_2_64",
+        SMALL,
+        f"run={run}",
+        "epochs=1",
+        "data.batch_size=8",
+    ]
+    trained = train(load_config(None, options), None, digits, digits).model
+    model = start(tmp_path, SMALL.replace("T: 1", "T: 2"), f"model.weights={run}")
+    torch.testing.assert_close(model.state_dict(), trained.state_dict(), rtol=0, atol=0)
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
