@@ -238,7 +238,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("clif", {"memory": "none"}, "memory must be 'plain' or 'squashed'"),
     ("refractory_lif", {"refractory": -1}, "0 or more; got -1"),
     ("alif", {"beta": -1.0}, "beta must not be negative"),
-    ("alif", {"tau": 0.1}, "at least 1; got tau=0.1"),
+    ("alif", {"tau": 0.0}, "time constants must be above 0"),
     ("lif", {"v_threshold": math.inf}, "LIF takes a finite v_threshold, got inf"),
     ("lif", {"v_threshold": math.nan}, "LIF takes a finite v_threshold, got nan"),
     ("lif", {"v_reset": -math.inf}, "LIF takes a finite v_reset, got -inf"),

@@ -94,7 +94,7 @@ class ALIF(StepNeuron):
         options: the other arguments of `Neuron`.
 
     Raises:
-        ValueError: a time constant is below 1, or beta is negative.
+        ValueError: a time constant is not above 0, or beta is negative.
 
     >>> ALIF(beta=2.0)(torch.full((6, 1), 0.8)).squeeze()
     tensor([0., 1., 0., 0., 0., 1.])
@@ -112,10 +112,9 @@ class ALIF(StepNeuron):
         **options: Any,
     ) -> None:
         super().__init__(v_reset=v_reset, **options)
-        if not (tau >= 1.0 and tau_adaptation >= 1.0):
+        if not (tau > 0.0 and tau_adaptation > 0.0):
             raise ValueError(
-                f"time constants are in steps, at least 1; got tau={tau}, "
-                f"tau_adaptation={tau_adaptation}; a decay factor d is tau = -1/log(d)"
+                f"time constants must be above 0, got tau={tau}, tau_adaptation={tau_adaptation}"
             )
         if not beta >= 0.0:
             raise ValueError(f"beta must not be negative, got {beta}")
