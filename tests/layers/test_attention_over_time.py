@@ -107,7 +107,7 @@ def test_no_pixels_are_needed_where_space_has_no_part() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TemporalAttention(4), "reduction=16 leaves nothing of steps=4"),
+        (lambda: TemporalAttention(4), "reduction is from 1 to steps=4, got 16"),
         (lambda: MultiDimensionalAttention("TCSA", channels=8), "needs steps="),
         (lambda: MultiDimensionalAttention("CA", channels=8), "ratio of 16 leaves nothing of 8"),
         (lambda: MultiDimensionalAttention("TCS"), "'TCS'; did you mean 'TCSA'"),
