@@ -8,7 +8,6 @@ import copy
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -57,14 +56,6 @@ def test_in_bfloat16(net, x):
     assert loss.isfinite()
     for name, gradient in gradients(net).items():
         assert gradient is not None and gradient.isfinite().all(), name
-
-
-@pytest.fixture(scope="module")
-def one_process(tmp_path_factory):
-    store = dist.FileStore(str(tmp_path_factory.mktemp("store") / "store"), 1)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 def test_replicated(net, x, one_process):

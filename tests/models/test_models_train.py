@@ -5,7 +5,6 @@ import dataclasses
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -36,15 +35,6 @@ def test_in_bfloat16(net, images):
     assert loss.isfinite()
     for name, gradient in gradients(net).items():
         assert gradient is not None and gradient.isfinite().all(), name
-
-
-@pytest.fixture(scope="module")
-def one_process(tmp_path_factory):
-    """A process group of this process alone."""
-    store = dist.FileStore(str(tmp_path_factory.mktemp("store") / "store"), 1)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 FSDP = TrainConfig(parallel=ParallelConfig("fsdp", sync_batchnorm=False))

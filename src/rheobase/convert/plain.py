@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from rheobase.convert.trace import Traced, line_of, record
 
-__all__ = ["check_same", "few_samples", "values_of", "write_plainly"]
+__all__ = ["check_same", "few_samples", "near", "values_of", "write_plainly"]
 
 _IN_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
