@@ -112,23 +112,28 @@ def cases() -> Iterator[Case]:
     x = draw(STEPS, *SHAPE)
     repeated = x[:1].expand(STEPS, *SHAPE)
     channels_last = draw(STEPS, 2, 4, 5, 3, dtype=torch.float64).transpose(2, 4)
-    in_time = coefficients(AFFINE, "number") | {"gain": draw(STEPS, 1, 1, 1).requires_grad_()}
     all_names = ScanSpec("affine", "count", "soft", EVERY_NAME)
     yield Case("carried u", LIF, x, coefficients(LIF, "scalar"), u=draw(*SHAPE), tap="h")
     yield Case("repeated x", LIF, repeated, coefficients(LIF, "scalar"), tap="v")
     yield Case("vectors of all columns", AFFINE, x, coefficients(AFFINE, "full"))
     yield Case("channels last", AFFINE, channels_last, coefficients(AFFINE, "plane"), tap="v")
+    in_time = coefficients(AFFINE, "number") | {"gain": draw(STEPS, 1, 1, 1).requires_grad_()}
     yield Case("gain of each step", AFFINE, x, in_time)
     yield Case("divisions", DIVIDES, x, coefficients(DIVIDES, "channel"))
-    many = draw(40, *NARROW)  # too many to be unrolled
+    many, uneven = draw(40, *NARROW), draw(37, *NARROW)  # in whole segments, and with a rest
     yield Case("many steps", LIF, many, coefficients(LIF, "channel"), tap="h")
-    yield Case("many steps", AFFINE, many, coefficients(AFFINE, "scalar"), tap="v")
+    yield Case("many steps, no marks", LIF, many.half(), coefficients(LIF, "channel"), tap="h")
+    yield Case("uneven steps", AFFINE, uneven, coefficients(AFFINE, "scalar"), tap="v")
+    yield Case("uneven steps, no marks", LIF, uneven.half(), coefficients(LIF, "scalar"))
+    in_time = coefficients(AFFINE, "number") | {"gain": draw(37, 1, 1, 1).requires_grad_()}
+    yield Case("uneven steps", AFFINE, uneven, in_time)
     yield Case("synapse", CUBA, x, coefficients(CUBA, "channel"), tap="v")
     yield Case("synapse", CUBA, x, coefficients(CUBA, "number"), u=draw(2, *SHAPE))
     behind = replace(CUBA, charge="affine", normed=True)
     decay = draw(40, 2, 1, 1).sigmoid().requires_grad_()
     decays = coefficients(behind, "scalar") | {"current_decay": decay}
     yield Case("many steps", behind, many, decays, tap="h")
+    yield Case("uneven steps", CUBA, uneven, coefficients(CUBA, "channel"))
     yield Case("all names", all_names, 2.0 * x, coefficients(all_names, "channel"))
 
 
@@ -248,7 +253,7 @@ def by_hand(case: Case, g: Tensor, g_tap: Tensor) -> Outcome:
     wanted = [i for i, v in enumerate(values) if isinstance(v, Tensor)]
     assert isinstance(case.u, float)
     common = (case.x, None, case.u, case.spec, values, case.tap or "")
-    spikes, last, tapped = triton.forward(*common, True)
+    spikes, last, tapped, _ = triton.forward(*common, True)
     gradients = triton.backward(g, g_tap, *common, wanted)
     return [spikes, last, tapped] if case.tap else [spikes, last], gradients
 

@@ -14,6 +14,7 @@ from rheobase.ops.native import Kernel, in_chunks
 from rheobase.ops.scan.kernel_backward import backward_source
 from rheobase.ops.scan.kernel_source import BLOCK, Variant, forward_source
 from rheobase.ops.scan.layout import (
+    Outputs,
     Vector,
     compute_dtype,
     flat,
@@ -40,11 +41,13 @@ def forward(
     tap: str,
     keep: bool,
     as_bytes: bool = False,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Spikes ``[T, ...]``; the last membrane if ``keep``; tapped membranes ``[T, ...]`` if ``tap``.
+    marked: bool = False,
+) -> Outputs:
+    """Run the neuron; see `Outputs`.
 
     ``x`` has dense rows (`dense_rows`); ``u`` is the first membrane (None: ``rest``); ``values``
-    are in the order of ``spec.names``. ``as_bytes``: spikes come as uint8.
+    are in the order of ``spec.names``. ``as_bytes``: spikes come as uint8. ``marked``
+    is for other backends: here the way back needs no marks.
     """
     compute = compute_dtype(x)
     coefficients, kinds, _ = _prepare(values, x, compute, wanted=())
@@ -61,7 +64,7 @@ def forward(
         chunks, x.element_size() * size * (2 * steps),
         data, x_step, spikes, first, first_step, last, membranes, steps, size, chunk, *coefficients,
     )  # fmt: skip
-    return spikes, last, membranes
+    return Outputs(spikes, last, membranes)
 
 
 def backward(
@@ -140,7 +143,9 @@ def _variant(
     One where the charge is curved: it takes long, and steps of one column wait for each other.
     """
     unroll = math.gcd(x.shape[0], 4) if spec.charge_functions.linear else 1
-    return Variant(spec, DTYPES[x.dtype], kinds, tap, unroll, dense, summed, as_bytes)
+    return Variant(
+        spec, DTYPES[x.dtype], kinds, tap, unroll, dense=dense, summed=summed, as_bytes=as_bytes
+    )
 
 
 def _prepare(

@@ -60,6 +60,7 @@ class Variant:
     membrane sequence). ``unroll``: how many steps one sweep over a block takes, a divisor of T; the
     membrane stays in a register between them. ``dense``: steps follow each other without a gap; the
     compiler then knows more.
+    ``rest``: how many steps stand behind the last whole sweep (of the GPU's kernels).
     ``summed``: the input is one image for all steps, and its gradient the sum over them.
     ``as_bytes``: spikes are written as uint8.
     """
@@ -69,6 +70,7 @@ class Variant:
     kinds: str
     tap: str
     unroll: int = 1
+    rest: int = 0
     dense: bool = False
     summed: bool = False
     as_bytes: bool = False

@@ -7,11 +7,13 @@ last) is taken as it lies.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 __all__ = [
+    "Outputs",
     "Vector",
     "at_every_step",
     "compute_dtype",
@@ -22,6 +24,22 @@ __all__ = [
     "rows_like",
     "vector",
 ]
+
+
+class Outputs(NamedTuple):
+    """What a forward pass gives.
+
+    Attributes:
+        spikes: ``[T, ...]``.
+        last: the last membrane, if asked for.
+        membranes: ``[T, ...]``, if tapped.
+        marks: states on the way that the backward pass can start from, where the backend has any.
+    """
+
+    spikes: Tensor
+    last: Tensor | None
+    membranes: Tensor | None
+    marks: Tensor | None = None
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

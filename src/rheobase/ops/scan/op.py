@@ -129,8 +129,8 @@ def scan_to_bytes(
         first, rest = (u, 0.0) if isinstance(u, Tensor) else (None, u)
         values, steps = _ordered(spec, coefficients), x.shape[0]
         x = at_every_step(dense_rows(_source(x, norm)), steps)
-        spikes, last, _ = _backend(x).forward(x, first, rest, spec, values, "", keep, True)
-        return spikes, last
+        out = _backend(x).forward(x, first, rest, spec, values, "", keep, as_bytes=True)
+        return out.spikes, out.last
 
 
 def _normed(
@@ -241,7 +241,7 @@ def _fused(
             x, steps, u, rest, spec, tap, keep, *values
         )
     x = at_every_step(dense_rows(x), steps)
-    return _backend(x).forward(x, u, rest, spec, values, tap, keep)  # type: ignore[no-any-return]
+    return _backend(x).forward(x, u, rest, spec, values, tap, keep)[:3]  # type: ignore[no-any-return]
 
 
 class _Fused(torch.autograd.Function):
@@ -255,28 +255,31 @@ class _Fused(torch.autograd.Function):
         ctx, x, steps, u, rest, spec, tap, keep, *values
     ):
         x = dense_rows(x)
+        outputs = _backend(x).forward(
+            at_every_step(x, steps), u, rest, spec, values, tap, keep,
+            marked=any(ctx.needs_input_grad),
+        )  # fmt: skip
         # The membranes are recomputed from the input, so nothing of size T is saved but the input.
-        ctx.save_for_backward(x, u, *(v for v in values if isinstance(v, Tensor)))
+        ctx.save_for_backward(x, u, outputs.marks, *(v for v in values if isinstance(v, Tensor)))
         ctx.numbers = [None if isinstance(v, Tensor) else v for v in values]
         ctx.constants = (rest, spec, tap)
         ctx.steps = steps
         ctx.set_materialize_grads(False)
-        x = at_every_step(x, steps)
-        outputs = _backend(x).forward(x, u, rest, spec, values, tap, keep)
         if keep:
-            ctx.mark_non_differentiable(outputs[1])
-        return outputs
+            ctx.mark_non_differentiable(outputs.last)
+        return outputs[:3]
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g, g_last, g_tap):  # type: ignore[no-untyped-def]
-        x, u, *tensors = ctx.saved_tensors
+        x, u, marks, *tensors = ctx.saved_tensors
         rest, spec, tap = ctx.constants
         left = iter(tensors)
         values = [next(left) if number is None else number for number in ctx.numbers]
         wanted = [i for i in range(len(values)) if ctx.needs_input_grad[7 + i]]
-        # Of an image only the CPU's kernels take the norm (`takes_norm`), so only they are asked.
         options = {} if x.shape[0] == ctx.steps else {"summed": True}
+        if marks is not None:
+            options["marks"] = marks
         gx, *gradients = _backend(x).backward(
             g, g_tap, at_every_step(x, ctx.steps), u, rest, spec, values, tap, wanted, **options
         )
@@ -299,7 +302,7 @@ def _scan(
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, kind = dense_rows(x), ScanSpec.from_key(spec)
     values = _ordered(kind, _joined(number_names, numbers, tensor_names, tensors))
-    spikes, last, membranes = _backend(x).forward(x, u, rest, kind, values, tap, keep)
+    spikes, last, membranes, _ = _backend(x).forward(x, u, rest, kind, values, tap, keep)
     # An operator returns tensors, never None.
     absent = x.new_empty(0, dtype=compute_dtype(x))
     return spikes, last if keep else absent, membranes if tap else absent.clone()

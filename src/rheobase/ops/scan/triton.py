@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rheobase.ops.scan.kernel_source import Variant
 from rheobase.ops.scan.layout import (
+    Outputs,
     Vector,
     compute_dtype,
     flat,
@@ -36,9 +37,12 @@ DTYPES = {
 }
 """The dtype of the arithmetic for each dtype of input."""
 
-# The most steps that are unrolled: their membranes are in registers.
-_UNROLLED = 32
+# The most steps of a segment, whose membranes are all in registers on the way back.
+_SEGMENT = {"float32": 16, "float64": 8}
 _WARPS = 4
+_THREADS = 32 * _WARPS
+# So many programs keep a large GPU busy; with fewer columns each takes less.
+_ENOUGH_PROGRAMS = 512
 
 Value = float | Tensor
 
@@ -51,25 +55,45 @@ def forward(
     values: Sequence[Value],
     tap: str,
     keep: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Spikes ``[T, ...]``; the last membrane if ``keep``; tapped membranes ``[T, ...]`` if ``tap``.
+    as_bytes: bool = False,
+    marked: bool = False,
+) -> Outputs:
+    """Run the neuron; see `Outputs`.
 
     ``x`` has dense rows (`dense_rows`); ``u`` is the first membrane (None: ``rest``); ``values``
-    are in the order of ``spec.names``.
+    are in the order of ``spec.names``. ``as_bytes``: spikes come as uint8. ``marked``: with marks,
+    which make `backward` faster.
 
     Raises:
         ValueError: ``x`` is not on a GPU.
     """
-    compute = compute_dtype(x)
-    coefficients, kinds, _ = _coefficients(spec, values, x, wanted=())
-    kernel = _forward_kernel(_variant(spec, x, kinds, tap))
-    spikes = like_rows(x)
+    spikes = like_rows(x, torch.uint8 if as_bytes else None)
     last = like_state(x, spec.filtered) if keep else None
-    membranes = like_rows(x, compute) if tap else None
+    membranes = like_rows(x, compute_dtype(x)) if tap else None
+    marks = _no_marks(x, spec) if marked else None
+    _run(x, u, rest, spec, values, tap, spikes, last, membranes, marks)
+    return Outputs(spikes, last, membranes, marks)
+
+
+def _run(
+    x: Tensor,
+    u: Tensor | None,
+    rest: float,
+    spec: ScanSpec,
+    values: Sequence[Value],
+    tap: str,
+    spikes: Tensor | None,
+    last: Tensor | None,
+    membranes: Tensor | None,
+    marks: Tensor | None,
+) -> None:
+    """Fill those outputs that there are."""
+    coefficients, kinds, _ = _coefficients(spec, values, x, wanted=())
+    variant = _variant(spec, x, kinds, tap)
     data, x_step = flat(x)
-    _launch(kernel, x, x=data, x_step=x_step, spikes=spikes, first=_first(u, x, spec),
-            start=float(rest), last=last, tap=membranes, **coefficients)  # fmt: skip
-    return spikes, last, membranes
+    _launch(_forward_kernel(variant), x, _block(x, variant), x=data, x_step=x_step, spikes=spikes,
+            first=_first(u, x, spec), start=float(rest), last=last, tap=membranes, marks=marks,
+            **coefficients)  # fmt: skip
 
 
 def backward(
@@ -82,33 +106,35 @@ def backward(
     values: Sequence[Value],
     tap: str,
     wanted: Sequence[int],
+    summed: bool = False,
+    marks: Tensor | None = None,
 ) -> list[Tensor]:
     """The gradient of ``x`` and of the coefficients whose indices are ``wanted``, in that order.
 
     ``g`` and ``g_tap`` are the gradients of spikes and tapped membranes, in any layout (None: 0).
+    ``summed``: give the gradient of ``x`` as ``[1, ...]``, its sum over time. ``marks``: from
+    `forward`; without them they are made once more.
 
     Raises:
         ValueError: ``x`` is not on a GPU.
     """
     compute = compute_dtype(x)
     coefficients, kinds, vectors = _coefficients(spec, values, x, wanted)
-    variant = _variant(spec, x, kinds, tap)
-    looped = variant.unroll == 1
-    gx = like_rows(x)
-    charged = like_rows(x, compute) if looped else None
-    before = like_rows(x, compute) if looped and variant.needs_before else None
-    currents = like_rows(x, compute) if looped and variant.needs_current else None
-    sums = [_sums(vectors[i], x) for i in wanted]
+    variant = _variant(spec, x, kinds, tap, summed)
+    block = _block(x, variant)
+    if marks is None and (marks := _no_marks(x, spec)) is not None:
+        _run(x, u, rest, spec, values, "", None, None, None, marks)
+    gx = like_rows(x[:1] if summed else x)
+    sums = [_sums(vectors[i], x, block) for i in wanted]
     data, x_step = flat(x)
     g_data, g_step = flat(torch.zeros_like(x) if g is None else rows_like(g, x))
     if tap and g_tap is None:
         g_tap = torch.zeros_like(x, dtype=compute)
     g_tap_data, g_tap_step = flat(rows_like(g_tap, x)) if g_tap is not None and tap else (x, 0)
     outputs = {f"{spec.names[i]}_grad": s for i, s in zip(wanted, sums, strict=True)}
-    _launch(_backward_kernel(variant), x, g=g_data, g_step=g_step, g_tap=g_tap_data,
+    _launch(_backward_kernel(variant), x, block, g=g_data, g_step=g_step, g_tap=g_tap_data,
             g_tap_step=g_tap_step, x=data, x_step=x_step, first=_first(u, x, spec),
-            start=float(rest), gx=gx, charged=charged, before=before, currents=currents,
-            **outputs, **coefficients)  # fmt: skip
+            start=float(rest), marks=marks, gx=gx, **outputs, **coefficients)  # fmt: skip
     gradients = []
     for i, buffer in zip(wanted, sums, strict=True):
         value = values[i]
@@ -117,9 +143,33 @@ def backward(
     return [gx, *gradients]
 
 
-def _variant(spec: ScanSpec, x: Tensor, kinds: str, tap: str) -> Variant:
-    steps = x.shape[0]
-    return Variant(spec, DTYPES[x.dtype], kinds, tap, steps if steps <= _UNROLLED else 1)
+def _segment(x: Tensor) -> int:
+    """How many steps a segment has; the whole sequence may be one.
+
+    Of the lengths that cut the sequence into the fewest segments, or one more, one is taken that
+    leaves no rest, if there is one.
+    """
+    steps, most = x.shape[0], _SEGMENT[DTYPES[x.dtype]]
+    if steps <= most:
+        return steps
+    fewest = -(-steps // most)
+    shortest = -(-steps // fewest)
+    return next((n for n in range(most, most // 2, -1) if steps % n == 0), shortest)
+
+
+def _variant(spec: ScanSpec, x: Tensor, kinds: str, tap: str, summed: bool = False) -> Variant:
+    steps, segment = x.shape[0], _segment(x)
+    unroll, rest = (0, steps) if segment == steps else (segment, steps % segment)
+    return Variant(spec, DTYPES[x.dtype], kinds, tap, unroll, rest, summed=summed)
+
+
+def _no_marks(x: Tensor, spec: ScanSpec) -> Tensor | None:
+    """Room for the states before each segment but the first; None where there is but one."""
+    count = -(-x.shape[0] // _segment(x)) - 1
+    if not count:
+        return None
+    states = 2 if spec.filtered else 1
+    return x.new_empty(count * states, x[0].numel(), dtype=compute_dtype(x))
 
 
 @cache
@@ -132,13 +182,12 @@ def _backward_kernel(variant: Variant) -> Any:
     return load_module("scan_triton_backward", backward_source(variant)).backward
 
 
-def _launch(kernel: Any, like: Tensor, **arguments: Any) -> None:
+def _launch(kernel: Any, like: Tensor, block: int, **arguments: Any) -> None:
     """Run a kernel over the columns of ``like``, on its device."""
     _check_device(like)
     size = like[0].numel()
     with torch.cuda.device_of(like):  # type: ignore[no-untyped-call]
-        block = _block(like)
-        kernel[(_programs(like),)](
+        kernel[(-(-size // block),)](
             **arguments,
             steps=like.shape[0],
             size=size,
@@ -163,13 +212,13 @@ def _check_device(x: Tensor) -> None:
         )
 
 
-def _block(x: Tensor) -> int:
-    """Columns of one program: four for each thread, fewer where each has many steps to hold."""
-    return 512 if not 8 < x.shape[0] <= _UNROLLED else 256
-
-
-def _programs(x: Tensor) -> int:
-    return -(-x[0].numel() // _block(x))
+def _block(x: Tensor, variant: Variant) -> int:
+    """Columns of one program: the more for each thread, the fewer registers a column takes."""
+    held = max(variant.unroll, variant.rest) * (2 if variant.needs_before else 1)
+    columns = (4 if held <= 16 else 2) * _THREADS
+    while columns > _THREADS and x[0].numel() < _ENOUGH_PROGRAMS * columns:
+        columns //= 2
+    return columns
 
 
 def _coefficients(
@@ -209,13 +258,13 @@ def _first(u: Tensor | None, x: Tensor, spec: ScanSpec) -> Tensor | None:
     return None if u is None else rows_like(u.expand(x.shape[1:]).unsqueeze(0), x[:1])
 
 
-def _sums(laid: Vector | None, x: Tensor) -> Tensor:
+def _sums(laid: Vector | None, x: Tensor, block: int) -> Tensor:
     """Room for a coefficient's gradient: one sum a program, or a value for each column (a step).
 
     Every entry is written by one program alone, so the result does not depend on their order.
     """
     if laid is None:
-        return x.new_empty(_programs(x), dtype=compute_dtype(x))
+        return x.new_empty(-(-x[0].numel() // block), dtype=compute_dtype(x))
     steps = x.shape[0] if laid.step else 1
     return x.new_empty(steps, x[0].numel(), dtype=compute_dtype(x))
 

@@ -1,10 +1,10 @@
 """The text of a neuron's fused Triton kernels, made from its three scalar functions.
 
-One program owns BLOCK columns and walks over time with their membranes in registers. The backward
-pass first runs its columns forward again, keeping the charged membranes, then goes back in time:
-nothing but the input need be saved. Few steps are unrolled: all loads can then be on their way at
-once, and the charged membranes stay in registers. For many steps they go through a scratch
-``[T, M]``, whose write and read are 8 of the 14 bytes that a bfloat16 column moves at each step.
+One program owns BLOCK columns and walks over time with their membranes in registers. The steps of a
+segment are unrolled: all their loads can then be on their way at once. The backward pass takes the
+segments from the last to the first; each it runs forward again, keeping the charged membranes in
+registers, then goes back through. So nothing of size T is saved but the input: where there is more
+than one segment, the forward pass leaves the membrane before each (but the first) as a mark.
 """
 
 from __future__ import annotations
@@ -78,27 +78,28 @@ def atan(x):
 def forward_source(variant: Variant) -> str:
     """The module of the forward kernel, with a function ``forward``.
 
-    ``variant.dtype`` is the dtype of the arithmetic (the kernel takes memory in any),
-    ``variant.kinds`` knows one kind more, "p": a number that lies in memory, and ``variant.unroll``
-    is T, or 1 for a loop over time.
+    ``variant.dtype`` is the dtype of the arithmetic (the kernel takes memory in any), and
+    ``variant.kinds`` knows one kind more, "p": a number that lies in memory. ``variant.unroll`` is
+    the length of a segment (0: the sequence is one) and ``variant.rest`` the steps behind the last.
     """
     v = variant
     tap = {"h": "h#", "v": "u"}.get(v.tap)
     step = [
-        *_at_step(v),
-        *_input(v),
+        *_at_step(v, "@"),
+        *_input(v, "inside"),
         *_filter(v),
         *_forwards(v),
-        "tl.store(spikes + @ * row + m, s, mask=inside)",
+        "if spikes is not None:",
+        "    tl.store(spikes + @ * row + m, s, mask=inside)",
         *([f"tl.store(tap + @ * row + m, {tap}, mask=inside)"] if tap else []),
     ]
     kernel = f"""
 @triton.jit
-def forward(x, x_step: tl.int64, spikes, first, start: tl.{v.dtype}, last, tap,
+def forward(x, x_step: tl.int64, spikes, first, start: tl.{v.dtype}, last, tap, marks,
             steps: tl.int64, size, row: tl.int64, {_parameters(v)}
             WIDE: tl.constexpr, BLOCK: tl.constexpr):
 {_columns(v)}
-{_over_time(v, step)}
+{_in_segments(v, step)}
     if last is not None:
         tl.store(last + m, u, mask=inside)
         {"tl.store(last + row + m, current, mask=inside)" if v.spec.filtered else ""}
@@ -114,18 +115,23 @@ def backward_source(variant: Variant) -> str:
     """
     spec, v = variant.spec, variant
     real = f"tl.{v.dtype}"
+    inside = "inside"
+    time = "@"
+    if v.unroll and v.rest:
+        # Steps of the last segment behind the end: without input and gradient, they change nothing.
+        inside, time = "(inside & (@ < steps))", "tl.minimum(@, steps - 1)"
     sums = [f"{n}_sum = tl.zeros([BLOCK], {real})" for n in v.wanted]
     both = "reset_by_below, " if spec.two_sided else ""
-    tap_load = "g_tap_t = tl.load(g_tap + @ * g_tap_step + m, mask=inside, other=0.0)"
+    tap_load = f"g_tap_t = tl.load(g_tap + @ * g_tap_step + m, mask={inside}, other=0.0)"
     through_spike = "" if spec.detach_reset else " + g_u * reset_by_s"
+    g_x = "g_x * input_gain" if spec.normed else "g_x"
     again = [
-        *_at_step(v), *_keep_before(v), *_input(v), *_filter(v), *_forwards(v), *_keep_charged(v),
+        *_at_step(v, time), *_keep_before(v), *_input(v, inside), *_filter(v), *_forwards(v),
     ]  # fmt: skip
     back = [
-        *_at_step(v),
-        *_charge_arguments(v),
-        *_charged_again(v),
-        f"g_t = tl.load(g + @ * g_step + m, mask=inside, other=0.0).to({real})",
+        *_at_step(v, time),
+        *_charge_arguments(v, inside),
+        f"g_t = tl.load(g + @ * g_step + m, mask={inside}, other=0.0).to({real})",
         *([tap_load] if v.tap else []),
         *_fire(v),
         f"charge_by_u, charge_by_x, {_names(f'charge_by_{n}' for n in spec.charge_names)} = "
@@ -142,41 +148,90 @@ def backward_source(variant: Variant) -> str:
         + (" + g_tap_t" if v.tap == "h" else ""),
         "g_x = g_h * charge_by_x" + (" + g_i" if spec.filtered else ""),
         *(["g_i = g_x * current_decay"] if spec.filtered else []),
-        f"tl.store(gx + @ * row + m, g_x{' * input_gain' if spec.normed else ''}, mask=inside)",
-        *_accumulate(v),
+        f"gx_sum += {g_x}" if v.summed else f"tl.store(gx + @ * row + m, {g_x}, mask={inside})",
+        *_accumulate(v, inside),
         "g_u = g_h * charge_by_u",
     ]
     kernel = f"""
 @triton.jit
 def backward(g, g_step: tl.int64, g_tap, g_tap_step: tl.int64, x, x_step: tl.int64, first,
-             start: tl.{v.dtype}, gx, charged, before, currents,
-             {_names(f"{n}_grad" for n in v.wanted)}
+             start: tl.{v.dtype}, marks, gx, {_names(f"{n}_grad" for n in v.wanted)}
              steps: tl.int64, size, row: tl.int64, {_parameters(v)}
              WIDE: tl.constexpr, BLOCK: tl.constexpr):
 {_columns(v)}
-{_over_time(v, again)}
-    # What one thread wrote another may read.
-    {"tl.debug_barrier()" if v.unroll == 1 else ""}
     g_u = tl.zeros([BLOCK], {real})
     {"g_i = g_u" if spec.filtered else ""}
+    {"gx_sum = g_u" if v.summed else ""}
 {_indented(sums, 4)}
-{_over_time(v, back, backwards=True)}
+{_in_segments_backwards(v, again, back)}
+    {"tl.store(gx + m, gx_sum, mask=inside)" if v.summed else ""}
 {_indented(_flush(v), 4)}
 """
     return _module(v, _functions(v, backward=True), kernel)
 
 
-def _over_time(variant: Variant, lines: list[str], backwards: bool = False) -> str:
+def _in_segments(variant: Variant, step: list[str]) -> str:
+    """A step's lines from the first step to the last; the states before each segment are marked."""
+    v = variant
+    mark = [f"tl.store({place}, {name}, mask=inside)" for name, place in _marks(v)]
+    if not v.unroll:
+        return _unrolled(step, "$", range(v.rest), 4)
+    number = f"(segment * {v.unroll} + $)"
+    lines = [
+        f"    for segment in range(steps // {v.unroll}):",
+        "        if marks is not None:",
+        "            if segment > 0:",
+        _indented(mark, 16),
+        _unrolled(step, number, range(v.unroll), 8),
+    ]
+    if v.rest:
+        lines += [
+            f"    segment = steps // {v.unroll}",
+            "    if marks is not None:",
+            _indented(mark, 8),
+            _unrolled(step, number, range(v.rest), 4),
+        ]
+    return "\n".join(lines)
+
+
+def _in_segments_backwards(variant: Variant, again: list[str], back: list[str]) -> str:
+    """From the last segment to the first: its steps forward once more, then back through them."""
+    v = variant
+    if not v.unroll:
+        order = range(v.rest)
+        return _unrolled(again, "$", order, 4) + "\n" + _unrolled(back, "$", order[::-1], 4)
+    number, order = f"(segment * {v.unroll} + $)", range(v.unroll)
+    lines = [f"{name}_first = {name}" for name, _ in _marks(v)]
+    found = [
+        f"{name} = tl.load({place}, mask=inside & (segment > 0), other={name}_first)"
+        for name, place in _marks(v)
+    ]
+    return "\n".join([
+        _indented(lines, 4),
+        f"    segments = tl.cdiv(steps, {v.unroll})",
+        "    for done in range(segments):",
+        "        segment = segments - 1 - done",
+        _indented(found, 8),
+        _unrolled(again, number, order, 8),
+        _unrolled(back, number, order[::-1], 8),
+    ])  # fmt: skip
+
+
+def _marks(variant: Variant) -> list[tuple[str, str]]:
+    """A column's states and where they are kept before a segment."""
+    if not variant.spec.filtered:
+        return [("u", "marks + (segment - 1) * row + m")]
+    return [
+        ("u", "marks + (segment - 1) * 2 * row + m"),
+        ("current", "marks + ((segment - 1) * 2 + 1) * row + m"),
+    ]
+
+
+def _unrolled(lines: list[str], number: str, steps: range, indent: int) -> str:
     """The lines at every step: ``@`` is its number, ``#`` tells the names of one from another's."""
-    text = "\n".join(lines)
-    if variant.unroll == 1:
-        at = "(steps - 1 - k)" if backwards else "k"
-        body = text.replace("@", at).replace("#", "").splitlines()
-        return "    for k in range(steps):\n" + _indented(body, 8)
-    order = range(variant.unroll - 1, -1, -1) if backwards else range(variant.unroll)
-    return "\n".join(
-        _indented(text.replace("@", str(k)).replace("#", str(k)).splitlines(), 4) for k in order
-    )
+    text = "\n".join(lines).replace("@", number)
+    texts = (text.replace("$", str(k)).replace("#", str(k)) for k in steps)
+    return "\n".join(_indented(text.splitlines(), indent) for text in texts)
 
 
 def _forwards(variant: Variant) -> list[str]:
@@ -212,26 +267,14 @@ def _fired_below(variant: Variant) -> list[str]:
     ]
 
 
-def _kept(variant: Variant) -> dict[str, str]:
-    """What the way back needs of the states before a step, and the scratch for it."""
-    kept = {"u": "before"} if variant.needs_before else {}
-    return kept | ({"current": "currents"} if variant.needs_current else {})
+def _kept(variant: Variant) -> list[str]:
+    """What the way back needs of the states before a step."""
+    kept = ["u"] if variant.needs_before else []
+    return [*kept, "current"] if variant.needs_current else kept
 
 
 def _keep_before(variant: Variant) -> list[str]:
-    kept = _kept(variant).items()
-    if variant.unroll > 1:
-        return [f"{name}# = {name}" for name, _ in kept]
-    return [f"tl.store({array} + @ * row + m, {name}, mask=inside)" for name, array in kept]
-
-
-def _keep_charged(variant: Variant) -> list[str]:
-    return ["tl.store(charged + @ * row + m, h, mask=inside)"] if variant.unroll == 1 else []
-
-
-def _charged_again(variant: Variant) -> list[str]:
-    load = "h = tl.load(charged + @ * row + m, mask=inside, other=0.0)"
-    return [load] if variant.unroll == 1 else []
+    return [f"{name}# = {name}" for name in _kept(variant)]
 
 
 def _module(variant: Variant, functions: str, kernel: str) -> str:
@@ -321,18 +364,18 @@ def _columns(variant: Variant) -> str:
     return _indented(lines, 4)
 
 
-def _at_step(variant: Variant) -> list[str]:
+def _at_step(variant: Variant, time: str) -> list[str]:
     """Load the vectors that vary over time."""
     lines = []
     for name in variant.vectors:
         lines.append(f"if {name}_timed:")
-        lines.append(f"    {name} = tl.load({name}_at + @ * {name}_count)")
+        lines.append(f"    {name} = tl.load({name}_at + {time} * {name}_count)")
     return lines
 
 
-def _input(variant: Variant) -> list[str]:
+def _input(variant: Variant, inside: str) -> list[str]:
     """Load a step's input, as it is and as the neuron takes it."""
-    load = f"tl.load(x + @ * x_step + m, mask=inside, other=0.0).to(tl.{variant.dtype})"
+    load = f"tl.load(x + @ * x_step + m, mask={inside}, other=0.0).to(tl.{variant.dtype})"
     if not variant.spec.normed:
         return [f"x_t = {load}"]
     return [f"raw = {load}", "x_t = raw * input_gain + input_shift"]
@@ -345,14 +388,12 @@ def _filter(variant: Variant) -> list[str]:
     return ["current = current * current_decay + x_t", "x_t = current"]
 
 
-def _charge_arguments(variant: Variant) -> list[str]:
+def _charge_arguments(variant: Variant, inside: str) -> list[str]:
     """Get u and x of a step again; where no partial of charge needs them, anything will do."""
     v = variant
     lines = [] if v.needs_before else ["u = tl.zeros_like(g_u)"]
-    for name, array in _kept(v).items():
-        load = f"tl.load({array} + @ * row + m, mask=inside, other=0.0)"
-        lines.append(f"{name} = {load if v.unroll == 1 else name + '#'}")
-    lines += _input(v) if v.needs_input else ["x_t = u"]
+    lines += [f"{name} = {name}#" for name in _kept(v)]
+    lines += _input(v, inside) if v.needs_input else ["x_t = u"]
     if v.needs_current:
         lines.append("i = current")
     if v.needs_current and v.needs_input:
@@ -360,7 +401,7 @@ def _charge_arguments(variant: Variant) -> list[str]:
     return lines
 
 
-def _accumulate(variant: Variant) -> list[str]:
+def _accumulate(variant: Variant, inside: str) -> list[str]:
     """Add a step's gradient of the coefficients, or store it if they vary over time."""
     lines = []
     for name in variant.wanted:
@@ -369,7 +410,7 @@ def _accumulate(variant: Variant) -> list[str]:
             lines.append(f"{name}_sum += {gradient}")
             continue
         lines.append(f"if {name}_timed:")
-        lines.append(f"    tl.store({name}_grad + @ * row + m, {gradient}, mask=inside)")
+        lines.append(f"    tl.store({name}_grad + @ * row + m, {gradient}, mask={inside})")
         lines.append("else:")
         lines.append(f"    {name}_sum += {gradient}")
     return lines
