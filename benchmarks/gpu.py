@@ -22,14 +22,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rheobase.models import create_model
+from benchmarks.transformers import (
+    LARGE,
+    Pair,
+    assert_same_function,
+    data,
+    forward,
+    networks_of,
+)
 from rheobase.neurons import LIF
 from rheobase.ops import conformance
 
 CONFORMANCE_SECONDS = 60.0
 # T, N, features: 134 million, as in SpikingJelly's own benchmark.
 SHAPE = (32, 64, 65536)
-NETWORKS = (("spikformer_8_512", 32), ("qkformer_10_512", 32), ("sew_resnet50", 32))
+BATCH = 32
 
 
 def main() -> int:
@@ -111,52 +118,50 @@ def forget(module: nn.Module) -> None:
 
 
 def networks() -> list[dict[str, Any]]:
-    """Images a second in training, bfloat16 autocast, and peak memory."""
-    return [network(name, batch) for name, batch in NETWORKS]
+    """Images a second in training, bfloat16 autocast, and peak memory, of the same networks."""
+    return [network(pair) for pair in LARGE]
 
 
-def network(name: str, batch: int) -> dict[str, Any]:
-    """A training step of one network, beside SpikingJelly's where it has that size."""
-    images = torch.randn(batch, 3, 224, 224, device="cuda")
-    labels = torch.randint(1000, (batch,), device="cuda")
-    found = {"rheobase": create_model(name)}
-    if name == "spikformer_8_512" and (theirs := spikingjelly_spikformer()) is not None:
-        found["SpikingJelly"] = theirs
+def network(pair: Pair) -> dict[str, Any]:
+    """A training step of one network in both libraries: the same weights, the same function."""
+    images, labels = data(pair, BATCH, "cuda")
+    nets = networks_of(pair, "cuda")
+    try:
+        assert_same_function(pair, nets)
+        alike = "in float64: outputs to 1e-9, gradients to 1e-6"
+    except AssertionError as error:
+        alike = f"no: {error}"
     steps, peaks = {}, {}
-    for system, net in found.items():
+    for system, net in nets.items():
         held = torch.cuda.memory_allocated()
-        steps[system] = step = training_step(net.cuda().train(), images, labels)
+        steps[system] = step = training_step(net.train(), images, labels)
+        step()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         step()
         peaks[system] = (torch.cuda.max_memory_allocated() - held) / 2**30
     times = interleaved(steps, rounds=9)
-    return {"network": name, "images": batch, "milliseconds": times,
-            "images a second": {n: 1e3 * batch / t for n, t in times.items()},
-            "peak GiB": peaks}  # fmt: skip
-
-
-def spikingjelly_spikformer() -> nn.Module | None:
-    """Spikformer-8-512 of SpikingJelly, which takes its Triton neurons by itself."""
-    try:
-        from spikingjelly.activation_based.model.spikformer import Spikformer
-    except ImportError as error:
-        print("no SpikingJelly:", error)
-        return None
-    net: nn.Module = Spikformer(T=4, embed_dims=512, num_heads=8, depths=8)
-    return net
+    return {
+        "network": pair.title,
+        "the same function": alike,
+        "images": BATCH,
+        "milliseconds": times,
+        "images a second": {n: 1e3 * BATCH / t for n, t in times.items()},
+        "peak GiB": peaks,
+    }
 
 
 def training_step(net: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], object]:
     """Forward, cross entropy of the mean over T, backward, AdamW."""
+    run = forward(net)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
 
     def step() -> None:
-        forget(net)
         optimizer.zero_grad()
         with torch.autocast("cuda", torch.bfloat16):
-            logits = net(images)
-        logits = logits.float()
-        F.cross_entropy(logits.mean(0) if logits.dim() == 3 else logits, labels).backward()
+            logits = run(images)
+        F.cross_entropy(logits.float(), labels).backward()
         optimizer.step()
 
     return step

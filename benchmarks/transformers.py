@@ -30,12 +30,15 @@ from benchmarks.harness import Record, claim, interleave, spread
 from rheobase.models import create_model
 
 __all__ = [
+    "LARGE",
     "PAIRS",
     "SYSTEMS",
     "Pair",
+    "assert_same_function",
     "data",
     "forward",
     "inference",
+    "networks_of",
     "training",
     "training_step",
     "wake",
@@ -58,7 +61,8 @@ class Pair:
     Attributes:
         title: what the tables call it.
         ours: overrides of the preset ``preset``.
-        theirs: keyword arguments of ``their_class`` in SpikingJelly's ``model``.
+        their_class: of SpikingJelly's ``model``, "module:name"; or of another module, in full.
+        theirs: its keyword arguments.
         spellings: from our parameters' names to theirs.
         joined: where Q, K and V (or Q and K) are one layer there, and which: pattern -> "qkv".
         side: of the images.
@@ -80,7 +84,9 @@ class Pair:
         if system == "rheobase":
             return create_model(self.preset, **self.ours)
         module, name = self.their_class.split(":")
-        found = importlib.import_module(f"spikingjelly.activation_based.model.{module}")
+        if "." not in module:
+            module = f"spikingjelly.activation_based.model.{module}"
+        found = importlib.import_module(module)
         net: nn.Module = getattr(found, name)(num_classes=CLASSES, **self.theirs)
         return net
 
@@ -140,20 +146,53 @@ _QKFORMER: Spellings = {
 }
 
 
-def _spikformer(depth: int, dim: int, heads: int, **options: Any) -> Pair:
+def _spikformer(
+    depth: int, dim: int, heads: int, side: int = 32, patch: int = 4, **options: Any
+) -> Pair:
     return Pair(
         f"Spikformer-{depth}-{dim}",
         "cml_spikformer_cifar10_4_256",
-        {"depth": depth, "dim": dim, "heads": heads, "token_layers": "conv"},
+        {
+            "depth": depth, "dim": dim, "heads": heads, "token_layers": "conv", "image_size": side,
+            "patch_size": patch,
+        },
         "spikformer:Spikformer",
         {
-            "T": 4, "img_size_h": 32, "img_size_w": 32, "patch_size": 4, "embed_dims": dim,
-            "num_heads": heads, "depths": depth,
+            "T": 4, "img_size_h": side, "img_size_w": side, "patch_size": patch,
+            "embed_dims": dim, "num_heads": heads, "depths": depth,
         },
         _SPIKFORMER,
         {"attn": "qkv"},
+        side,
         **options,
     )  # fmt: skip
+
+
+def _qkformer(title: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], side: int) -> Pair:
+    return Pair(
+        title,
+        "qkformer_10_384",
+        {"image_size": side, "num_classes": CLASSES, **ours},
+        "qkformer:QKFormer",
+        {"T": 4, "detach_reset": True, **theirs},
+        _QKFORMER,
+        {r"^stages\.[01]": "qk", r"^stages\.2": "qkv"},
+        side,
+    )
+
+
+def spikingjelly_sew_resnet50(num_classes: int) -> nn.Module:
+    """SpikingJelly's, on static images, with the paper's neuron."""
+    from spikingjelly.activation_based import functional, neuron, surrogate
+    from spikingjelly.activation_based.model.sew_resnet import sew_resnet50
+
+    net: nn.Module = sew_resnet50(
+        num_classes=num_classes, cnf="ADD", spiking_neuron=neuron.IFNode, detach_reset=True,
+        surrogate_function=surrogate.ATan(),
+    )  # fmt: skip
+    functional.set_step_mode(net, "m")
+    net.register_forward_pre_hook(lambda _, inputs: inputs[0].expand(4, *inputs[0].shape))
+    return net
 
 
 SMALL = _spikformer(2, 256, 8, batches=(4, 16))
@@ -171,20 +210,32 @@ PAIRS = {
         },
         _SPIKE_DRIVEN,
     ),
-    "qkformer_5_384": Pair(
+    "qkformer_5_384": _qkformer(
         "QKFormer-5-384 (64×64)",
-        "qkformer_10_384",
-        {"depth": 5, "heads": 6, "image_size": 64, "num_classes": CLASSES},
-        "qkformer:QKFormer",
-        {
-            "T": 4, "embed_dims": 384, "num_heads": (6, 6, 6), "depths": (1, 2, 2),
-            "detach_reset": True,
-        },
-        _QKFORMER,
-        {r"^stages\.[01]": "qk", r"^stages\.2": "qkv"},
+        {"depth": 5, "heads": 6},
+        {"embed_dims": 384, "num_heads": (6, 6, 6), "depths": (1, 2, 2)},
         side=64,
     ),
 }  # fmt: skip
+# At ImageNet's size, for a GPU (`benchmarks.gpu`).
+LARGE = [
+    _spikformer(8, 512, 8, side=224, patch=16),
+    _qkformer(
+        "QKFormer-10-512",
+        {"depth": 10, "dim": 512, "heads": 8},
+        {"embed_dims": 512, "num_heads": (8, 8, 8), "depths": (1, 2, 7)},
+        side=224,
+    ),
+    Pair(
+        "SEW-ResNet-50",
+        "sew_resnet50",
+        {"num_classes": CLASSES},
+        f"{__name__}:spikingjelly_sew_resnet50",
+        {},
+        {},
+        side=224,
+    ),
+]
 _ZOO = [pair for pair in PAIRS.values() if pair is not SMALL]
 
 
@@ -252,10 +303,11 @@ def training_step(net: nn.Module, images: Tensor, labels: Tensor) -> Callable[[]
     return run
 
 
-def data(pair: Pair, batch: int) -> tuple[Tensor, Tensor]:
+def data(pair: Pair, batch: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
     """Images ``[N, 3, side, side]`` and labels ``[N]``."""
     torch.manual_seed(1)
-    return torch.randn(batch, 3, pair.side, pair.side), torch.randint(CLASSES, (batch,))
+    images = torch.randn(batch, 3, pair.side, pair.side, device=device)
+    return images, torch.randint(CLASSES, (batch,), device=device)
 
 
 def forward(net: nn.Module) -> Forward:
@@ -272,16 +324,16 @@ def forward(net: nn.Module) -> Forward:
     return run
 
 
-def networks_of(pair: Pair) -> dict[str, nn.Module]:
+def networks_of(pair: Pair, device: str = "cpu") -> dict[str, nn.Module]:
     """Both networks with the same weights, norms drawn so that every layer fires."""
     torch.manual_seed(0)
-    theirs = pair.build("SpikingJelly")
-    ours = pair.build("rheobase")
+    theirs = pair.build("SpikingJelly").to(device)
+    ours = pair.build("rheobase").to(device)
     kept = {pair.their_name(name)[0] for name in ours.state_dict()}
     for name, parameter in theirs.named_parameters():
         if name not in kept:  # a bias before batch norm, which subtracts it
             nn.init.zeros_(parameter)
-    wake(theirs, lambda: forward(theirs)(data(pair, 16)[0]))
+    wake(theirs, lambda: forward(theirs)(data(pair, 16, device)[0]))
     ours.load_state_dict(translate(pair, theirs.state_dict(), ours))
     return {"rheobase": ours, "SpikingJelly": theirs}
 
@@ -317,7 +369,8 @@ def translate(pair: Pair, theirs: Mapping[str, Tensor], net: nn.Module) -> dict[
 def assert_same_function(pair: Pair, networks: Mapping[str, nn.Module]) -> None:
     """Same outputs in training and evaluation, and same gradients, all in float64."""
     ours, theirs = (copy.deepcopy(networks[name]).double() for name in SYSTEMS)
-    images, labels = data(pair, 2)
+    device = next(networks["rheobase"].parameters()).device.type
+    images, labels = data(pair, 2, device)
     for training in (True, False):
         outputs = [forward(net.train(training))(images.double()) for net in (ours, theirs)]
         torch.testing.assert_close(*outputs, rtol=1e-9, atol=1e-9)

@@ -23,8 +23,9 @@ def norm_and_fire(
     """``neuron(pool(norm(x)))`` in one pass, or None where that cannot be.
 
     It can be where the norm is a plain batch norm that nobody watches (no hooks), the neuron is one
-    of the scan, and the call is an eager one on the CPU. A maximum is taken before the norm: where
-    the norm's gains are positive that is the same, and what is normalised is a quarter.
+    of the scan, and the call is an eager one. A maximum is taken before the norm: where the norm's
+    gains are positive that is the same, and what is normalised is a quarter. (On the CPU: a GPU
+    would have to be waited for to see the gains.)
 
     Args:
         x: ``[T, N, C, ...]``, or ``[1, N, C, ...]`` for an image that comes at every step;
@@ -46,7 +47,7 @@ def norm_and_fire(
         return None
     if not neuron.takes_norm(at_every_step(x, steps)):
         return None
-    if pool is not None and (watched(pool) or _has_negative_gain(norm.weight)):
+    if pool is not None and (x.is_cuda or watched(pool) or _has_negative_gain(norm.weight)):
         return None
     x, gain, shift = _gain_and_shift(dense_rows(x), norm, steps)
     if pool is not None:

@@ -104,7 +104,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, channels, H, W] -> [T, N, width, H, W]``."""
-        y = self.sn1(over_time(x, self.conv1, self.bn1))
+        y = over_time(x, self.conv1, self.bn1, self.sn1)
         y = over_time(y, self.conv2, self.bn2)
         if self.residual:
             y = y + (x if self.downsample is None else over_time(x, *self.downsample))

@@ -87,16 +87,18 @@ class ResidualBlock(nn.Module):
             if connect is not None:
                 self.downsample_sn = make_neuron()
 
-    def join(self, current: Tensor, neuron: nn.Module, x: Tensor) -> Tensor:
-        """Fire and add (SEW), or add and fire (plain): ``x`` is the input of the block."""
-        if self.downsample is not None:
-            x = over_time(x, *self.downsample)
+    def join(self, y: Tensor, *layers: nn.Module, neuron: nn.Module, x: Tensor) -> Tensor:
+        """The branch's last layers, then fire and add (SEW) or add and fire (plain).
+
+        ``x`` is the input of the block.
+        """
         if self.connect is None:
-            spikes: Tensor = neuron(current + x)
+            shortcut = x if self.downsample is None else over_time(x, *self.downsample)
+            spikes: Tensor = neuron(over_time(y, *layers) + shortcut)
             return spikes
         if self.downsample is not None:
-            x = self.downsample_sn(x)
-        return sew_join(neuron(current), x, self.connect)
+            x = over_time(x, *self.downsample, self.downsample_sn)
+        return sew_join(over_time(y, *layers, neuron), x, self.connect)
 
 
 class BasicBlock(ResidualBlock):
@@ -127,7 +129,7 @@ class BasicBlock(ResidualBlock):
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, channels, H, W] -> [T, N, width, H / stride, W / stride]``."""
         y = over_time(x, self.conv1, self.bn1, self.sn1)
-        return self.join(over_time(y, self.conv2, self.bn2), self.sn2, x)
+        return self.join(y, self.conv2, self.bn2, neuron=self.sn2, x=x)
 
 
 class Bottleneck(ResidualBlock):
@@ -158,7 +160,7 @@ class Bottleneck(ResidualBlock):
         """``[T, N, channels, H, W] -> [T, N, 4 * width, H / stride, W / stride]``."""
         y = over_time(x, self.conv1, self.bn1, self.sn1)
         y = over_time(y, self.conv2, self.bn2, self.sn2)
-        return self.join(over_time(y, self.conv3, self.bn3), self.sn3, x)
+        return self.join(y, self.conv3, self.bn3, neuron=self.sn3, x=x)
 
 
 _STAGES: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {

@@ -109,7 +109,7 @@ class DenseLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, channels, H, W] -> [T, N, growth, H, W]``."""
-        y = over_time(self.sn1(over_time(x, self.norm1)), self.conv1, self.norm2)
+        y = over_time(x, self.norm1, self.sn1, self.conv1, self.norm2)
         return over_time(self.sn2(y), self.conv2)
 
 
@@ -145,7 +145,7 @@ class Transition(nn.Module):
         """``[T, N, channels, H, W] -> [T, N, channels / 2, H / 2, W / 2]``."""
         if self.fires_before_norm:
             return over_time(self.sn(x), self.norm, self.conv, self.pool)
-        return over_time(self.sn(over_time(x, self.norm)), self.conv, self.pool)
+        return over_time(x, self.norm, self.sn, self.conv, self.pool)
 
 
 class Readout(nn.Module):
@@ -260,9 +260,9 @@ class SpikingDenseNet(nn.Module):
             ValueError: wrong rank or channels, or an empty input.
         """
         x = as_sequence(x, steps=self.T, channels=self.config.channels)
-        x = self.sn0(over_time(x, self.conv0, self.norm0))
+        x = over_time(x, self.conv0, self.norm0, self.sn0)
         x = self.blocks(over_time(x, self.pool0))
-        x = self.sn(over_time(x, self.norm)).mean((-2, -1))
+        x = over_time(x, self.norm, self.sn).mean((-2, -1))
         outputs: Tensor = self.readout2(self.dropout(self.readout1(x)))
         return outputs
 

@@ -150,7 +150,7 @@ class BasicBlock(_Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, channels, H, W] -> [T, N, width, H / stride, W / stride]``."""
-        y = self.sn1(over_time(x, self.conv1, self.bn1))
+        y = over_time(x, self.conv1, self.bn1, self.sn1)
         spikes: Tensor = self.sn2(self.add(over_time(y, self.conv2, self.bn2), x))
         return spikes
 
@@ -182,8 +182,8 @@ class Bottleneck(_Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, channels, H, W] -> [T, N, 4 * width, H / stride, W / stride]``."""
-        y = self.sn1(over_time(x, self.conv1, self.bn1))
-        y = self.sn2(over_time(y, self.conv2, self.bn2))
+        y = over_time(x, self.conv1, self.bn1, self.sn1)
+        y = over_time(y, self.conv2, self.bn2, self.sn2)
         spikes: Tensor = self.sn3(self.add(over_time(y, self.conv3, self.bn3), x))
         return spikes
 
@@ -248,7 +248,7 @@ class CurrentResNet(nn.Module):
             ValueError: wrong rank or channels, or an empty input.
         """
         x = as_sequence(x, steps=self.T, channels=self.config.channels)
-        x = self.sn1(over_time(x, self.conv1, self.bn1))
+        x = over_time(x, self.conv1, self.bn1, self.sn1)
         if self.maxpool is not None:
             x = over_time(x, self.maxpool)
         for stage in self.stages:
@@ -256,7 +256,7 @@ class CurrentResNet(nn.Module):
         x = x.mean((-2, -1))
         if self.config.hidden is not None:
             x = self.sn2(self.fc1(x))
-        outputs: Tensor = self.sn3(over_time(x, self.fc2))
+        outputs: Tensor = over_time(x, self.fc2, self.sn3)
         return outputs
 
     def _initialise(self) -> None:

@@ -2,7 +2,8 @@
 
 The neuron scan applies the norm as gain and shift of its input. What is left is here: mean and
 variance, and their gradient, one pass over memory each. Everything is by channel, axis 2 of
-``[T, N, C, ...]``, in float64: what cancels between the terms of the gradient stays exact.
+``[T, N, C, ...]``, and added up in float64: what cancels between the terms of the gradient stays
+exact. The GPU's kernels are in `rheobase.ops.batch_norm_triton`.
 
 Source: Ioffe & Szegedy 2015, arXiv 1502.03167.
 """
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rheobase.ops.gpu import gpu_kernels
 from rheobase.ops.native import Kernel, in_chunks
 from rheobase.ops.scan.layout import compute_dtype, flat, like_rows, rows_like
 
@@ -32,14 +34,15 @@ def batch_gain_and_shift(
     the gradient of the statistics is added to that of the sequence in place.
 
     Args:
-        x: ``[T, N, C, ...]`` on the CPU, with dense rows (`dense_rows`).
+        x: ``[T, N, C, ...]`` with dense rows (`dense_rows`).
         weight: the norm's gain ``[C]``.
         bias: the norm's shift ``[C]``.
         eps: added to the variance.
 
     Returns:
         ``x``; gain and shift, which broadcast to ``x[0, 0]``; mean and (biased) variance ``[C]``,
-        without gradient. All but ``x`` float64.
+        without gradient. On the CPU all but ``x`` are float64; on a GPU the mean is, and the
+        others are of the dtype of the arithmetic.
     """
     outputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _GainAndShift.apply(  # type: ignore[no-untyped-call]
         x, weight, bias, eps
@@ -52,10 +55,15 @@ class _GainAndShift(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, eps):  # type: ignore[no-untyped-def]
-        mean, variance = _mean_and_variance(x)
-        inverse = (variance + eps).rsqrt_()
-        gain = weight * inverse
-        shift = torch.addcmul(bias.double(), mean, gain, value=-1.0)
+        if x.is_cuda:
+            mean, variance, inverse, gain, shift = gpu_kernels("batch_norm").statistics(
+                x, weight, bias, eps, *_channels(x)
+            )
+        else:
+            mean, variance = _mean_and_variance(x)
+            inverse = (variance + eps).rsqrt_()
+            gain = weight * inverse
+            shift = torch.addcmul(bias.double(), mean, gain, value=-1.0)
         ctx.save_for_backward(x, weight, mean, inverse)
         ctx.bias_dtype = bias.dtype
         ctx.mark_non_differentiable(mean, variance)
@@ -67,6 +75,14 @@ class _GainAndShift(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g, g_gain, g_shift, g_mean, g_variance):  # type: ignore[no-untyped-def]
         x, weight, mean, inverse = ctx.saved_tensors
+        g = _without_gaps(g, x)
+        if x.is_cuda:
+            kernels = gpu_kernels("batch_norm")
+            slope, offset, g_weight, g_bias = kernels.gradients(
+                x, g_gain, g_shift, weight, mean, inverse
+            )
+            kernels.add_affine_(g, x, slope, offset, *_channels(x))
+            return g, g_weight, g_bias.to(ctx.bias_dtype), None
         per_value = x.shape[2] / x.numel()
         g_shift = g_shift.flatten()
         # The shift holds the gain too, and the gain is weight / sqrt(variance + eps).
@@ -74,7 +90,6 @@ class _GainAndShift(torch.autograd.Function):
         gain = weight * inverse
         slope = gain * inverse * inverse * g_gain * -per_value
         offset = gain * g_shift * -per_value - slope * mean
-        g = _without_gaps(g, x)
         _add_affine_(g, x, slope, offset)
         return g, (g_gain * inverse).to(weight.dtype), g_shift.to(ctx.bias_dtype), None
 

@@ -15,6 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from rheobase.ops.gpu import gpu_kernels, has_triton
 from rheobase.ops.native import Kernel, imported_kernel, in_chunks
 
 __all__ = ["BLOCK", "largest", "mark", "saving_packed"]
@@ -76,6 +77,9 @@ def saving_packed(x: Tensor, folded: Tensor) -> Iterator[None]:
     if bound is None or bound > 255 or not torch.is_grad_enabled() or not _is_dense(folded):
         yield
         return
+    if x.is_cuda and not has_triton():
+        yield
+        return
 
     def pack(saved: Tensor) -> Tensor | _Packed:
         if saved.data_ptr() != folded.data_ptr() or saved.stride() != folded.stride():
@@ -110,8 +114,8 @@ def _pack(x: Tensor, bits: bool) -> _Packed:
 def _pack_bits(line: Tensor) -> Tensor:
     """Eight elements to a byte; the last is padded with 0. Each device has its own order."""
     if line.is_cuda:
-        padded = torch.nn.functional.pad(line != 0, (0, -line.numel() % 8)).view(-1, 8)
-        return (padded * _weights(line.device)).sum(1, dtype=torch.uint8)
+        bits: Tensor = gpu_kernels("packed").pack(line)
+        return bits
     packed = torch.empty(-(-line.numel() // 8), dtype=torch.uint8)
     chunks, chunk = in_chunks(packed.numel(), BLOCK)
     _pack_kernel(line.dtype)(chunks, line.nbytes, line, packed, chunk)
@@ -120,8 +124,7 @@ def _pack_bits(line: Tensor) -> Tensor:
 
 def _unpack_bits(data: Tensor, line: Tensor) -> None:
     if line.is_cuda:
-        bits = (data.unsqueeze(1) & _weights(data.device)).ne(0)
-        line.copy_(bits.view(-1)[: line.numel()])
+        gpu_kernels("packed").unpack(data, line)
         return
     chunks, chunk = in_chunks(data.numel(), BLOCK)
     one = torch.ones(1, dtype=line.dtype)
@@ -143,7 +146,3 @@ def _unpack_kernel(dtype: torch.dtype) -> Kernel:
 
 def _pointer(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.") + "*"
-
-
-def _weights(device: torch.device) -> Tensor:
-    return 2 ** torch.arange(7, -1, -1, dtype=torch.uint8, device=device)

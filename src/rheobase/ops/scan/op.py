@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from rheobase._errors import unknown_name
 from rheobase.ops.eager import is_plain, is_transformed
+from rheobase.ops.gpu import has_triton
 from rheobase.ops.scan.layout import at_every_step, compute_dtype, dense_rows, like_rows, like_state
 from rheobase.ops.scan.reference import scan_reference
 from rheobase.ops.scan.spec import ScanSpec
@@ -149,8 +149,7 @@ def takes_norm(x: Tensor, u: Tensor | float, coefficients: Coefficients) -> bool
     """Whether `scan` can do a batch norm of this input in its own pass."""
     return (
         is_plain(x)
-        and x.device.type == "cpu"
-        and _forced in (None, "cpu")
+        and _forced in (None, "cpu" if x.is_cpu else "triton")
         and not _needs_reference(x, u, coefficients)
     )
 
@@ -158,12 +157,7 @@ def takes_norm(x: Tensor, u: Tensor | float, coefficients: Coefficients) -> bool
 def available_backends() -> list[str]:
     """The backends that can run on this machine, in the order of preference."""
     names = ["cpu", "reference"]
-    return ["triton", *names] if torch.cuda.is_available() and _has_triton() else names
-
-
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+    return ["triton", *names] if torch.cuda.is_available() and has_triton() else names
 
 
 @contextmanager
@@ -194,7 +188,7 @@ def _needs_reference(x: Tensor, u: Tensor | float, coefficients: Coefficients) -
     if x.is_cpu:
         if x.dtype == torch.half and _forced != "triton":
             return True
-    elif not (x.is_cuda and _has_triton()):
+    elif not (x.is_cuda and has_triton()):
         return True
     if torch.compiler.is_compiling():
         return False

@@ -30,7 +30,9 @@ needs_triton = pytest.mark.skipif(
 
 
 @needs_triton
-@pytest.mark.parametrize("name", ["interpret", "compile_neurons"])
+@pytest.mark.parametrize(
+    "name", ["interpret", "interpret_norms", "interpret_bits", "compile_neurons", "compile_others"]
+)
 def test_without_gpu(name: str, tmp_path: Path) -> None:
     run_script(name, tmp_path)
 
@@ -55,7 +57,7 @@ def run_script(name: str, cache: Path) -> None:
         **os.environ,
         "RHEOBASE_CACHE": str(cache),
         "TRITON_CACHE_DIR": str(cache / "triton"),
-        "TRITON_INTERPRET": str(int(name == "interpret")),
+        "TRITON_INTERPRET": str(int(name.startswith("interpret"))),
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, __file__, name]
@@ -258,6 +260,67 @@ def by_hand(case: Case, g: Tensor, g_tap: Tensor) -> Outcome:
     return [spikes, last, tapped] if case.tap else [spikes, last], gradients
 
 
+def interpret_norms() -> None:
+    """Statistics and gradients of batch norm, as in `rheobase.ops.batch_norm`, by autograd's."""
+    torch.manual_seed(0)
+    for x in norm_inputs():
+        channels = x.shape[2]
+        weight, bias = draw(channels, dtype=torch.float64), draw(channels, dtype=torch.float64)
+        g = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).copy_(draw(*x.shape))
+        leaves = [v.detach().double().requires_grad_() for v in (x, weight, bias)]
+        y = by_channel(torch.nn.functional.batch_norm, leaves)
+        expected = torch.autograd.grad(y, leaves, g.double())
+        outputs, gradients = by_kernels(x, weight, bias, g)
+        tolerance = TOLERANCE[x.dtype]
+        torch.testing.assert_close(outputs, y.detach(), rtol=tolerance, atol=10 * tolerance)
+        for a, b in zip(gradients, expected, strict=True):
+            assert (a - b).abs().max() <= tolerance * b.abs().max().clamp_min(1.0)
+
+
+def norm_inputs() -> Iterator[Tensor]:
+    """Channels first, last and only, images of every step and one, with a mean far from 0."""
+    for dtype in (torch.float64, torch.float32):
+        yield 30.0 + draw(2, 3, 5, 7, 7, dtype=dtype)
+        yield 30.0 + draw(1, 3, 70, 4, 5, dtype=dtype)
+        yield draw(3, 5, 6, 7, 70, dtype=dtype).movedim(-1, 2)
+        yield draw(3, 5, 9, dtype=dtype)
+        yield draw(4, 3, 300, 11, dtype=dtype)[1:]  # dense rows of a longer sequence
+    yield 3.0 + draw(2, 3, 5, 20, 30, dtype=torch.bfloat16)
+
+
+def by_channel(norm: Any, leaves: list[Tensor]) -> Tensor:
+    x, weight, bias = leaves
+    return norm(x.flatten(0, 1), None, None, weight, bias, True, 0.1, 1e-5).view(x.shape)
+
+
+def by_kernels(x: Tensor, weight: Tensor, bias: Tensor, g: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The norm's output and gradients, from gain and shift."""
+    from rheobase.ops import batch_norm_triton as kernels
+
+    place = x.shape[2], max(1, x.stride(2))
+    wide = [-1, *[1] * (x.dim() - 3)]
+    mean, _, inverse, gain, shift = kernels.statistics(x, weight, bias, 1e-5, *place)
+    y = x.double() * gain.double().view(wide) + shift.double().view(wide)
+    others = [axis for axis in range(x.dim()) if axis != 2]
+    g_gain, g_shift = (g.double() * x.double()).sum(others), g.double().sum(others)
+    slope, offset, g_weight, g_bias = kernels.gradients(x, g_gain, g_shift, weight, mean, inverse)
+    gx = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).copy_(g * gain.view(wide))
+    kernels.add_affine_(gx, x, slope, offset, *place)
+    return y, [gx.double(), g_weight, g_bias]
+
+
+def interpret_bits() -> None:
+    from rheobase.ops import packed_triton
+
+    for dtype, count in itertools.product((torch.float32, torch.bfloat16), (1, 8, 2049, 20005)):
+        spikes = (torch.rand(count) < 0.3).to(dtype)
+        packed = packed_triton.pack(spikes)
+        assert packed.numel() == -(-count // 8)
+        back = torch.full_like(spikes, 7.0)
+        packed_triton.unpack(packed, back)
+        assert torch.equal(back, spikes)
+
+
 # The kernels compiled, each by calling the backend where a launch only compiles.
 
 
@@ -273,13 +336,17 @@ class CompileOnly:
         self.fusion: bool | None = None  # None: as the backend says
         self.ptx: list[str] = []
         driver.set_active(self)
-        JITFunction.__getitem__ = lambda kernel, grid: lambda **a: self.launch(kernel, grid, a)
+        JITFunction.__getitem__ = lambda kernel, grid: (
+            lambda *p, **a: self.launch(kernel, grid, p, a)
+        )
         backend._check_device = lambda x: None
 
-    def launch(self, kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any]) -> None:
+    def launch(
+        self, kernel: Any, grid: tuple[int, ...], places: Any, arguments: dict[str, Any]
+    ) -> None:
         if self.fusion is not None:
             arguments["enable_fp_fusion"] = self.fusion
-        compiled = kernel.warmup(grid=grid, **arguments)
+        compiled = kernel.warmup(*places, grid=grid, **arguments)
         assert compiled.asm["cubin"]
         self.ptx.append(compiled.asm["ptx"])
 
@@ -312,6 +379,17 @@ def compile_neurons() -> None:
     assert "fma." not in gpu.neuron(AFFINE, torch.float16, "channel")[0]
     gpu.fusion = True
     assert "fma." in gpu.neuron(AFFINE, torch.float16, "scalar")[0]
+
+
+def compile_others() -> None:
+    from rheobase.ops import packed_triton
+
+    for capability in (80, 90):
+        gpu = CompileOnly(capability)
+        for x in norm_inputs():
+            by_kernels(x, torch.ones(x.shape[2]), torch.zeros(x.shape[2]), x)
+        packed_triton.unpack(packed_triton.pack(x.flatten()), x.flatten())
+        assert len(gpu.ptx) > 40 and all(f".target sm_{capability}" in ptx for ptx in gpu.ptx)
 
 
 def compile_surrogates() -> None:
