@@ -18,8 +18,9 @@ from rheobase.ops.scan.layout import compute_dtype, flat
 __all__ = ["add_affine_", "gradients", "statistics"]
 
 _TILE = 2048  # values that a program holds
-_PROGRAMS = 1024
-_CHANNELS = 64  # of one program of the small kernels
+_PROGRAMS = 1056  # eight for each multiprocessor of a large GPU
+_CHANNELS = 16  # of one program of the small kernels
+_PARTS = 64  # that are added up at once
 _COLUMNS = 1024
 
 
@@ -56,7 +57,7 @@ def statistics(
         )  # fmt: skip
         _finish[(triton.cdiv(count, _CHANNELS),)](
             sums, data, weight, bias, exact, found, parts, float(x.numel() // count), eps, count,
-            inner, BLOCK=_CHANNELS,
+            inner, AT_ONCE=_PARTS, BLOCK=_CHANNELS,
         )  # fmt: skip
     return exact[0], found[0], exact[1], found[1], found[2]
 
@@ -161,18 +162,20 @@ def _sums_of_columns(
 @triton.jit
 def _finish(
     sums, x, weight, bias, exact, found, parts, values: tl.float64, eps: tl.float64, count, inner,
-    BLOCK: tl.constexpr,
+    AT_ONCE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = channel < count
     origin = tl.load(x + channel.to(tl.int64) * inner, mask=inside, other=0.0).to(tl.float64)
-    total = tl.zeros([BLOCK], tl.float64)
-    square = tl.zeros([BLOCK], tl.float64)
-    for part in range(parts):
-        start = sums + part * 2 * count + channel
-        total += tl.load(start, mask=inside, other=0.0).to(tl.float64)
-        square += tl.load(start + count, mask=inside, other=0.0).to(tl.float64)
-    total /= values
+    totals = tl.zeros([AT_ONCE, BLOCK], tl.float64)
+    squares = tl.zeros([AT_ONCE, BLOCK], tl.float64)
+    for first in range(0, parts, AT_ONCE):
+        part = first + tl.arange(0, AT_ONCE)[:, None]
+        start = sums + part * 2 * count + channel[None, :]
+        there = (part < parts) & inside[None, :]
+        totals += tl.load(start, mask=there, other=0.0).to(tl.float64)
+        squares += tl.load(start + count, mask=there, other=0.0).to(tl.float64)
+    total, square = tl.sum(totals, axis=0) / values, tl.sum(squares, axis=0)
     mean = origin + total
     variance = tl.maximum(square / values - total * total, 0.0)
     inverse = 1.0 / tl.sqrt(variance + eps)

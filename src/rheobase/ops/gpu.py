@@ -7,13 +7,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-__all__ = ["gpu_kernels", "has_triton"]
+__all__ = ["HAS_TRITON", "gpu_kernels"]
 
-
-@cache
-def has_triton() -> bool:
-    """Whether Triton is installed."""
-    return find_spec("triton") is not None
+# A constant: what `torch.compile` traces may not look for modules.
+HAS_TRITON = find_spec("triton") is not None
+"""Whether Triton is installed."""
 
 
 @cache

@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from rheobase.ops.gpu import gpu_kernels, has_triton
+from rheobase.ops.gpu import HAS_TRITON, gpu_kernels
 from rheobase.ops.native import Kernel, imported_kernel, in_chunks
 
 __all__ = ["BLOCK", "largest", "mark", "saving_packed"]
@@ -77,7 +77,7 @@ def saving_packed(x: Tensor, folded: Tensor) -> Iterator[None]:
     if bound is None or bound > 255 or not torch.is_grad_enabled() or not _is_dense(folded):
         yield
         return
-    if x.is_cuda and not has_triton():
+    if x.is_cuda and not HAS_TRITON:
         yield
         return
 

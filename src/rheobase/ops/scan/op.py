@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from rheobase._errors import unknown_name
 from rheobase.ops.eager import is_plain, is_transformed
-from rheobase.ops.gpu import has_triton
+from rheobase.ops.gpu import HAS_TRITON
 from rheobase.ops.scan.layout import at_every_step, compute_dtype, dense_rows, like_rows, like_state
 from rheobase.ops.scan.reference import scan_reference
 from rheobase.ops.scan.spec import ScanSpec
@@ -157,7 +157,7 @@ def takes_norm(x: Tensor, u: Tensor | float, coefficients: Coefficients) -> bool
 def available_backends() -> list[str]:
     """The backends that can run on this machine, in the order of preference."""
     names = ["cpu", "reference"]
-    return ["triton", *names] if torch.cuda.is_available() and has_triton() else names
+    return ["triton", *names] if torch.cuda.is_available() and HAS_TRITON else names
 
 
 @contextmanager
@@ -188,7 +188,7 @@ def _needs_reference(x: Tensor, u: Tensor | float, coefficients: Coefficients) -
     if x.is_cpu:
         if x.dtype == torch.half and _forced != "triton":
             return True
-    elif not (x.is_cuda and has_triton()):
+    elif not (x.is_cuda and HAS_TRITON):
         return True
     if torch.compiler.is_compiling():
         return False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,7 +42,8 @@ _SEGMENT = {"float32": 16, "float64": 8}
 _WARPS = 4
 _THREADS = 32 * _WARPS
 # So many programs keep a large GPU busy; with fewer columns each takes less.
-_ENOUGH_PROGRAMS = 512
+_ENOUGH_PROGRAMS = 1024
+_MOST_TURNS = 64
 
 Value = float | Tensor
 
@@ -91,9 +92,10 @@ def _run(
     coefficients, kinds, _ = _coefficients(spec, values, x, wanted=())
     variant = _variant(spec, x, kinds, tap)
     data, x_step = flat(x)
-    _launch(_forward_kernel(variant), x, _block(x, variant), x=data, x_step=x_step, spikes=spikes,
-            first=_first(u, x, spec), start=float(rest), last=last, tap=membranes, marks=marks,
-            **coefficients)  # fmt: skip
+    block = _block(x, variant)
+    _launch(_forward_kernel(variant), x, block, -(-x[0].numel() // block), x=data, x_step=x_step,
+            spikes=spikes, first=_first(u, x, spec), start=float(rest), last=last, tap=membranes,
+            marks=marks, **coefficients)  # fmt: skip
 
 
 def backward(
@@ -125,14 +127,16 @@ def backward(
     if marks is None and (marks := _no_marks(x, spec)) is not None:
         _run(x, u, rest, spec, values, "", None, None, None, marks)
     gx = like_rows(x[:1] if summed else x)
-    sums = [_sums(vectors[i], x, block) for i in wanted]
+    turns = _turns(x, block, [laid for laid in vectors if laid is not None], bool(wanted))
+    sums = [_sums(vectors[i], x, turns) for i in wanted]
     data, x_step = flat(x)
     g_data, g_step = flat(torch.zeros_like(x) if g is None else rows_like(g, x))
     if tap and g_tap is None:
         g_tap = torch.zeros_like(x, dtype=compute)
     g_tap_data, g_tap_step = flat(rows_like(g_tap, x)) if g_tap is not None and tap else (x, 0)
     outputs = {f"{spec.names[i]}_grad": s for i, s in zip(wanted, sums, strict=True)}
-    _launch(_backward_kernel(variant), x, block, g=g_data, g_step=g_step, g_tap=g_tap_data,
+    _launch(_backward_kernel(variant), x, block, turns.programs, period=turns.period,
+            turns=turns.blocks, g=g_data, g_step=g_step, g_tap=g_tap_data,
             g_tap_step=g_tap_step, x=data, x_step=x_step, first=_first(u, x, spec),
             start=float(rest), marks=marks, gx=gx, **outputs, **coefficients)  # fmt: skip
     gradients = []
@@ -182,12 +186,12 @@ def _backward_kernel(variant: Variant) -> Any:
     return load_module("scan_triton_backward", backward_source(variant)).backward
 
 
-def _launch(kernel: Any, like: Tensor, block: int, **arguments: Any) -> None:
+def _launch(kernel: Any, like: Tensor, block: int, programs: int, **arguments: Any) -> None:
     """Run a kernel over the columns of ``like``, on its device."""
     _check_device(like)
     size = like[0].numel()
     with torch.cuda.device_of(like):  # type: ignore[no-untyped-call]
-        kernel[(-(-size // block),)](
+        kernel[(programs,)](
             **arguments,
             steps=like.shape[0],
             size=size,
@@ -215,7 +219,7 @@ def _check_device(x: Tensor) -> None:
 def _block(x: Tensor, variant: Variant) -> int:
     """Columns of one program: the more for each thread, the fewer registers a column takes."""
     held = max(variant.unroll, variant.rest) * (2 if variant.needs_before else 1)
-    columns = (4 if held <= 16 else 2) * _THREADS
+    columns = (2 if held > 16 or (held > 8 and variant.wanted) else 4) * _THREADS
     while columns > _THREADS and x[0].numel() < _ENOUGH_PROGRAMS * columns:
         columns //= 2
     return columns
@@ -258,20 +262,47 @@ def _first(u: Tensor | None, x: Tensor, spec: ScanSpec) -> Tensor | None:
     return None if u is None else rows_like(u.expand(x.shape[1:]).unsqueeze(0), x[:1])
 
 
-def _sums(laid: Vector | None, x: Tensor, block: int) -> Tensor:
-    """Room for a coefficient's gradient: one sum a program, or a value for each column (a step).
+class _Turns(NamedTuple):
+    """How the backward pass cuts its columns: ``blocks`` to a program, one ``period`` apart."""
+
+    period: int
+    blocks: int
+    shares: int
+    programs: int
+
+
+def _turns(x: Tensor, block: int, vectors: Sequence[Vector], wanted: bool) -> _Turns:
+    """As many turns as leave enough programs, where there are gradients to be summed."""
+    size = x[0].numel()
+    period = max((laid.count * laid.inner for laid in vectors), default=size)
+    if not wanted or any(period % (laid.count * laid.inner) for laid in vectors):
+        period = size
+    while period < block and size % (2 * period) == 0:
+        period *= 2
+    blocks, periods = -(-period // block), size // period
+    count = max(1, min(_MOST_TURNS, blocks * periods // _ENOUGH_PROGRAMS)) if wanted else 1
+    count = min(count, periods)
+    shares = -(-periods // count)
+    return _Turns(period, count, shares, blocks * shares)
+
+
+def _sums(laid: Vector | None, x: Tensor, turns: _Turns) -> Tensor:
+    """Room for a coefficient's gradient.
 
     Every entry is written by one program alone, so the result does not depend on their order.
     """
     if laid is None:
-        return x.new_empty(-(-x[0].numel() // block), dtype=compute_dtype(x))
-    steps = x.shape[0] if laid.step else 1
-    return x.new_empty(steps, x[0].numel(), dtype=compute_dtype(x))
+        return x.new_empty(turns.programs, dtype=compute_dtype(x))
+    if laid.step:
+        return x.new_empty(x.shape[0], x[0].numel(), dtype=compute_dtype(x))
+    return x.new_empty(1, turns.shares * turns.period, dtype=compute_dtype(x))
 
 
 def _gradient(sums: Tensor, laid: Vector | None, like: Tensor) -> Tensor:
     """The gradient in the shape of the coefficient ``like``."""
     if laid is None:
         return sums.sum(dtype=torch.float64).reshape(like.shape).to(like.device, like.dtype)
-    by_place = sums.view(len(sums), -1, laid.count, laid.inner)
-    return laid.restore(by_place.sum((1, 3), dtype=torch.float64).flatten(), like)
+    by_place = sums.view(len(sums), -1, laid.count, laid.inner).sum((1, 3))
+    if laid.order is None:
+        return by_place.to(like.dtype).view(like.shape)
+    return laid.restore(by_place.flatten(), like)

@@ -98,8 +98,7 @@ def forward_source(variant: Variant) -> str:
 def forward(x, x_step: tl.int64, spikes, first, start: tl.{v.dtype}, last, tap, marks,
             steps: tl.int64, size, row: tl.int64, {_parameters(v)}
             WIDE: tl.constexpr, BLOCK: tl.constexpr):
-{_columns(v)}
-{_in_segments(v, step)}
+{_indented(_at_once(v, [*_first(v), *_in_segments(v, step)]), 4)}
     if last is not None:
         tl.store(last + m, u, mask=inside)
         {"tl.store(last + row + m, current, mask=inside)" if v.spec.filtered else ""}
@@ -110,8 +109,11 @@ def forward(x, x_step: tl.int64, spikes, first, start: tl.{v.dtype}, last, tap, 
 def backward_source(variant: Variant) -> str:
     """The module of the backward kernel, with a function ``backward``; see `forward_source`.
 
-    A number's gradient comes as one sum for each program, a vector's as one value for each column
-    (and step, if it varies over time): summed outside, in a fixed order.
+    Where gradients of coefficients are wanted, a program takes ``turns`` blocks of columns, one
+    ``period`` apart, after which vectors repeat themselves, and adds their gradients up. What is
+    left is summed outside, in a fixed order: of a number one sum for each program, of a vector one
+    for each column of a period. Of a vector that varies over time the gradient comes for every
+    column and step.
     """
     spec, v = variant.spec, variant
     real = f"tl.{v.dtype}"
@@ -120,7 +122,6 @@ def backward_source(variant: Variant) -> str:
     if v.unroll and v.rest:
         # Steps of the last segment behind the end: without input and gradient, they change nothing.
         inside, time = "(inside & (@ < steps))", "tl.minimum(@, steps - 1)"
-    sums = [f"{n}_sum = tl.zeros([BLOCK], {real})" for n in v.wanted]
     both = "reset_by_below, " if spec.two_sided else ""
     tap_load = f"g_tap_t = tl.load(g_tap + @ * g_tap_step + m, mask={inside}, other=0.0)"
     through_spike = "" if spec.detach_reset else " + g_u * reset_by_s"
@@ -152,69 +153,102 @@ def backward_source(variant: Variant) -> str:
         *_accumulate(v, inside),
         "g_u = g_h * charge_by_u",
     ]
+    columns = [
+        *_first(v),
+        f"g_u = tl.zeros([BLOCK], {real})",
+        *(["g_i = g_u"] if spec.filtered else []),
+        *(["gx_sum = g_u"] if v.summed else []),
+        *_in_segments_backwards(v, again, back),
+        *(["tl.store(gx + m, gx_sum, mask=inside)"] if v.summed else []),
+    ]
     kernel = f"""
 @triton.jit
 def backward(g, g_step: tl.int64, g_tap, g_tap_step: tl.int64, x, x_step: tl.int64, first,
              start: tl.{v.dtype}, marks, gx, {_names(f"{n}_grad" for n in v.wanted)}
-             steps: tl.int64, size, row: tl.int64, {_parameters(v)}
+             steps: tl.int64, size, row: tl.int64, period, turns, {_parameters(v)}
              WIDE: tl.constexpr, BLOCK: tl.constexpr):
-{_columns(v)}
-    g_u = tl.zeros([BLOCK], {real})
-    {"g_i = g_u" if spec.filtered else ""}
-    {"gx_sum = g_u" if v.summed else ""}
-{_indented(sums, 4)}
-{_in_segments_backwards(v, again, back)}
-    {"tl.store(gx + m, gx_sum, mask=inside)" if v.summed else ""}
-{_indented(_flush(v), 4)}
+{_indented(_in_turns(v, columns) if v.wanted else _at_once(v, columns), 4)}
 """
     return _module(v, _functions(v, backward=True), kernel)
 
 
-def _in_segments(variant: Variant, step: list[str]) -> str:
+def _at_once(variant: Variant, lines: list[str]) -> list[str]:
+    """The lines for one block of columns m a program."""
+    return [
+        "program = tl.program_id(0).to(tl.int64) if WIDE else tl.program_id(0)",
+        "m = program * BLOCK + tl.arange(0, BLOCK)",
+        "inside = m < size",
+        *_constant(variant, "m"),
+        *lines,
+    ]
+
+
+def _in_turns(variant: Variant, lines: list[str]) -> list[str]:
+    """The lines for one block of columns m after another, and what they add up."""
+    return [
+        "blocks = tl.cdiv(period, BLOCK)",
+        "share = tl.program_id(0) // blocks",
+        "column = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)",
+        "if WIDE:",
+        "    share = share.to(tl.int64)",
+        "    column = column.to(tl.int64)",
+        *_constant(variant, "column"),
+        *[f"{name}_sum = tl.zeros([BLOCK], tl.{variant.dtype})" for name in variant.wanted],
+        "for turn in range(turns):",
+        "    before = (share * turns + turn) * period",
+        "    m = before + column",
+        "    inside = (column < period) & (before < size)",
+        *_indented(lines, 4).splitlines(),
+        *_flush(variant),
+    ]
+
+
+def _in_segments(variant: Variant, step: list[str]) -> list[str]:
     """A step's lines from the first step to the last; the states before each segment are marked."""
     v = variant
-    mark = [f"tl.store({place}, {name}, mask=inside)" for name, place in _marks(v)]
     if not v.unroll:
-        return _unrolled(step, "$", range(v.rest), 4)
+        return _unrolled(step, "$", range(v.rest))
+    mark = [f"tl.store({place}, {name}, mask=inside)" for name, place in _marks(v)]
     number = f"(segment * {v.unroll} + $)"
     lines = [
-        f"    for segment in range(steps // {v.unroll}):",
-        "        if marks is not None:",
-        "            if segment > 0:",
-        _indented(mark, 16),
-        _unrolled(step, number, range(v.unroll), 8),
+        f"for segment in range(steps // {v.unroll}):",
+        "    if marks is not None:",
+        "        if segment > 0:",
+        *_indented(mark, 12).splitlines(),
+        *_indented(_unrolled(step, number, range(v.unroll)), 4).splitlines(),
     ]
     if v.rest:
         lines += [
-            f"    segment = steps // {v.unroll}",
-            "    if marks is not None:",
-            _indented(mark, 8),
-            _unrolled(step, number, range(v.rest), 4),
+            f"segment = steps // {v.unroll}",
+            "if marks is not None:",
+            *_indented(mark, 4).splitlines(),
+            *_unrolled(step, number, range(v.rest)),
         ]
-    return "\n".join(lines)
+    return lines
 
 
-def _in_segments_backwards(variant: Variant, again: list[str], back: list[str]) -> str:
+def _in_segments_backwards(variant: Variant, again: list[str], back: list[str]) -> list[str]:
     """From the last segment to the first: its steps forward once more, then back through them."""
     v = variant
+    order = range(v.unroll or v.rest)
     if not v.unroll:
-        order = range(v.rest)
-        return _unrolled(again, "$", order, 4) + "\n" + _unrolled(back, "$", order[::-1], 4)
-    number, order = f"(segment * {v.unroll} + $)", range(v.unroll)
-    lines = [f"{name}_first = {name}" for name, _ in _marks(v)]
-    found = [
-        f"{name} = tl.load({place}, mask=inside & (segment > 0), other={name}_first)"
-        for name, place in _marks(v)
+        return [*_unrolled(again, "$", order), *_unrolled(back, "$", order[::-1])]
+    number = f"(segment * {v.unroll} + $)"
+    segment = [
+        "segment = segments - 1 - done",
+        *(
+            f"{name} = tl.load({place}, mask=inside & (segment > 0), other={name}_first)"
+            for name, place in _marks(v)
+        ),
+        *_unrolled(again, number, order),
+        *_unrolled(back, number, order[::-1]),
     ]
-    return "\n".join([
-        _indented(lines, 4),
-        f"    segments = tl.cdiv(steps, {v.unroll})",
-        "    for done in range(segments):",
-        "        segment = segments - 1 - done",
-        _indented(found, 8),
-        _unrolled(again, number, order, 8),
-        _unrolled(back, number, order[::-1], 8),
-    ])  # fmt: skip
+    return [
+        *(f"{name}_first = {name}" for name, _ in _marks(v)),
+        f"segments = tl.cdiv(steps, {v.unroll})",
+        "for done in range(segments):",
+        *_indented(segment, 4).splitlines(),
+    ]
 
 
 def _marks(variant: Variant) -> list[tuple[str, str]]:
@@ -227,11 +261,11 @@ def _marks(variant: Variant) -> list[tuple[str, str]]:
     ]
 
 
-def _unrolled(lines: list[str], number: str, steps: range, indent: int) -> str:
+def _unrolled(lines: list[str], number: str, steps: range) -> list[str]:
     """The lines at every step: ``@`` is its number, ``#`` tells the names of one from another's."""
     text = "\n".join(lines).replace("@", number)
     texts = (text.replace("$", str(k)).replace("#", str(k)) for k in steps)
-    return "\n".join(_indented(text.splitlines(), indent) for text in texts)
+    return [line for text in texts for line in text.splitlines()]
 
 
 def _forwards(variant: Variant) -> list[str]:
@@ -340,28 +374,32 @@ def _parameters(variant: Variant) -> str:
     return _names(parts)
 
 
-def _columns(variant: Variant) -> str:
-    """Which columns the program owns, their first membranes and their constant coefficients."""
-    real = f"tl.{variant.dtype}"
-    lines = [
-        "program = tl.program_id(0).to(tl.int64) if WIDE else tl.program_id(0)",
-        "m = program * BLOCK + tl.arange(0, BLOCK)",
-        "inside = m < size",
-        "if first is None:",
-        f"    u = tl.zeros([BLOCK], {real}) + start",
-        "else:",
-        f"    u = tl.load(first + m, mask=inside, other=0.0).to({real})",
-    ]
-    if variant.spec.filtered:
-        lines.insert(4, f"    current = tl.zeros([BLOCK], {real})")
-        lines.append(f"    current = tl.load(first + row + m, mask=inside, other=0.0).to({real})")
+def _constant(variant: Variant, column: str) -> list[str]:
+    """The coefficients of a program's columns that do not vary over time."""
+    lines = []
     for name, kind in zip(variant.spec.names, variant.kinds.lower(), strict=True):
         if kind == "p":
-            lines.append(f"{name} = tl.load({name}_ptr).to({real})")
+            lines.append(f"{name} = tl.load({name}_ptr).to(tl.{variant.dtype})")
         if kind == "v":
-            lines.append(f"{name}_at = {name}_ptr + (m // {name}_inner) % {name}_count")
+            lines.append(f"{name}_at = {name}_ptr + ({column} // {name}_inner) % {name}_count")
             lines.append(f"{name} = tl.load({name}_at)")
-    return _indented(lines, 4)
+    return lines
+
+
+def _first(variant: Variant) -> list[str]:
+    """The states before the first step."""
+    real = f"tl.{variant.dtype}"
+    zeros, load = f"tl.zeros([BLOCK], {real})", "tl.load(first + {0}m, mask=inside, other=0.0)"
+    current = [f"    current = {zeros}"] if variant.spec.filtered else []
+    loaded = [f"    current = {load.format('row + ')}.to({real})"] if current else []
+    return [
+        "if first is None:",
+        f"    u = {zeros} + start",
+        *current,
+        "else:",
+        f"    u = {load.format('')}.to({real})",
+        *loaded,
+    ]
 
 
 def _at_step(variant: Variant, time: str) -> list[str]:
@@ -420,11 +458,12 @@ def _flush(variant: Variant) -> list[str]:
     lines = []
     for name in variant.wanted:
         if name in variant.vectors:
+            into = f"{name}_grad + share * period + column"
             lines.append(f"if not {name}_timed:")
-            lines.append(f"    tl.store({name}_grad + m, {name}_sum, mask=inside)")
+            lines.append(f"    tl.store({into}, {name}_sum, mask=column < period)")
         else:
             # Columns that are not inside have gradient 0.
-            lines.append(f"tl.store({name}_grad + program, tl.sum({name}_sum, axis=0))")
+            lines.append(f"tl.store({name}_grad + tl.program_id(0), tl.sum({name}_sum, axis=0))")
     return lines
 
 
