@@ -129,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--test", type=int, default=1000, help="first test images (1000)")
     parser.add_argument("--calibration", type=int, default=1000, help="first training images")
     parser.add_argument("--folder", type=Path, default=Path("runs/conversion_accuracy"))
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--only", default="", help="recipes whose name contains this")
     parser.add_argument("--T", default=",".join(map(str, STEPS)), help="of our recipes in this run")
     options = parser.parse_args(arguments)
@@ -137,6 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ann = load_ann("rheobase.models.ann_resnet:cifar_resnet20", options.weights)
     calibration, _ = load_images("cifar10", True, options.calibration, MEAN, DEVIATION)
     images, labels = load_images("cifar10", False, options.test, MEAN, DEVIATION)
+    ann, calibration, images, labels = (
+        value.to(options.device) for value in (ann, calibration, images, labels)
+    )
     with torch.no_grad():
         right = torch.cat([ann(x).argmax(1) for x in torch.split(images, 250)]) == labels
     accuracy = 100.0 * right.double().mean().item()

@@ -8,6 +8,7 @@ and, where it is installed, SpikingJelly's of the same weights.
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 import sys
@@ -32,6 +33,7 @@ from benchmarks.transformers import (
 )
 from rheobase.neurons import LIF
 from rheobase.ops import conformance
+from rheobase.train import graphed
 
 CONFORMANCE_SECONDS = 60.0
 # T, N, features: 134 million, as in SpikingJelly's own benchmark.
@@ -76,37 +78,74 @@ def conform() -> dict[str, Any]:
 
 
 def lif() -> dict[str, Any]:
-    """Milliseconds of forward and backward in float16, and the share of a copy's bandwidth."""
+    """Milliseconds of forward and backward in float16, and the share of a copy's bandwidth.
+
+    Called by Python, and replayed as a CUDA graph: the kernels alone.
+    """
     x = torch.randn(SHAPE, device="cuda", dtype=torch.float16).requires_grad_()
     g = torch.randn_like(x)
     out = torch.empty_like(x)
     contenders: dict[str, Callable[[], object]] = {"copy": lambda: out.copy_(x.detach())}
-    neurons: dict[str, nn.Module] = {"rheobase": LIF()}
-    try:
-        from spikingjelly.activation_based import neuron, surrogate
-
-        neurons["SpikingJelly"] = neuron.LIFNode(
-            tau=2.0, surrogate_function=surrogate.ATan(), step_mode="m"
-        )
-    except ImportError as error:
-        print("no SpikingJelly:", error)
+    theirs = spikingjelly_lif()
+    neurons: dict[str, nn.Module] = {
+        "rheobase": LIF(),
+        "SpikingJelly": theirs,
+        "SpikingJelly, Triton": with_triton(copy.deepcopy(theirs), "fp16"),
+    }
 
     def both_ways(module: nn.Module) -> Callable[[], object]:
         def run() -> None:
             forget(module)
-            x.grad = None
-            module(x).backward(g)
+            torch.autograd.grad(module(x), x, g)
 
         return run
 
     contenders |= {name: both_ways(module) for name, module in neurons.items()}
-    times = interleaved(contenders)
+    called = interleaved(contenders)
+    replays = {name: replay for name, run in contenders.items() if (replay := replayed(run))}
+    times = interleaved(replays)
     # Input and output once; input, output's gradient and input's gradient once more.
     bandwidth = 2 * x.nbytes / times["copy"]
     return {
-        "milliseconds": times,
+        "milliseconds, called": called,
+        "milliseconds, replayed": times,
         "share of a copy's bandwidth": 5 * x.nbytes / times["rheobase"] / bandwidth,
     }
+
+
+def spikingjelly_lif() -> nn.Module:
+    from spikingjelly.activation_based import neuron, surrogate
+
+    return neuron.LIFNode(tau=2.0, surrogate_function=surrogate.ATan(), step_mode="m")
+
+
+def with_triton(net: nn.Module, dtype: str) -> nn.Module:
+    """SpikingJelly's network with its Triton neurons; by itself it takes PyTorch's operations.
+
+    Membranes are then stored in ``dtype`` ("fp16" or "bf16").
+    """
+    from spikingjelly.activation_based.precision import PrecisionConfig, prepare_model_for_precision
+
+    config = PrecisionConfig(mode=dtype, neuron_storage=dtype)
+    prepared: nn.Module = prepare_model_for_precision(net, config, "cuda").model
+    return prepared
+
+
+def replayed(run: Callable[[], object]) -> Callable[[], object] | None:
+    """The same work as a CUDA graph, or None where it cannot be one."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            run()
+    except RuntimeError as error:
+        print("no graph:", str(error).splitlines()[0])
+        return None
+    return graph.replay
 
 
 def forget(module: nn.Module) -> None:
@@ -131,16 +170,20 @@ def network(pair: Pair) -> dict[str, Any]:
         alike = "in float64: outputs to 1e-9, gradients to 1e-6"
     except AssertionError as error:
         alike = f"no: {error}"
+    nets["SpikingJelly, Triton"] = with_triton(copy.deepcopy(nets["SpikingJelly"]), "bf16")
     steps, peaks = {}, {}
     for system, net in nets.items():
-        held = torch.cuda.memory_allocated()
         steps[system] = step = training_step(net.train(), images, labels)
         step()
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
+        held = torch.cuda.memory_allocated() - state_bytes(net)
         torch.cuda.reset_peak_memory_stats()
         step()
         peaks[system] = (torch.cuda.max_memory_allocated() - held) / 2**30
+    try:
+        net = graphed(nets["rheobase"], images, "bf16")
+        steps["rheobase, CUDA graph"] = training_step(net, images, labels)
+    except RuntimeError as error:
+        print("no graph:", str(error).splitlines()[0])
     times = interleaved(steps, rounds=9)
     return {
         "network": pair.title,
@@ -150,6 +193,12 @@ def network(pair: Pair) -> dict[str, Any]:
         "images a second": {n: 1e3 * BATCH / t for n, t in times.items()},
         "peak GiB": peaks,
     }
+
+
+def state_bytes(net: nn.Module) -> int:
+    """Of parameters, their gradients and AdamW's two averages, and buffers."""
+    parameters = sum(p.nbytes for p in net.parameters())
+    return 4 * parameters + sum(b.nbytes for b in net.buffers())
 
 
 def training_step(net: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], object]:

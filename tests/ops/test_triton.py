@@ -31,7 +31,15 @@ needs_triton = pytest.mark.skipif(
 
 @needs_triton
 @pytest.mark.parametrize(
-    "name", ["interpret", "interpret_norms", "interpret_bits", "compile_neurons", "compile_others"]
+    "name",
+    [
+        "interpret",
+        "interpret_norms",
+        "interpret_bits",
+        "interpret_pool",
+        "compile_neurons",
+        "compile_others",
+    ],
 )
 def test_without_gpu(name: str, tmp_path: Path) -> None:
     run_script(name, tmp_path)
@@ -327,6 +335,29 @@ def interpret_bits() -> None:
         assert torch.equal(back, spikes)
 
 
+def interpret_pool() -> None:
+    """The maximum of each window, the minimum where the weight is negative, and its gradient."""
+    from rheobase.ops import pool_triton
+
+    torch.manual_seed(0)
+    for (kernel, stride, padding), dtype, last in itertools.product(
+        ((3, 2, 1), (2, 2, 0), (3, 1, 1)), (torch.float64, torch.bfloat16), (False, True)
+    ):
+        order = torch.channels_last if last else torch.contiguous_format
+        x = draw(2, 5, 9, 8, dtype=dtype).contiguous(memory_format=order).requires_grad_()
+        weight = torch.tensor([1.0, -1.0, 0.0, -0.5, 2.0])
+        signs = torch.where(weight < 0, -1.0, 1.0).view(-1, 1, 1).to(dtype)
+        expected = torch.nn.functional.max_pool2d(x * signs, kernel, stride, padding) * signs
+        out, place = pool_triton.choose(x.detach(), weight, kernel, stride, padding)
+        assert torch.equal(out, expected)
+        assert out.stride() == expected.contiguous(memory_format=order).stride()
+        g = torch.randn_like(out)
+        gx = pool_triton.spread(g, place, x.detach(), kernel, stride, padding)
+        (by_torch,) = torch.autograd.grad(expected, x, g)  # it adds up in bfloat16
+        error = (gx - by_torch).abs().max() / by_torch.abs().max()
+        assert error <= (1e-12 if dtype == torch.float64 else 1e-2)
+
+
 # The kernels compiled, each by calling the backend where a launch only compiles.
 
 
@@ -388,13 +419,17 @@ def compile_neurons() -> None:
 
 
 def compile_others() -> None:
-    from rheobase.ops import packed_triton
+    from rheobase.ops import packed_triton, pool_triton
 
     for capability in (80, 90):
         gpu = CompileOnly(capability)
         for x in norm_inputs():
             by_kernels(x, torch.ones(x.shape[2]), torch.zeros(x.shape[2]), x)
         packed_triton.unpack(packed_triton.pack(x.flatten()), x.flatten())
+        images = x.flatten(0, 1)
+        for image in (images, images.contiguous(memory_format=torch.channels_last)):
+            out, place = pool_triton.choose(image, torch.ones(x.shape[2]), 3, 2, 1)
+            pool_triton.spread(out, place, image, 3, 2, 1)
         assert len(gpu.ptx) > 40 and all(f".target sm_{capability}" in ptx for ptx in gpu.ptx)
 
 

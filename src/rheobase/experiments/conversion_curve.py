@@ -46,11 +46,10 @@ class Curve:
 
 
 @torch.no_grad()
-def accuracy_curve(
-    net: ConvertedNetwork, images: Tensor, labels: Tensor, batch_size: int = 50
-) -> list[float]:
+def accuracy_curve(net: ConvertedNetwork, images: Tensor, labels: Tensor) -> list[float]:
     """Accuracy in percent of the mean output after 1, 2, ..., T steps (after the delay)."""
-    right = torch.zeros(net.T)
+    batch_size = 50 if images.is_cpu else 500
+    right = torch.zeros(net.T, device=images.device)
     delay = net.recipe.readout.delay
     for x, y in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
         sums = net(x)[delay:].cumsum(0)
@@ -71,7 +70,7 @@ def conversion_curves(
     """Convert for every recipe and every T, and measure.
 
     Args:
-        ann: the trained network.
+        ann: the trained network, on the device of the images.
         calibration: inputs ``[N, ...]``.
         images: test inputs.
         labels: their classes.

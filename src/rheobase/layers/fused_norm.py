@@ -9,6 +9,7 @@ from rheobase.layers.norms import ThresholdDependentBatchNorm2d
 from rheobase.neurons import Neuron
 from rheobase.ops.batch_norm import batch_gain_and_shift
 from rheobase.ops.eager import watched
+from rheobase.ops.pool import pool_before_norm, pools_before_norm
 from rheobase.ops.scan import InputNorm
 from rheobase.ops.scan.layout import at_every_step, dense_rows
 
@@ -24,8 +25,8 @@ def norm_and_fire(
 
     It can be where the norm is a plain batch norm that nobody watches (no hooks), the neuron is one
     of the scan, and the call is an eager one. A maximum is taken before the norm: where the norm's
-    gains are positive that is the same, and what is normalised is a quarter. (On the CPU: a GPU
-    would have to be waited for to see the gains.)
+    gains are positive that is the same, and what is normalised is a quarter. (On a GPU, which would
+    have to be waited for to see the gains, it is a minimum where they are negative.)
 
     Args:
         x: ``[T, N, C, ...]``, or ``[1, N, C, ...]`` for an image that comes at every step;
@@ -47,19 +48,30 @@ def norm_and_fire(
         return None
     if not neuron.takes_norm(at_every_step(x, steps)):
         return None
-    if pool is not None and (x.is_cuda or watched(pool) or _has_negative_gain(norm.weight)):
+    if pool is not None and not _pools_first(x, norm, pool):
         return None
     x, gain, shift = _gain_and_shift(dense_rows(x), norm, steps)
     if pool is not None:
-        x = pool(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        images = _pooled(x.flatten(0, 1), norm.weight, pool)
+        x = images.view(*x.shape[:2], *images.shape[1:])
     image = x if x.shape[0] < steps else None
     spikes: Tensor = neuron(at_every_step(x, steps), norm=InputNorm(gain, shift, image))
     return spikes
 
 
-def _has_negative_gain(weight: Tensor | nn.Module) -> bool:
+def _pools_first(x: Tensor, norm: nn.Module, pool: nn.MaxPool2d) -> bool:
+    assert isinstance(norm.weight, Tensor)
+    if watched(pool):
+        return False
+    if x.is_cuda:
+        return x.dim() == 5 and pools_before_norm(pool)
+    return not bool((norm.weight.detach() < 0).any())
+
+
+def _pooled(x: Tensor, weight: Tensor | nn.Module, pool: nn.MaxPool2d) -> Tensor:
     assert isinstance(weight, Tensor)
-    return bool((weight.detach() < 0).any())
+    pooled: Tensor = pool_before_norm(x, weight, pool) if x.is_cuda else pool(x)
+    return pooled
 
 
 def _gain_and_shift(x: Tensor, norm: nn.Module, steps: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -89,6 +89,8 @@ def _folded(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tenso
         return repeat(_once(x.select(0, 0), steps, modules), steps)
     # Folding [1, 1, ...] gives the batch a stride at which PyTorch 2.13's batch norm goes wrong.
     y = x.squeeze(0) if steps == 1 else x.flatten(0, 1)
+    if type(modules[0]) is nn.Conv2d:
+        y = _in_order(y, modules[0])
     # What the first module saves of spikes is kept as bits; shapes alone (meta) have none.
     with nullcontext() if y.is_meta else saving_packed(x, y):
         y = apply_layer(modules[0], y)
@@ -129,9 +131,11 @@ def apply_layer(module: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
 
 
 def _in_order(y: Tensor, module: nn.Conv2d) -> Tensor:
-    """The images in the order that convolutions on CPUs want; neurons and norms keep it."""
-    if y.dim() != 4 or not y.is_cpu or not is_plain(y) or is_transformed():
+    """The images in the order that convolutions want; neurons and norms keep it."""
+    if y.dim() != 4 or y.is_meta or not is_plain(y) or is_transformed():
         return y
+    if not y.is_cpu:
+        return y.contiguous(memory_format=torch.channels_last)
     small = max(module.kernel_size) == 1
     if small and max(module.stride) > 1 and module.in_channels < 16:
         # PyTorch 2.13 writes past the end of its memory there, channels last on several threads,

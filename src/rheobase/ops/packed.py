@@ -85,7 +85,7 @@ def saving_packed(x: Tensor, folded: Tensor) -> Iterator[None]:
         if saved.data_ptr() != folded.data_ptr() or saved.stride() != folded.stride():
             return saved
         packed: _Packed | None = getattr(x, _CACHE, None)
-        if packed is None or packed.shape != saved.shape:
+        if packed is None or (packed.shape, packed.stride) != (saved.shape, saved.stride()):
             packed = _pack(saved, bits=bound == 1)
             setattr(x, _CACHE, packed)
         return packed

@@ -10,7 +10,7 @@ from torch import nn
 
 from rheobase.surrogate.base import Schedule
 
-__all__ = ["im_loss_schedule", "linear_schedule", "set_progress"]
+__all__ = ["Scheduled", "im_loss_schedule", "linear_schedule", "set_progress"]
 
 
 @runtime_checkable

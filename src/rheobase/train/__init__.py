@@ -5,6 +5,7 @@ from rheobase.train.checkpoint import CheckpointError, Checkpoints
 from rheobase.train.config import TrainConfig, load_config, save_config
 from rheobase.train.diagnose import TrainingDiverged
 from rheobase.train.evaluate import Evaluation, evaluate, evaluate_run
+from rheobase.train.graphs import graphed
 from rheobase.train.loop import Trainer
 from rheobase.train.losses import (
     STCA,
@@ -42,6 +43,7 @@ __all__ = [
     "cross_entropy_of_mean",
     "evaluate",
     "evaluate_run",
+    "graphed",
     "im_loss",
     "load_config",
     "load_weights",

@@ -300,6 +300,8 @@ class TrainConfig:
         seed: Everything random follows from it.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `fp32`, or autocast in `bf16` or `fp16`.
+        cuda_graph: Whether to replay forward and backward pass as CUDA graphs, on one GPU: for
+            networks whose kernels are done before Python has launched the next.
         epochs: Passes over the training images, warm-up and cool-down included.
         model: The network.
         data: The images.
@@ -319,6 +321,7 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    cuda_graph: bool = False
     epochs: int = 10
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -148,12 +148,14 @@ def load_run(
     return model, cfg
 
 
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+def autocast(
+    device: torch.device, precision: str, cache: bool = True
+) -> contextlib.AbstractContextManager[Any]:
     """Return the autocast context of a precision name; `fp32` changes nothing."""
     if precision == "fp32":
         return contextlib.nullcontext()
     low = torch.bfloat16 if precision == "bf16" else torch.float16
-    return torch.autocast(device.type, low)
+    return torch.autocast(device.type, low, cache_enabled=cache)
 
 
 class _Metrics:

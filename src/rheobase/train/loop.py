@@ -40,6 +40,7 @@ from rheobase.train.diagnose import (
     time_first,
 )
 from rheobase.train.evaluate import autocast, evaluate, load_run
+from rheobase.train.graphs import check_graphed, graphed
 from rheobase.train.interrupt import Interrupt
 from rheobase.train.losses import build_objective
 from rheobase.train.memory import keep_within_memory
@@ -151,6 +152,9 @@ class Trainer:
         count = cfg.data.batch_size // (world.size * cfg.optim.accumulate)
         keep_within_memory(cfg, self.model, draw, count)
         self.wrapped = wrap(self.model, world, cfg)
+        if cfg.cuda_graph:
+            check_graphed(cfg, self.model, world.size)
+            self.wrapped = graphed(self.model, draw(count), cfg.precision)
         self.rule = _rule(cfg, self.model)
         self.objective = build_objective(cfg.loss, world.device)
         optimizer = build_optimizer(self.model, cfg.optim)
