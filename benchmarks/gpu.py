@@ -86,12 +86,8 @@ def lif() -> dict[str, Any]:
     g = torch.randn_like(x)
     out = torch.empty_like(x)
     contenders: dict[str, Callable[[], object]] = {"copy": lambda: out.copy_(x.detach())}
-    theirs = spikingjelly_lif()
-    neurons: dict[str, nn.Module] = {
-        "rheobase": LIF(),
-        "SpikingJelly": theirs,
-        "SpikingJelly, Triton": with_triton(copy.deepcopy(theirs), "fp16"),
-    }
+    neurons: dict[str, nn.Module] = {"rheobase": LIF(), "SpikingJelly": spikingjelly_lif()}
+    add_triton(neurons, "fp16")
 
     def both_ways(module: nn.Module) -> Callable[[], object]:
         def run() -> None:
@@ -119,7 +115,7 @@ def spikingjelly_lif() -> nn.Module:
     return neuron.LIFNode(tau=2.0, surrogate_function=surrogate.ATan(), step_mode="m")
 
 
-def with_triton(net: nn.Module, dtype: str) -> nn.Module:
+def add_triton(nets: dict[str, nn.Module], dtype: str) -> None:
     """SpikingJelly's network with its Triton neurons; by itself it takes PyTorch's operations.
 
     Membranes are then stored in ``dtype`` ("fp16" or "bf16").
@@ -127,8 +123,12 @@ def with_triton(net: nn.Module, dtype: str) -> nn.Module:
     from spikingjelly.activation_based.precision import PrecisionConfig, prepare_model_for_precision
 
     config = PrecisionConfig(mode=dtype, neuron_storage=dtype)
-    prepared: nn.Module = prepare_model_for_precision(net, config, "cuda").model
-    return prepared
+    net = copy.deepcopy(nets["SpikingJelly"])
+    try:
+        prepared = prepare_model_for_precision(net, "cuda", config).model
+        nets["SpikingJelly, Triton"] = prepared
+    except (ImportError, RuntimeError) as error:
+        print("no Triton neurons of SpikingJelly:", error)
 
 
 def replayed(run: Callable[[], object]) -> Callable[[], object] | None:
@@ -170,7 +170,7 @@ def network(pair: Pair) -> dict[str, Any]:
         alike = "in float64: outputs to 1e-9, gradients to 1e-6"
     except AssertionError as error:
         alike = f"no: {error}"
-    nets["SpikingJelly, Triton"] = with_triton(copy.deepcopy(nets["SpikingJelly"]), "bf16")
+    add_triton(nets, "bf16")
     steps, peaks = {}, {}
     for system, net in nets.items():
         steps[system] = step = training_step(net.train(), images, labels)
@@ -182,7 +182,7 @@ def network(pair: Pair) -> dict[str, Any]:
     try:
         net = graphed(nets["rheobase"], images, "bf16")
         steps["rheobase, CUDA graph"] = training_step(net, images, labels)
-    except RuntimeError as error:
+    except (AssertionError, RuntimeError) as error:
         print("no graph:", str(error).splitlines()[0])
     times = interleaved(steps, rounds=9)
     return {

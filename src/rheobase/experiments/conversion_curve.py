@@ -48,7 +48,7 @@ class Curve:
 @torch.no_grad()
 def accuracy_curve(net: ConvertedNetwork, images: Tensor, labels: Tensor) -> list[float]:
     """Accuracy in percent of the mean output after 1, 2, ..., T steps (after the delay)."""
-    batch_size = 50 if images.is_cpu else 500
+    batch_size = 50 if images.is_cpu else 100
     right = torch.zeros(net.T, device=images.device)
     delay = net.recipe.readout.delay
     for x, y in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
