@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 @pytest.mark.parametrize(
     "case",
-    conformance.cases("fast", (torch.float32, torch.bfloat16, torch.float16)),
+    list(conformance.cases("fast", (torch.float32, torch.bfloat16, torch.float16))),
     ids=lambda c: f"{c.spec.key}-{c.dtype}-{c.layout}",
 )
 def test_kernel_equals_reference(case: conformance.Case) -> None:
@@ -28,7 +28,7 @@ def test_kernel_equals_reference(case: conformance.Case) -> None:
 
 @pytest.mark.parametrize(
     ("channels_last", "repeated", "steps"),
-    itertools.product((False, True), (False, True), (4, 20)),
+    list(itertools.product((False, True), (False, True), (4, 20))),
 )
 def test_norm_and_pool_in_the_neurons_pass(channels_last: bool, repeated: bool, steps: int) -> None:
     """Outputs, gradients and running statistics are those of the CPU, in float64."""
