@@ -46,7 +46,7 @@ def test_norm_and_pool_in_the_neurons_pass(channels_last: bool, repeated: bool, 
 
     def run(device: str) -> list[Tensor]:
         net = copy.deepcopy(layers).to(device)
-        images = x.to(device).requires_grad_()
+        images = x.detach().to(device, copy=True).requires_grad_()
         sequence = repeat(images, steps) if repeated else images.unflatten(0, (steps, 2))
         spikes = over_time(sequence, *net)
         spikes.backward(g.to(device))
