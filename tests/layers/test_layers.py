@@ -102,3 +102,12 @@ def test_few_channels_of_a_strided_1x1_convolution_are_not_channels_last(channel
     y = over_time(x.unflatten(0, (2, 3)), conv)
     assert seen[0].is_contiguous(memory_format=torch.channels_last) is last
     torch.testing.assert_close(y.flatten(0, 1), conv(x.contiguous()))
+
+
+def test_a_part_that_knows_time_makes_the_whole_know_it() -> None:
+    torch.manual_seed(0)
+    conv, two = nn.Conv2d(2, 3, 1), nn.Sequential(LIF(), nn.Sequential(LIF()))
+    x = torch.rand(4, 5, 2, 6, 6) * 3
+    spikes = over_time(x, conv, two)
+    assert spikes.shape == (4, 5, 3, 6, 6)
+    assert torch.equal(spikes, two(over_time(x, conv)))

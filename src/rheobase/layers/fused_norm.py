@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,11 @@ _KNOWN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, ThresholdDependentBatc
 
 
 def norm_and_fire(
-    x: Tensor, norm: nn.Module, neuron: nn.Module, pool: nn.MaxPool2d | None, steps: int
+    x: Tensor,
+    norm: nn.Module,
+    neuron: Callable[[Tensor], Tensor],
+    pool: nn.MaxPool2d | None,
+    steps: int,
 ) -> Tensor | None:
     """``neuron(pool(norm(x)))`` in one pass, or None where that cannot be.
 

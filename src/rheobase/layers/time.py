@@ -39,22 +39,34 @@ def over_time(x: Tensor, *modules: Callable[[Tensor], Tensor]) -> Tensor:
         x: ``[T, N, ...]``; a repeated image (see `repeat`) is computed once, and batch norm is
             updated as if all T copies had been seen.
         modules: called one after another. One that knows time (a `Stateful` module: a neuron, a
-            norm of `rheobase.layers.norms`, an attention over time) is called on ``[T, N, ...]``,
-            any other on ``[T * N, ...]``. A batch norm before a neuron is done in the neuron's own
-            pass where that is possible, with the same results.
+            norm of `rheobase.layers.norms`, an attention over time; or one with such a part) is
+            called on ``[T, N, ...]``, any other on ``[T * N, ...]``. A batch norm before a neuron
+            is done in the neuron's own pass where that is possible, with the same results.
 
     Returns:
         ``[T, N, ...]`` with the modules' output shape.
     """
     first = 0
     for number, module in enumerate(modules):
-        if isinstance(module, Stateful):
+        if _knows_time(module):
             x = _then(x, modules[first:number], module)
             first = number + 1
     return _folded(x, modules[first:])
 
 
-def _then(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...], last: Stateful) -> Tensor:
+def _knows_time(module: Callable[[Tensor], Tensor]) -> bool:
+    if isinstance(module, Stateful):
+        return True
+    # Most modules have no parts, and few calls are as frequent as this one.
+    parts = module.children() if isinstance(module, nn.Module) and module._modules else ()
+    return any(_knows_time(part) for part in parts)
+
+
+def _then(
+    x: Tensor,
+    modules: tuple[Callable[[Tensor], Tensor], ...],
+    last: Callable[[Tensor], Tensor],
+) -> Tensor:
     """The modules, then one that knows time."""
     pool = modules[-1] if modules and isinstance(modules[-1], nn.MaxPool2d) else None
     before = len(modules) - (1 if pool is None else 2)
