@@ -144,6 +144,11 @@ def cases() -> Iterator[Case]:
     decays = coefficients(behind, "scalar") | {"current_decay": decay}
     yield Case("many steps", behind, many, decays, tap="h")
     yield Case("uneven steps", CUBA, uneven, coefficients(CUBA, "channel"))
+    long = draw(96, *NARROW)  # chunks of it side by side
+    yield Case("in chunks", LIF, long, coefficients(LIF, "channel"), tap="v")
+    yield Case("in chunks", CUBA, long, coefficients(CUBA, "channel"), u=draw(2, *NARROW))
+    soft = replace(LIF, reset="soft", surrogate="Sigmoid")
+    yield Case("in chunks", soft, long.double(), coefficients(soft, "scalar"), u=0.2)
     wide = draw(STEPS, 10, 3, 700, dtype=torch.float64)  # a program takes several blocks
     yield Case("in turns", AFFINE, wide, coefficients(AFFINE, "channel"))
     yield Case("in turns", behind, wide.float(), coefficients(behind, "scalar"))
@@ -202,18 +207,35 @@ Outcome = tuple[list[Tensor], list[Tensor]]
 
 
 def interpret() -> None:
-    from rheobase.ops.scan import triton
+    from rheobase.ops.scan import in_chunks, triton
 
     torch.manual_seed(0)
     define_every_name()
+    settled: list[bool] = []
+    for name in ("_forward_in_chunks", "_backward_in_chunks"):
+        monitor(triton, name, settled)
     failed = 0
     print("values that differ; worst gradient in units of the tolerance; case")
     for case in cases():
         triton._ENOUGH_PROGRAMS = 1 if case.name == "in turns" else 1024
+        in_chunks._LEAST_STEPS, in_chunks._LEAST_LENGTH = 96, 24
         differ, worst = compare(case)
         failed += bool(differ or not worst <= 1.0)
         print(f"{differ:4} {worst:8.4f}  {case.spec.key} {case.x.dtype} {case.tap} {case.name}")
+    assert len(settled) == 6 and all(settled)
     sys.exit(failed)
+
+
+def monitor(module: Any, name: str, given: list[bool]) -> None:
+    """Note of every call of a function whether it gave anything."""
+    function = getattr(module, name)
+
+    def noted(*arguments: Any) -> Any:
+        result = function(*arguments)
+        given.append(result is not None)
+        return result
+
+    setattr(module, name, noted)
 
 
 def compare(case: Case) -> tuple[int, float]:

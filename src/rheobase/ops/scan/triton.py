@@ -5,13 +5,14 @@ The generated kernels import Triton, this module does so only to say what went w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from rheobase.ops.scan.in_chunks import chunks_of, join, settle, split
 from rheobase.ops.scan.kernel_source import Variant
 from rheobase.ops.scan.layout import (
     Outputs,
@@ -68,12 +69,66 @@ def forward(
     Raises:
         ValueError: ``x`` is not on a GPU.
     """
+    chunks = chunks_of(x, values)
+    if chunks > 1:
+        in_time = _forward_in_chunks(x, chunks, u, rest, spec, values, tap, as_bytes)
+        if in_time is not None:
+            return in_time
     spikes = like_rows(x, torch.uint8 if as_bytes else None)
     last = like_state(x, spec.filtered) if keep else None
     membranes = like_rows(x, compute_dtype(x)) if tap else None
     marks = _no_marks(x, spec) if marked else None
     _run(x, u, rest, spec, values, tap, spikes, last, membranes, marks)
     return Outputs(spikes, last, membranes, marks)
+
+
+def _forward_in_chunks(
+    sequence: Tensor,
+    chunks: int,
+    u: Tensor | None,
+    rest: float,
+    spec: ScanSpec,
+    values: Sequence[Value],
+    tap: str,
+    as_bytes: bool,
+) -> Outputs | None:
+    """The same of a sequence cut into chunks (`rheobase.ops.scan.in_chunks`)."""
+    x = split(sequence, chunks)
+    spikes = like_rows(x, torch.uint8 if as_bytes else None)
+    membranes = like_rows(x, compute_dtype(x)) if tap else None
+    ends = like_state(x, spec.filtered)
+
+    def run(starts: Tensor) -> Tensor:
+        _run(x, starts, rest, spec, values, tap, spikes, ends, membranes, None)
+        return ends
+
+    if _settled_starts(x, u, rest, spec, run) is None:
+        return None
+    last = like_state(sequence, spec.filtered).copy_(ends.select(1 if spec.filtered else 0, -1))
+    joined = [
+        None if part is None else join(part, like_rows(sequence, part.dtype))
+        for part in (spikes, membranes)
+    ]
+    assert joined[0] is not None
+    return Outputs(joined[0], last, joined[1])
+
+
+def _settled_starts(
+    x: Tensor, u: Tensor | None, rest: float, spec: ScanSpec, run: Callable[[Tensor], Tensor]
+) -> Tensor | None:
+    """The states before each chunk."""
+    axis = 1 if spec.filtered else 0
+    starts = like_state(x, spec.filtered).fill_(rest)
+    if spec.filtered:
+        starts[1] = 0.0
+    if u is not None:
+        starts.select(axis, 0).copy_(u)
+
+    def follow(ends: Tensor) -> Tensor:
+        chunks = ends.shape[axis]
+        return torch.cat([starts.narrow(axis, 0, 1), ends.narrow(axis, 0, chunks - 1)], axis)
+
+    return settle(run, starts, follow)
 
 
 def _run(
@@ -120,25 +175,95 @@ def backward(
     Raises:
         ValueError: ``x`` is not on a GPU.
     """
-    compute = compute_dtype(x)
+    chunks = 1 if summed else chunks_of(x, values)
+    if chunks > 1:
+        in_time = _backward_in_chunks(g, g_tap, x, chunks, u, rest, spec, values, tap, wanted)
+        if in_time is not None:
+            return in_time
+    if marks is None and (marks := _no_marks(x, spec)) is not None:
+        _run(x, u, rest, spec, values, "", None, None, None, marks)
+    return _run_back(g, g_tap, x, u, rest, spec, values, tap, wanted, summed, marks)
+
+
+def _backward_in_chunks(
+    g: Tensor | None,
+    g_tap: Tensor | None,
+    sequence: Tensor,
+    chunks: int,
+    u: Tensor | None,
+    rest: float,
+    spec: ScanSpec,
+    values: Sequence[Value],
+    tap: str,
+    wanted: Sequence[int],
+) -> list[Tensor] | None:
+    """The same of a sequence cut into chunks: their starts, then the gradients at their ends."""
+    x = split(sequence, chunks)
+    g, g_tap = (None if v is None else split(v, chunks) for v in (g, g_tap))
+    marks = _no_marks(x, spec)
+    ends = like_state(x, spec.filtered)
+
+    def forward(starts: Tensor) -> Tensor:
+        _run(x, starts, rest, spec, values, "", None, ends, None, marks)
+        return ends
+
+    starts = _settled_starts(x, u, rest, spec, forward)
+    if starts is None:
+        return None
+    axis = 1 if spec.filtered else 0
+    g_first = like_state(x, spec.filtered)
+    gradients: list[Tensor] = []
+
+    def back(g_last: Tensor) -> Tensor:
+        gradients[:] = _run_back(
+            g, g_tap, x, starts, rest, spec, values, tap, wanted, False, marks, g_last, g_first
+        )
+        return g_first
+
+    def follow(g_first: Tensor) -> Tensor:
+        others = g_first.narrow(axis, 1, chunks - 1)
+        return torch.cat([others, torch.zeros_like(g_first.narrow(axis, 0, 1))], axis)
+
+    if settle(back, torch.zeros_like(g_first), follow) is None:
+        return None
+    gx, *others = gradients
+    return [join(gx, like_rows(sequence)), *others]
+
+
+def _run_back(
+    g: Tensor | None,
+    g_tap: Tensor | None,
+    x: Tensor,
+    u: Tensor | None,
+    rest: float,
+    spec: ScanSpec,
+    values: Sequence[Value],
+    tap: str,
+    wanted: Sequence[int],
+    summed: bool,
+    marks: Tensor | None,
+    g_last: Tensor | None = None,
+    g_first: Tensor | None = None,
+) -> list[Tensor]:
+    """`backward` in one pass; ``g_last`` is the gradient of the last state, ``g_first`` is filled
+    with that of the first."""
     coefficients, kinds, vectors = _coefficients(spec, values, x, wanted)
     variant = _variant(spec, x, kinds, tap, summed)
     block = _block(x, variant)
-    if marks is None and (marks := _no_marks(x, spec)) is not None:
-        _run(x, u, rest, spec, values, "", None, None, None, marks)
     gx = like_rows(x[:1] if summed else x)
     turns = _turns(x, block, [laid for laid in vectors if laid is not None], bool(wanted))
     sums = [_sums(vectors[i], x, turns) for i in wanted]
     data, x_step = flat(x)
     g_data, g_step = flat(torch.zeros_like(x) if g is None else rows_like(g, x))
     if tap and g_tap is None:
-        g_tap = torch.zeros_like(x, dtype=compute)
+        g_tap = torch.zeros_like(x, dtype=compute_dtype(x))
     g_tap_data, g_tap_step = flat(rows_like(g_tap, x)) if g_tap is not None and tap else (x, 0)
     outputs = {f"{spec.names[i]}_grad": s for i, s in zip(wanted, sums, strict=True)}
     _launch(_backward_kernel(variant), x, block, turns.programs, period=turns.period,
             turns=turns.blocks, g=g_data, g_step=g_step, g_tap=g_tap_data,
             g_tap_step=g_tap_step, x=data, x_step=x_step, first=_first(u, x, spec),
-            start=float(rest), marks=marks, gx=gx, **outputs, **coefficients)  # fmt: skip
+            start=float(rest), marks=marks, g_last=g_last, g_first=g_first, gx=gx, **outputs,
+            **coefficients)  # fmt: skip
     gradients = []
     for i, buffer in zip(wanted, sums, strict=True):
         value = values[i]

@@ -155,16 +155,19 @@ def backward_source(variant: Variant) -> str:
     ]
     columns = [
         *_first(v),
-        f"g_u = tl.zeros([BLOCK], {real})",
-        *(["g_i = g_u"] if spec.filtered else []),
-        *(["gx_sum = g_u"] if v.summed else []),
+        *_last_gradient(v),
+        *([f"gx_sum = tl.zeros([BLOCK], {real})"] if v.summed else []),
         *_in_segments_backwards(v, again, back),
         *(["tl.store(gx + m, gx_sum, mask=inside)"] if v.summed else []),
+        "if g_first is not None:",
+        "    tl.store(g_first + m, g_u, mask=inside)",
+        *(["    tl.store(g_first + row + m, g_i, mask=inside)"] if spec.filtered else []),
     ]
     kernel = f"""
 @triton.jit
 def backward(g, g_step: tl.int64, g_tap, g_tap_step: tl.int64, x, x_step: tl.int64, first,
-             start: tl.{v.dtype}, marks, gx, {_names(f"{n}_grad" for n in v.wanted)}
+             start: tl.{v.dtype}, marks, g_last, g_first, gx,
+             {_names(f"{n}_grad" for n in v.wanted)}
              steps: tl.int64, size, row: tl.int64, period, turns, {_parameters(v)}
              WIDE: tl.constexpr, BLOCK: tl.constexpr):
 {_indented(_in_turns(v, columns) if v.wanted else _at_once(v, columns), 4)}
@@ -399,6 +402,20 @@ def _first(variant: Variant) -> list[str]:
         "else:",
         f"    u = {load.format('')}.to({real})",
         *loaded,
+    ]
+
+
+def _last_gradient(variant: Variant) -> list[str]:
+    """The gradient of the states behind the last step."""
+    zeros = f"tl.zeros([BLOCK], tl.{variant.dtype})"
+    current = variant.spec.filtered
+    return [
+        "if g_last is None:",
+        f"    g_u = {zeros}",
+        *([f"    g_i = {zeros}"] if current else []),
+        "else:",
+        "    g_u = tl.load(g_last + m, mask=inside, other=0.0)",
+        *(["    g_i = tl.load(g_last + row + m, mask=inside, other=0.0)"] if current else []),
     ]
 
 
