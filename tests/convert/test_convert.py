@@ -301,10 +301,11 @@ def test_what_is_refused():
 def test_dead_and_saturated_layers_are_named():
     ann = plain()
     ann[0].bias.data.fill_(-100.0)
-    with pytest.warns(UserWarning, match=r"'2'.*never active"):
+    with pytest.warns(UserWarning, match=r"'2'.*never active") as dead:
         convert(ann, images(), recipe="threshold_max")
-    with pytest.warns(UserWarning, match="saturate"):
+    with pytest.warns(UserWarning, match="saturate") as saturated:
         convert(plain(), images(), recipe="threshold_max", statistic=Statistic("max", scale=0.01))
+    assert {one.filename for one in (*dead, *saturated)} == {__file__}, "the caller's line"
 
 
 def test_a_reset_to_zero_is_for_networks_without_biases():
