@@ -102,4 +102,5 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     top = "".join(f"<th>{escape(name)}</th>" for name in head)
     cells = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in rows)
     lines = "\n".join(f"<tr>{row}</tr>" for row in cells)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead>\n<tbody>{lines}</tbody></table></div>'
+    rows_of_all = f"<thead><tr>{top}</tr></thead>\n<tbody>{lines}</tbody>"
+    return f'<div class="scroll"><table>{rows_of_all}</table></div>'
