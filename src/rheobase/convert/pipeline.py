@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from rheobase._errors import unknown_name
+from rheobase._errors import unknown_name, warn_caller
 from rheobase.convert.activations import Site
 from rheobase.convert.bias import put_biases
 from rheobase.convert.build import follow_batch, split
@@ -118,7 +118,7 @@ def convert(
     write_plainly(traced, few)
     _prepare(traced, rule)
     check_same(traced, copy.deepcopy(ann).eval(), few)
-    _add_to_graph(traced, rule)
+    _add_to_graph(traced, rule, few)
     follow_batch(traced, few)
     sites = _find_sites(traced, rule)
     found = calibrated_thresholds(traced, sites, rule, T, inputs, batch_size)
@@ -222,14 +222,29 @@ def _prepare(traced: Traced, recipe: Recipe) -> None:
         pool_before_activations(traced)
 
 
-def _add_to_graph(traced: Traced, recipe: Recipe) -> None:
+@torch.no_grad()
+def _add_to_graph(traced: Traced, recipe: Recipe, few: Tensor) -> None:
     """Neurons at the output, and the recipe's own passes."""
     if recipe.readout.kind == "spikes":
         add_output_neurons(traced)
     for name in recipe.prepare.passes:
         if name not in PASSES:
             raise ValueError(unknown_name("graph pass", name, PASSES))
+    if not recipe.prepare.passes:
+        return
+    before = traced.module(few)
+    for name in recipe.prepare.passes:
         PASSES[name](traced, recipe)
+    apart = (traced.module(few) - before).abs().mean() / before.abs().mean()
+    if apart > _MOST_CHANGED:
+        warn_caller(
+            f"the functions by which recipe {recipe.name!r} approximates this network's move its "
+            f"output by {100.0 * apart:.0f} % on three inputs, before any spike; take a recipe "
+            "that keeps them, such as 'ecmt'"
+        )
+
+
+_MOST_CHANGED = 0.1
 
 
 def _find_sites(traced: Traced, recipe: Recipe) -> list[Site]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rheobase.convert.statistics import Meter
-from rheobase.convert.transformers.operands import Encode
+from rheobase.convert.transformers.operands import Encode, HiddenUnits
 from rheobase.layers import Quantise
 
 __all__ = ["TRANSFORMER_STATISTICS"]
@@ -100,37 +100,67 @@ def _least_error(values: Tensor, largest: Tensor, quantiser: Quantise, candidate
     return steps[torch.stack(errors).argmin()]
 
 
-class BurstThreshold(Meter):
-    """The threshold of least squared error at T steps, as STA searches it, over the burst's size.
+_SILENT = 1e-30  # in the place of the released code's 0: no threshold of ours is 0
 
-    95 candidates in steps of a hundredth from the largest magnitude down, values being cut off at
-    the threshold and rounded down to a T-th of it. A step of a burst carries more than one spike,
-    so the threshold may be that much smaller.
+
+class BurstThreshold(Meter):
+    """The threshold of least squared error at T steps, as STA's released code searches it.
+
+    95 candidates in steps of a two-hundredth from the largest value down, values being cut off at
+    the threshold and rounded down to a T-th of it; a moving average over batches. One for each
+    feature (the last axis; of a convolution the channel), for each hidden unit of an approximator,
+    and where a value may be negative for its two signs. What is never active stays silent.
     """
 
     candidates = 95
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
-        self.seen: list[Tensor] = []
+        self.joined: Tensor | None = None
 
-    def see(self, values: Tensor) -> None:
-        """One batch; at most a hundred thousand of its values."""
+    def pass_on(self, z: Tensor, a: Tensor) -> Tensor:
+        """One batch: ``[N, ..., features]`` and so on."""
         activation = self.site.activation
-        activation.signed = bool(activation.signed) or bool((values < 0.0).any())  # type: ignore[assignment]
-        values = values.abs().flatten()
-        self.seen.append(values[:: 1 + values.numel() // 100_000])
+        axes = 2 if isinstance(activation, HiddenUnits) else 1
+        values = a
+        if isinstance(activation, Encode):
+            activation.signed = activation.signed or bool((a < 0.0).any())
+            values, axes = torch.stack([a, -a], -1).relu(), 2
+        elif axes == 1 and a.dim() == 4:
+            values = a.movedim(1, -1)
+        new = self._best(values.flatten(0, -axes - 1))
+        rule = self.recipe.statistic
+        if self.joined is None:
+            self.joined = new
+        else:
+            self.joined = (1.0 - rule.momentum) * self.joined + rule.momentum * new
+        return a
+
+    def _best(self, values: Tensor) -> Tensor:
+        """``[values, ...]`` to ``[...]``."""
+        most = values.amax(0)
+        best, least = most.clone(), torch.full_like(most, torch.inf)
+        for number in range(self.candidates):
+            size = most * (1.0 - 0.005 * number)
+            count = (values / size * self.steps).clamp(0.0, self.steps).floor()
+            error = (count * size / self.steps - values).square().sum(0)
+            best, least = torch.where(error < least, size, best), torch.minimum(error, least)
+        return best
 
     def threshold(self) -> Tensor:
-        """One for the layer."""
-        values = torch.cat(self.seen)
-        thresholds = values.amax() * (1.0 - 0.01 * torch.arange(self.candidates))
-        errors = []
-        for threshold in thresholds:
-            counts = (values / threshold * self.steps).clamp(0.0, self.steps).floor()
-            errors.append((counts * threshold / self.steps - values).square().mean())
-        best = thresholds[torch.stack(errors).argmin()]
-        return best / (1.0 + 0.5 * self.recipe.neuron.levels)
+        """``[..., features]``, ``[..., features, units]``, or with an axis of two signs."""
+        assert self.joined is not None
+        found, activation = self.joined, self.site.activation
+        if not bool((found > 0.0).any()):
+            return found
+        if isinstance(activation, Encode) and not activation.signed:
+            found = found[..., 0]
+        found = found.clamp(min=_SILENT)
+        signs = int(isinstance(activation, Encode) and activation.signed)
+        conv = type(activation) is not HiddenUnits and signs == 0 and len(self.site.shape) == 3
+        if conv and not isinstance(activation, Encode):
+            return found.view(-1, 1, 1)
+        return found.view(*[1] * (len(self.site.shape) + signs - found.dim()), *found.shape)
 
 
 class RobustWithWeights(Meter):
