@@ -58,8 +58,8 @@ def check_calibration(calibration: Tensor | None, recipe: Recipe) -> Tensor:
         named = isinstance(calibration, Tensor)
         given = calibration.dtype if named else type(calibration).__name__
         raise TypeError(
-            f"calibration inputs must be one tensor [N, ...] of numbers, got {given}; a network of "
-            "several inputs is wrapped in a module that holds the others, or cuts them out of one"
+            f"calibration inputs must be a tensor [N, ...] of numbers, or a tuple of them for a "
+            f"network of several inputs; got {given}"
         )
     if calibration.dim() < 2 or 0 in calibration.shape:
         raise ValueError(

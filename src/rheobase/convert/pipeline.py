@@ -17,6 +17,7 @@ from rheobase.convert.build import follow_batch, split
 from rheobase.convert.calibrate import broadcasting, calibrated_thresholds, check_calibration
 from rheobase.convert.kinds import ACTIVATIONS, kind_of
 from rheobase.convert.network import ConvertedNetwork, Origin, fast_order
+from rheobase.convert.parts import Parts, join_inputs
 from rheobase.convert.plain import check_same, few_samples, write_plainly
 from rheobase.convert.pool import make_gate
 from rheobase.convert.post import calibrate_after
@@ -57,7 +58,7 @@ where the node may stay (a product with a constant, say)."""
 
 def convert(
     ann: nn.Module,
-    calibration: Tensor | None = None,
+    calibration: Tensor | tuple[Tensor, ...] | None = None,
     *,
     recipe: str | Recipe = "calibration_light",
     T: int = 32,
@@ -72,7 +73,8 @@ def convert(
     Args:
         ann: in evaluation mode; it is left as it is. Its control flow may not depend on data.
         calibration: inputs ``[N, ...]`` as the ANN takes them; recipes that need no data
-            (`recipes`) take one, for its shape.
+            (`recipes`) take one, for its shape. A tuple for an ANN of several inputs, which are
+            then what the spiking network takes.
         recipe: a name of `recipes`, or a record of one's own.
         T: time steps that T-dependent choices are made for, and the network's default.
         labels: of the calibration inputs, for the accuracy in the report.
@@ -108,16 +110,22 @@ def convert(
             f"recipe {rule.name!r} looks at its neurons' first {probe} steps, but only {T} are to "
             f"be run; take T={probe} or more, or a neuron rule with a smaller probe"
         )
+    parts = None
+    if isinstance(calibration, tuple):
+        parts = Parts.of(calibration)
+        calibration = parts.pack(calibration)
     with torch.no_grad():
         inputs = fast_order(check_calibration(calibration, rule))
     _check_labels(labels, inputs)
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1, got {batch_size}")
-    traced = trace(ann, leaves)
+    traced = trace(ann, leaves, 1 if parts is None else len(parts.shapes))
+    if parts is not None:
+        join_inputs(traced, parts)
     few = few_samples(inputs)
     write_plainly(traced, few)
     _prepare(traced, rule)
-    check_same(traced, copy.deepcopy(ann).eval(), few)
+    check_same(traced, copy.deepcopy(ann).eval(), few, parts)
     _add_to_graph(traced, rule, few)
     follow_batch(traced, few)
     sites = _find_sites(traced, rule)
@@ -129,7 +137,7 @@ def convert(
     check_stem(traced, rule, lambda kind: _operator(rule, kind) is not None)
     put_biases(traced, rule, T)
     stem, body = split(traced, rule)
-    net = ConvertedNetwork(stem, body, rule, T).eval()
+    net = ConvertedNetwork(stem, body, rule, T, parts).eval()
     calibrate_after(net, prepared, inputs)
     net.origin = Origin(prepared, inputs, labels)
     warn_of_extremes(net, inputs[:8])
