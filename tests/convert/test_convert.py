@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import rheobase
-from rheobase.convert import RECIPES, NeuronRule, Recipe, Spiking, Statistic, convert, recipes
+from rheobase.convert import (
+    RECIPES,
+    NeuronRule,
+    PostCalibration,
+    Recipe,
+    Spiking,
+    Statistic,
+    convert,
+    recipes,
+)
 from rheobase.convert.prepare import pool_before_activations
 from rheobase.convert.trace import trace
 from rheobase.layers import QCFS, ClampQuant
@@ -180,6 +189,21 @@ def test_it_trains_further():
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_the_callers_context_does_not_matter(context):
+    weights = PostCalibration("weights", samples=6, iterations=3, learning_rate=1e-4)
+    for net, choices in (
+        (plain(), {"post": (weights,)}),
+        (plain(nn.SiLU(), nn.SiLU()), {"recipe": "few_spikes"}),
+    ):
+        with context():
+            x = images() * 1.0
+            inside = convert(net, x, T=4, **choices)
+            out = inside(x)
+        assert out.shape[:2] == (4, len(x))
+        inside(images()).sum().backward()  # an ordinary network: it trains further
 
 
 def test_it_exports():

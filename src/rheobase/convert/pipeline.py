@@ -56,6 +56,8 @@ OPERATORS: dict[str, dict[str, Operator]] = {
 where the node may stay (a product with a constant, say)."""
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def convert(
     ann: nn.Module,
     calibration: Tensor | tuple[Tensor, ...] | None = None,
@@ -116,6 +118,8 @@ def convert(
         calibration = parts.pack(calibration)
     with torch.no_grad():
         inputs = fast_order(check_calibration(calibration, rule))
+    if inputs.is_inference():  # some recipes train, on tensors that autograd may keep
+        inputs = inputs.clone()
     _check_labels(labels, inputs)
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1, got {batch_size}")
