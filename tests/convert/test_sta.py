@@ -92,7 +92,7 @@ class Hand:
             rounded = (values / size * self.steps).clamp(0, self.steps).floor() * size / self.steps
             error = ((values - rounded) ** 2).sum(0)
             best, least = torch.where(error < least, size, best), torch.minimum(error, least)
-        return best
+        return torch.where(best > 0, best, best.max())  # there 0, which sends nothing
 
     def encoded(self, name: str, x: Tensor) -> Tensor:
         """A value of either sign, as spikes of two neurons."""

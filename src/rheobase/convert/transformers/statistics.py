@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rheobase.convert.statistics import Meter
 from rheobase.convert.transformers.operands import Encode, HiddenUnits
@@ -100,16 +100,14 @@ def _least_error(values: Tensor, largest: Tensor, quantiser: Quantise, candidate
     return steps[torch.stack(errors).argmin()]
 
 
-_SILENT = 1e-30  # in the place of the released code's 0: no threshold of ours is 0
-
-
 class BurstThreshold(Meter):
     """The threshold of least squared error at T steps, as STA's released code searches it.
 
     95 candidates in steps of a two-hundredth from the largest value down, values being cut off at
     the threshold and rounded down to a T-th of it; a moving average over batches. One for each
     feature (the last axis; of a convolution the channel), for each hidden unit of an approximator,
-    and where a value may be negative for its two signs. What is never active stays silent.
+    and where a value may be negative for its two signs. What is never active gets the layer's
+    largest (in the released code 0: it sends nothing, whatever comes).
     """
 
     candidates = 95
@@ -119,22 +117,28 @@ class BurstThreshold(Meter):
         self.joined: Tensor | None = None
 
     def pass_on(self, z: Tensor, a: Tensor) -> Tensor:
-        """One batch: ``[N, ..., features]`` and so on."""
-        activation = self.site.activation
-        axes = 2 if isinstance(activation, HiddenUnits) else 1
-        values = a
-        if isinstance(activation, Encode):
-            activation.signed = activation.signed or bool((a < 0.0).any())
-            values, axes = torch.stack([a, -a], -1).relu(), 2
-        elif axes == 1 and a.dim() == 4:
-            values = a.movedim(1, -1)
-        new = self._best(values.flatten(0, -axes - 1))
+        """One batch."""
+        new = self._best(self._by_unit(a).flatten(0, -3))
         rule = self.recipe.statistic
         if self.joined is None:
             self.joined = new
         else:
             self.joined = (1.0 - rule.momentum) * self.joined + rule.momentum * new
         return a
+
+    def _by_unit(self, a: Tensor) -> Tensor:
+        """``[..., features, k]``: k hidden units, the two signs of a value, or 1."""
+        activation = self.site.activation
+        if isinstance(activation, HiddenUnits):
+            return a
+        if isinstance(activation, Encode):
+            activation.signed = activation.signed or bool((a < 0.0).any())
+            return torch.stack([a, -a], -1).relu()
+        return (a.movedim(1, -1) if self._of_images() else a).unsqueeze(-1)
+
+    def _of_images(self) -> bool:
+        """Whether features are channels, not the last axis."""
+        return len(self.site.shape) == 3 and type(self.site.activation) is nn.ReLU
 
     def _best(self, values: Tensor) -> Tensor:
         """``[values, ...]`` to ``[...]``."""
@@ -148,19 +152,16 @@ class BurstThreshold(Meter):
         return best
 
     def threshold(self) -> Tensor:
-        """``[..., features]``, ``[..., features, units]``, or with an axis of two signs."""
+        """``[features, k]`` of hidden units and signed values, else one for each feature."""
         assert self.joined is not None
-        found, activation = self.joined, self.site.activation
-        if not bool((found > 0.0).any()):
+        activation = self.site.activation
+        if not bool((self.joined > 0.0).any()):
+            return self.joined
+        found = torch.where(self.joined > 0.0, self.joined, self.joined.max())
+        if isinstance(activation, HiddenUnits) or getattr(activation, "signed", False):
             return found
-        if isinstance(activation, Encode) and not activation.signed:
-            found = found[..., 0]
-        found = found.clamp(min=_SILENT)
-        signs = int(isinstance(activation, Encode) and activation.signed)
-        conv = type(activation) is not HiddenUnits and signs == 0 and len(self.site.shape) == 3
-        if conv and not isinstance(activation, Encode):
-            return found.view(-1, 1, 1)
-        return found.view(*[1] * (len(self.site.shape) + signs - found.dim()), *found.shape)
+        single = found[:, 0]
+        return single if self._of_images() or len(self.site.shape) == 1 else single[None]
 
 
 class RobustWithWeights(Meter):
