@@ -4,7 +4,7 @@ Every first membrane is a count of spikes over 128 inputs: one spike that stood 
 of its threshold, and fell otherwise on the machine of the released run, moves it by a 128th of a
 threshold, and with it the spikes of many test samples. Where a file has outputs but no membranes,
 the ties of the calibration run are tried one by one, nearest first, and those are kept that explain
-most of the samples that differ. What then still differs is to be a tie of its own. (The released
+most of the samples that differ. What then still differs must be a tie of its own. (The released
 code, run on another machine than that of the files, differs in as many samples as our first run.)
 """
 
@@ -52,7 +52,7 @@ def calibrated_as_released(
         wrong = [
             i for i in off.tolist() if not is_tie(best, run, x[i : i + 1], official[i : i + 1])
         ]
-        if len(wrong) <= len(x) // 100 or len(found) == MOST_FOUND:
+        if not wrong or len(found) == MOST_FOUND:
             return best, wrong
         better = _best_tie(plain, data, found, x, official, off)
         if better is None:
@@ -96,7 +96,7 @@ def _ties(plain: ConvertedNetwork, data: Tensor, found: list[Tie]) -> list[Tie]:
     ties = []
     for membrane in membranes:
         layer = layers[membrane.name]
-        size = float(modules[layer].size.max())
+        size = float(modules[layer].size.detach().max())
         ties += [(abs(tie.change) / size, tie) for tie in ties_of(membrane, layer)]
     known = [(tie.layer, tie.place) for tie in found]
     new = [pair for pair in ties if (pair[1].layer, pair[1].place) not in known]

@@ -9,6 +9,7 @@ their last bits.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -149,10 +150,13 @@ def ties_of(membrane: Membrane, layer: int, *, calibrated: bool = False) -> Iter
     threshold = threshold.expand(h.shape[1:])
     for step, *place in near.nonzero().tolist():
         unit = (slice(None), *place)
-        # At the threshold itself it fires: any change downwards decides otherwise.
-        least = 2.0 * float(change[(step, *place)]) or -1e-7 * float(threshold[tuple(place)])
         after = h[unit] - spikes[unit] * threshold[tuple(place)]
         currents = torch.cat([h[unit][:1], h[unit][1:] - after[:-1]])
+        # At the threshold itself it fires: any change downwards decides otherwise.
+        least = 2.0 * float(change[(step, *place)]) or -1e-9 * float(threshold[tuple(place)])
+        # What is less than a current's last bit would be rounded away.
+        last_bit = torch.finfo(h.dtype).eps * float(currents.abs().max())
+        least = math.copysign(max(abs(least), last_bit), least)
         count = _count(currents + least, float(threshold[tuple(place)]))
         yield Tie(layer, tuple(place), least, count != int(spikes[unit].sum()))
 

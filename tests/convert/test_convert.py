@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import rheobase
-from rheobase.convert import RECIPES, NeuronRule, Recipe, Spiking, Statistic, convert, recipes
+from rheobase.convert import (
+    RECIPES,
+    NeuronRule,
+    PostCalibration,
+    Recipe,
+    Spiking,
+    Statistic,
+    convert,
+    recipes,
+)
 from rheobase.convert.prepare import pool_before_activations
 from rheobase.convert.trace import trace
 from rheobase.layers import QCFS, ClampQuant
@@ -182,6 +191,21 @@ def test_it_trains_further():
     assert losses[-1] < 0.8 * losses[0]
 
 
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_the_callers_context_does_not_matter(context):
+    weights = PostCalibration("weights", samples=6, iterations=3, learning_rate=1e-4)
+    for net, choices in (
+        (plain(), {"post": (weights,)}),
+        (plain(nn.SiLU(), nn.SiLU()), {"recipe": "few_spikes"}),
+    ):
+        with context():
+            x = images() * 1.0
+            inside = convert(net, x, T=4, **choices)
+            out = inside(x)
+        assert out.shape[:2] == (4, len(x))
+        inside(images()).sum().backward()  # an ordinary network: it trains further
+
+
 def test_it_exports():
     ann, x = plain(), images()
     snn = convert(ann.float(), x.float(), recipe="threshold_max", T=4)
@@ -301,10 +325,11 @@ def test_what_is_refused():
 def test_dead_and_saturated_layers_are_named():
     ann = plain()
     ann[0].bias.data.fill_(-100.0)
-    with pytest.warns(UserWarning, match=r"'2'.*never active"):
+    with pytest.warns(UserWarning, match=r"'2'.*never active") as dead:
         convert(ann, images(), recipe="threshold_max")
-    with pytest.warns(UserWarning, match="saturate"):
+    with pytest.warns(UserWarning, match="saturate") as saturated:
         convert(plain(), images(), recipe="threshold_max", statistic=Statistic("max", scale=0.01))
+    assert {one.filename for one in (*dead, *saturated)} == {__file__}, "the caller's line"
 
 
 def test_a_reset_to_zero_is_for_networks_without_biases():

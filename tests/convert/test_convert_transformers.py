@@ -247,7 +247,7 @@ def test_sta_comes_near_with_its_approximators(name):
     for steps in (4, 16, 128):
         snn = convert(ann, x, recipe="sta", T=steps)
         errors.append(float((snn.mean_output(x) - exact).square().mean() / exact.square().mean()))
-    assert errors[-1] < 0.02
+    assert errors[-1] < 0.005
     assert errors[-1] < errors[0]
 
 

@@ -176,10 +176,16 @@ def test_networks_of_another_kind_are_refused():
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
             return (x + y).relu()
 
-    with pytest.raises(ValueError, match=r"takes 2 inputs \(x, y\)"):
+    with pytest.raises(ValueError, match=r"takes 2 inputs \(x, y\), but .* for 1; give a tuple"):
         convert(Two(), x)
-    with pytest.raises(TypeError, match=r"got tuple; a network of several inputs is wrapped"):
-        convert(Two(), (x, x))
+    with pytest.raises(ValueError, match=r"takes 2 inputs \(x, y\), but .* for 3; give a tuple"):
+        convert(Two(), (x, x, x))
+    with pytest.raises(ValueError, match=r"\[N, 4\], \[N, 4\] with one N, got \[4, 4\], \[3, 4\]"):
+        convert(Two(), (x, x[:3]))
+    with pytest.raises(TypeError, match=r"a tuple of tensors \[N, ...\], got \(Tensor, int\)"):
+        convert(Two(), (x, 3))
+    with pytest.raises(ValueError, match=r"expected 2 inputs of shapes \[N, 4\], \[N, 4\]"):
+        convert(Two(), (x, x), T=2)((x, x[:, :2]))
     layers = (nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     spiking = nn.Sequential(layers[0], rheobase.neurons.LIF(), *layers)
     with pytest.raises(ValueError, match="'1' is a LIF: this network spikes already"):
@@ -340,3 +346,36 @@ def test_attention_by_hand_with_a_mask():
     assert relative_error(Attends().double().eval(), x, **given) < 1e-4
     with pytest.raises(ValueError, match=r"fills in 2\.0 at every step"):
         convert(Attends(2.0).double().eval(), x, recipe="spikezip_tf", T=8)
+
+
+class Branches(nn.Module):
+    """Words, an image and a number for each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(9, 6)
+        self.image = nn.Conv2d(3, 4, 3)
+        self.joined = nn.Linear(6 + 4 + 1, 8)
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, ids: Tensor, image: Tensor, number: Tensor, scale: float = 2.0) -> Tensor:
+        words = self.words(ids).mean(1)
+        seen = self.image(image).relu().mean((2, 3))
+        joined = torch.cat([words, scale * seen, number[:, None]], 1)
+        return self.out(self.joined(joined).relu())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("recipe", ["calibration_light", "threshold_max", "few_spikes"])
+def test_several_inputs_are_a_tuple(recipe):
+    torch.manual_seed(0)
+    ann = Branches().double().eval()
+    inputs = (torch.randint(9, (12, 5)), torch.rand(12, 3, 6, 6).double(), torch.rand(12).double())
+    snn = convert(ann, inputs, recipe=recipe, T=16 if recipe == "few_spikes" else 128)
+    out, exact = snn.mean_output(inputs), ann(*inputs)
+    assert (out - exact).norm() < 0.03 * exact.norm()
+    assert [one.name for one in snn.report(inputs).layers] == ["relu", "relu_1"]
+    if recipe == "threshold_max":
+        torch.testing.assert_close(snn(inputs), snn(snn.parts.pack(inputs)), msg="as one tensor")
+        with pytest.raises(TypeError, match="from an ANN of one input"):
+            convert(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), torch.rand(4, 2), T=2)(inputs)

@@ -29,7 +29,7 @@ def test_table_page_and_results(tmp_path, monkeypatch, capsys):
     weights = tmp_path / "weights.pt"
     torch.save(small_ann.make().state_dict(), weights)
     words = ["convert", "small_ann:make", "--weights", str(weights), "--data", "mnist_sample"]
-    words += ["--recipe", "threshold_max", "--recipe", "qcfs", "--T", "2,8", "--test", "20"]
+    words += ["--recipe", "qcfs", "--recipe", "threshold_max", "--T", "2,8", "--test", "20"]
     words += ["--calibration", "20", "--report", str(tmp_path / "out.html")]
     words += ["--results", str(tmp_path / "out.json")]
     assert main(words) == 0
@@ -39,6 +39,9 @@ def test_table_page_and_results(tmp_path, monkeypatch, capsys):
     page = (tmp_path / "out.html").read_text()
     assert page.count("<svg") == 1 and "time steps T" in page, "accuracy against T as a picture"
     assert "RateIF" in page and "What the layers with weights are given" in page
+    assert "of 20 test images" in page and "most is lost in" in page
+    assert "Every layer of threshold_max at T = 8" in page, "the first that fits the network"
+    assert "qcfs: node" in page, "why there are no figures"
     assert set(json.loads((tmp_path / "out.json").read_text())) == {"threshold_max", "qcfs"}
     assert main([*words[:1], "small_ann", *words[2:]]) == 2
     assert "expected package.module:function" in capsys.readouterr().err

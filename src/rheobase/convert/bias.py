@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import operator
-import warnings
 from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from rheobase._errors import warn_caller
 from rheobase.convert.kinds import WEIGHTED, kind_of
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.spiking import Replacement, folded, unfolded
@@ -138,10 +138,9 @@ def _warn_of_biases(traced: Traced, recipe: Recipe) -> None:
         if isinstance(module := traced.owner(node), WEIGHTED) and module.bias is not None
     ]
     if names:
-        warnings.warn(
+        warn_caller(
             f"recipe {recipe.name!r} resets membranes to zero, which loses what was above the "
             f"threshold: rates shrink from layer to layer, the biases of {len(names)} of them "
             f"({names[0]!r}, ...; batch norm leaves one) do not. Its paper trains networks without "
             "either; else take neuron=NeuronRule(reset='subtract')",
-            stacklevel=3,
         )

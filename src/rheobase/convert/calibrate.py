@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor, nn
 
-from rheobase._errors import unknown_name
+from rheobase._errors import unknown_name, warn_caller
 from rheobase.convert.activations import Site
 from rheobase.convert.bounds import BY_GRAPH
 from rheobase.convert.recipe import Recipe
@@ -60,8 +58,8 @@ def check_calibration(calibration: Tensor | None, recipe: Recipe) -> Tensor:
         named = isinstance(calibration, Tensor)
         given = calibration.dtype if named else type(calibration).__name__
         raise TypeError(
-            f"calibration inputs must be one tensor [N, ...] of numbers, got {given}; a network of "
-            "several inputs is wrapped in a module that holds the others, or cuts them out of one"
+            f"calibration inputs must be a tensor [N, ...] of numbers, or a tuple of them for a "
+            f"network of several inputs; got {given}"
         )
     if calibration.dim() < 2 or 0 in calibration.shape:
         raise ValueError(
@@ -107,18 +105,16 @@ def _checked(meter: Meter, site: Site) -> Tensor:
     threshold = meter.threshold()
     dead = ~(threshold > 0.0)
     if bool(dead.all()):
-        warnings.warn(
+        warn_caller(
             f"{site.name!r} ({site.line}) is never active on the calibration data: its neurons "
             "get threshold 1 and stay silent; give more or other data",
-            stacklevel=3,
         )
         threshold = torch.ones_like(threshold)
     elif bool(dead.any()):
         instead = "are silenced" if meter.silences else "get a thousandth of the layer's largest"
-        warnings.warn(
+        warn_caller(
             f"{site.name!r} ({site.line}): {int(dead.sum())} of {dead.numel()} thresholds belong "
             f"to units that are never active on the calibration data; they {instead}",
-            stacklevel=3,
         )
         small = 1e-30 if meter.silences else 1e-3 * threshold.max()
         threshold = torch.where(dead, small, threshold)

@@ -132,6 +132,7 @@ def binary_code(largest: Tensor | float, steps: int) -> Tensor:
     return largest * 0.5 ** torch.arange(1, steps + 1, dtype=torch.get_default_dtype())
 
 
+@torch.enable_grad()
 def fit_code(
     function: Callable[[Tensor], Tensor],
     steps: int,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx, nn
 
+from rheobase.convert.parts import Parts
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.spiking import unfolded
 from rheobase.convert.unit_spikes import send_unit_spikes
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from rheobase.convert.report import Report
     from rheobase.convert.trace import Traced
 
-__all__ = ["ConvertedNetwork", "Origin", "fast_order"]
+__all__ = ["ConvertedNetwork", "Inputs", "Origin", "fast_order"]
+
+Inputs = Tensor | tuple[Tensor, ...]
 
 _BYTES_AT_ONCE = 1 << 25  # more steps at once save no more overhead, but leave the cache
 
@@ -45,22 +48,32 @@ class ConvertedNetwork(nn.Module):
     Attributes:
         recipe: how it was made.
         T: default number of steps, which T-dependent statistics were made for.
+        parts: of an ANN of several inputs, which come as a tuple; ``parts.pack`` makes one tensor
+            of them, which the network takes as well.
         at_once: how many steps go through the graph together, folded into the batch; the results
             are equal but for the rounding of convolutions. None (the default): all, and for
             inference on CPUs as many as give the first layer 32 MiB; `choose_faster` measures.
     """
 
-    def __init__(self, stem: fx.GraphModule, body: fx.GraphModule, recipe: Recipe, T: int) -> None:
+    def __init__(
+        self,
+        stem: fx.GraphModule,
+        body: fx.GraphModule,
+        recipe: Recipe,
+        T: int,
+        parts: Parts | None = None,
+    ) -> None:
         super().__init__()
         self.stem = stem
         self.body = body
         self.recipe = recipe
         self.T = T
+        self.parts = parts
         self.at_once: int | None = None
         self.origin: Origin | None = None
 
     def report(
-        self, inputs: Tensor | None = None, labels: Tensor | None = None, samples: int = 128
+        self, inputs: Inputs | None = None, labels: Tensor | None = None, samples: int = 128
     ) -> Report:
         """What every layer became, and what error it adds; accuracy where labels are given.
 
@@ -76,9 +89,9 @@ class ConvertedNetwork(nn.Module):
         if inputs is None:
             inputs, labels = self.origin.inputs, self.origin.labels
         labels = None if labels is None else labels[:samples]
-        return make_report(self, self.origin.ann, inputs[:samples], labels)
+        return make_report(self, self.origin.ann, self._as_one(inputs)[:samples], labels)
 
-    def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
+    def forward(self, x: Inputs, steps: int | None = None) -> Tensor:
         """Run ``steps`` time steps on ``[N, ...]``, as the ANN takes it.
 
         Args:
@@ -91,7 +104,7 @@ class ConvertedNetwork(nn.Module):
         count = self.T + self.recipe.readout.delay if steps is None else steps
         if count < 1:
             raise ValueError(f"a converted network runs at least one step, got steps={count}")
-        constant = self.stem(fast_order(x))
+        constant = self.stem(fast_order(self._as_one(x)))
         piece = self._steps_at_once(constant, count)
         if piece == count:
             out: Tensor = self.body(*constant, steps=count)
@@ -99,6 +112,14 @@ class ConvertedNetwork(nn.Module):
         pieces = [min(piece, count - first) for first in range(0, count, piece)]
         with _carrying_state(self.body):
             return torch.cat([unfolded(self.body(*constant, steps=n), n) for n in pieces])
+
+    def _as_one(self, x: Inputs) -> Tensor:
+        """The input as one tensor."""
+        if isinstance(x, Tensor):
+            return x
+        if self.parts is None:
+            raise TypeError("this network was converted from an ANN of one input: give one tensor")
+        return self.parts.pack(x)
 
     def _steps_at_once(self, constant: Sequence[object], count: int) -> int:
         if self.at_once is not None:
@@ -115,9 +136,9 @@ class ConvertedNetwork(nn.Module):
         """Whether no module needs the whole sequence."""
         return all(getattr(module, "causal", True) for module in self.body.modules())
 
-    def choose_faster(self, x: Tensor) -> int:
+    def choose_faster(self, x: Inputs) -> int:
         """Time pieces of 1, 4, 16, ... and all steps on ``x``; keep and return the fastest."""
-        seconds: dict[int, float] = {}
+        x, seconds = self._as_one(x), dict[int, float]()
         whole = self.T + self.recipe.readout.delay
         pieces = {4**k for k in range(10) if 4**k < whole} if self._causal() else set()
         for steps in sorted(pieces | {whole}):
@@ -134,7 +155,7 @@ class ConvertedNetwork(nn.Module):
         self.origin = None
         return f"{send_unit_spikes(self.stem, self.body)} neuron layers send spikes of size 1"
 
-    def mean_output(self, x: Tensor, steps: int | None = None) -> Tensor:
+    def mean_output(self, x: Inputs, steps: int | None = None) -> Tensor:
         """What stands for the ANN's output: the mean over the steps, or the sum; ``[N, ...]``."""
         out: Tensor = self(x, steps)[self.recipe.readout.delay :]
         return out.sum(0) if self.recipe.encoding.convention == "sum" else out.mean(0)

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from rheobase._errors import unknown_name
+from rheobase._errors import unknown_name, warn_caller
 from rheobase.convert.activations import Site
 from rheobase.convert.bias import put_biases
 from rheobase.convert.build import follow_batch, split
 from rheobase.convert.calibrate import broadcasting, calibrated_thresholds, check_calibration
 from rheobase.convert.kinds import ACTIVATIONS, kind_of
 from rheobase.convert.network import ConvertedNetwork, Origin, fast_order
+from rheobase.convert.parts import Parts, join_inputs
 from rheobase.convert.plain import check_same, few_samples, write_plainly
 from rheobase.convert.pool import make_gate
 from rheobase.convert.post import calibrate_after
@@ -55,9 +56,11 @@ OPERATORS: dict[str, dict[str, Operator]] = {
 where the node may stay (a product with a constant, say)."""
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def convert(
     ann: nn.Module,
-    calibration: Tensor | None = None,
+    calibration: Tensor | tuple[Tensor, ...] | None = None,
     *,
     recipe: str | Recipe = "calibration_light",
     T: int = 32,
@@ -72,7 +75,8 @@ def convert(
     Args:
         ann: in evaluation mode; it is left as it is. Its control flow may not depend on data.
         calibration: inputs ``[N, ...]`` as the ANN takes them; recipes that need no data
-            (`recipes`) take one, for its shape.
+            (`recipes`) take one, for its shape. A tuple for an ANN of several inputs, which are
+            then what the spiking network takes.
         recipe: a name of `recipes`, or a record of one's own.
         T: time steps that T-dependent choices are made for, and the network's default.
         labels: of the calibration inputs, for the accuracy in the report.
@@ -108,17 +112,25 @@ def convert(
             f"recipe {rule.name!r} looks at its neurons' first {probe} steps, but only {T} are to "
             f"be run; take T={probe} or more, or a neuron rule with a smaller probe"
         )
+    parts = None
+    if isinstance(calibration, tuple):
+        parts = Parts.of(calibration)
+        calibration = parts.pack(calibration)
     with torch.no_grad():
         inputs = fast_order(check_calibration(calibration, rule))
+    if inputs.is_inference():  # some recipes train, on tensors that autograd may keep
+        inputs = inputs.clone()
     _check_labels(labels, inputs)
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1, got {batch_size}")
-    traced = trace(ann, leaves)
+    traced = trace(ann, leaves, 1 if parts is None else len(parts.shapes))
+    if parts is not None:
+        join_inputs(traced, parts)
     few = few_samples(inputs)
     write_plainly(traced, few)
     _prepare(traced, rule)
-    check_same(traced, copy.deepcopy(ann).eval(), few)
-    _add_to_graph(traced, rule)
+    check_same(traced, copy.deepcopy(ann).eval(), few, parts)
+    _add_to_graph(traced, rule, few)
     follow_batch(traced, few)
     sites = _find_sites(traced, rule)
     found = calibrated_thresholds(traced, sites, rule, T, inputs, batch_size)
@@ -129,7 +141,7 @@ def convert(
     check_stem(traced, rule, lambda kind: _operator(rule, kind) is not None)
     put_biases(traced, rule, T)
     stem, body = split(traced, rule)
-    net = ConvertedNetwork(stem, body, rule, T).eval()
+    net = ConvertedNetwork(stem, body, rule, T, parts).eval()
     calibrate_after(net, prepared, inputs)
     net.origin = Origin(prepared, inputs, labels)
     warn_of_extremes(net, inputs[:8])
@@ -222,14 +234,29 @@ def _prepare(traced: Traced, recipe: Recipe) -> None:
         pool_before_activations(traced)
 
 
-def _add_to_graph(traced: Traced, recipe: Recipe) -> None:
+@torch.no_grad()
+def _add_to_graph(traced: Traced, recipe: Recipe, few: Tensor) -> None:
     """Neurons at the output, and the recipe's own passes."""
     if recipe.readout.kind == "spikes":
         add_output_neurons(traced)
     for name in recipe.prepare.passes:
         if name not in PASSES:
             raise ValueError(unknown_name("graph pass", name, PASSES))
+    if not recipe.prepare.passes:
+        return
+    before = traced.module(few)
+    for name in recipe.prepare.passes:
         PASSES[name](traced, recipe)
+    apart = (traced.module(few) - before).abs().mean() / before.abs().mean()
+    if apart > _MOST_CHANGED:
+        warn_caller(
+            f"the functions by which recipe {recipe.name!r} approximates this network's move its "
+            f"output by {100.0 * apart:.0f} % on three inputs, before any spike; take a recipe "
+            "that keeps them, such as 'ecmt'"
+        )
+
+
+_MOST_CHANGED = 0.1
 
 
 def _find_sites(traced: Traced, recipe: Recipe) -> list[Site]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from rheobase.convert.parts import Parts
 from rheobase.convert.trace import Traced, line_of, record
 
 __all__ = ["check_same", "few_samples", "near", "values_of", "write_plainly"]
@@ -137,13 +138,16 @@ def _out_of_place(node: fx.Node) -> None:
         node.target = _IN_PLACE.get(node.target, plain or node.target)
 
 
-def check_same(traced: Traced, ann: torch.nn.Module, example: Tensor) -> None:
+def check_same(
+    traced: Traced, ann: torch.nn.Module, example: Tensor, parts: Parts | None = None
+) -> None:
     """The graph still computes what the network does.
 
     Args:
         traced: its graph.
         ann: the network, in evaluation mode.
         example: ``[N, ...]``.
+        parts: the inputs that lie in it, if the network takes several.
 
     Raises:
         ValueError: it does not, or the network does not take such inputs.
@@ -156,7 +160,8 @@ def check_same(traced: Traced, ann: torch.nn.Module, example: Tensor) -> None:
     chance = torch.get_rng_state()  # of masks drawn in evaluation too: the same for both
     with torch.no_grad():
         try:
-            expected = ann(example.clone(memory_format=torch.contiguous_format))
+            whole = example.clone(memory_format=torch.contiguous_format)
+            expected = ann(whole) if parts is None else ann(*parts.unpack(whole))
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise _not_taken(example, error) from error
         torch.set_rng_state(chance)

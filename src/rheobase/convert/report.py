@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from rheobase._errors import warn_caller
 from rheobase.convert.bias import BiasOverTime, pads_with
 from rheobase.convert.kinds import kind_of_call
 from rheobase.convert.network import ConvertedNetwork
@@ -158,25 +158,22 @@ def warn_of_extremes(net: ConvertedNetwork, inputs: Tensor) -> None:
         count = (unfolded(stop.output, stop.steps) / stop.spiking.size).sum(0)
         where = f"{stop.name!r} ({stop.module.site.line})"
         if not bool(count.any()):
-            warnings.warn(
+            warn_caller(
                 f"{where} fires no spike in {stop.steps} steps on {len(inputs)} calibration inputs:"
                 " take a larger T, a lower threshold or neurons that start at half of it",
-                stacklevel=4,
             )
         saturated = _saturated(stop, count)
         if saturated > 0.5:
-            warnings.warn(
+            warn_caller(
                 f"{where} is saturated: {100 * saturated:.0f} % of its neurons fire at every step "
                 "on the calibration inputs; take a higher threshold or percentile",
-                stacklevel=4,
             )
         cut_off = _cut_off(stop, net.recipe.encoding.convention)
         if cut_off > _MOST_CUT_OFF:
-            warnings.warn(
+            warn_caller(
                 f"{where}: {100 * cut_off:.0f} % of what it is to send lies beyond its largest "
                 "threshold on the calibration inputs, and is cut off; take a higher percentile or "
                 "scale of the statistic, or a recipe whose codes follow each value (integer_code)",
-                stacklevel=4,
             )
 
     walk(net, inputs, visit)

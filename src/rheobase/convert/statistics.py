@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rheobase._errors import warn_caller
 from rheobase.convert.activations import Site
 from rheobase.convert.recipe import Granularity, Recipe
 
@@ -281,12 +281,11 @@ class _LocalBalance(Meter):
     def threshold(self) -> Tensor:
         """Warns where balancing was broken off far too early."""
         if self.cut_off > _CUT_OFF:
-            warnings.warn(
+            warn_caller(
                 f"local balance of {self.site.name!r} ({self.site.line}) is not done: its "
                 f"thresholds cut off {100.0 * self.cut_off:.0f} % of its activation still; give "
                 "more calibration inputs or smaller batches, and go through them until it is, as "
                 'in statistic=Statistic("local_balance", batch_size=8, iterations=None)',
-                stacklevel=3,
             )
         return super().threshold()
 

@@ -51,9 +51,10 @@ class _Tracer(fx.Tracer):
     """Looks into every module but PyTorch's own, the given ``leaves`` and those that say their
     ``conversion_kind``; remembers lines."""
 
-    def __init__(self, leaves: tuple[type[nn.Module], ...]) -> None:
+    def __init__(self, leaves: tuple[type[nn.Module], ...], inputs: int) -> None:
         super().__init__()
         self.leaves = leaves
+        self.inputs = inputs
         self.record_stack_traces = True
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -63,29 +64,30 @@ class _Tracer(fx.Tracer):
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: Any = None
     ) -> tuple[Any, list[Any]]:
-        """One input, the first; what else forward takes keeps its default."""
+        """So many inputs, the first; what else forward takes keeps its default."""
         assert isinstance(self.root, nn.Module)
-        names = list(inspect.signature(self.root.forward).parameters)
-        return root_fn, [self.root, self.create_proxy("placeholder", names[0], (), {})]
+        names = list(inspect.signature(self.root.forward).parameters)[: self.inputs]
+        return root_fn, [self.root, *(self.create_proxy("placeholder", n, (), {}) for n in names)]
 
 
-def trace(ann: nn.Module, leaves: Iterable[type[nn.Module]] = ()) -> Traced:
+def trace(ann: nn.Module, leaves: Iterable[type[nn.Module]] = (), inputs: int = 1) -> Traced:
     """The graph of a network, of a copy of it in evaluation mode.
 
     Args:
         ann: any module whose control flow does not depend on data; a `torch.fx.GraphModule` too.
         leaves: module classes to keep whole (PyTorch's own are kept whole anyway).
+        inputs: how many of what forward takes are given.
 
     Raises:
         TypeError: it is no module, or one whose Python code is gone.
         ValueError: a batch norm is in training mode or keeps no statistics, the network takes
-            several inputs, spikes already or has hooks, or its control flow depends on its input;
-            the message names the module, or the line.
+            more or fewer inputs, spikes already or has hooks, or its control flow depends on its
+            input; the message names the module, or the line.
     """
-    _check_network(ann)
+    _check_network(ann, inputs)
     kept = tuple(leaves)
     ann = _copy(ann)
-    tracer = _Tracer(kept)
+    tracer = _Tracer(kept, inputs)
     if tracer.is_leaf_module(ann, ""):  # a layer alone is the whole network
         ann = nn.Sequential(ann)
     _check_hooks(ann, tracer)
@@ -101,8 +103,8 @@ def trace(ann: nn.Module, leaves: Iterable[type[nn.Module]] = ()) -> Traced:
     return Traced(fx.GraphModule(tracer.root, graph, type(ann).__name__), kept)
 
 
-def _check_network(ann: nn.Module) -> None:
-    """It is a network as it was written, of one input, without spikes, in evaluation mode."""
+def _check_network(ann: nn.Module, inputs: int) -> None:
+    """It is a network as it was written, of so many inputs, without spikes, in evaluation mode."""
     exported = isinstance(ann, fx.GraphModule) and hasattr(ann, "_guards_fn")
     if not isinstance(ann, nn.Module) or isinstance(ann, torch.jit.ScriptModule) or exported:
         raise TypeError(
@@ -112,11 +114,12 @@ def _check_network(ann: nn.Module) -> None:
         )
     named = inspect.signature(ann.forward).parameters.values()
     needed = [p.name for p in named if p.default is p.empty and p.kind not in _ANY_NUMBER]
-    if len(needed) > 1:
+    taken = [p.name for p in named if p.kind not in _ANY_NUMBER]
+    if not len(needed) <= inputs <= max(1, len(taken)):
         raise ValueError(
-            f"forward of {type(ann).__name__} takes {len(needed)} inputs ({', '.join(needed)}); "
-            "conversion takes one tensor [N, ...]: wrap the network in a module that holds the "
-            "others, or cuts them out of one"
+            f"forward of {type(ann).__name__} takes {len(needed)} inputs ({', '.join(needed)}), "
+            f"but there is calibration data for {inputs}; give a tuple of tensors [N, ...]: "
+            "convert(ann, (first, second), ...)"
         )
     for name, module in ann.named_modules():
         if isinstance(module, Stateful):

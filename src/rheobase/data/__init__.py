@@ -1,6 +1,7 @@
 """Data sets and the coding of images into spike trains."""
 
 from rheobase.data.cifar10 import CIFAR10
+from rheobase.data.composite_digits import CompositeDigits, composite_digits
 from rheobase.data.encoders import direct, latency, rate, sample_generator
 from rheobase.data.event_sets import CIFAR10DVS, DVS128Gesture, EventDataset
 from rheobase.data.events import Events, event_frames, read_aedat2, read_aedat3
@@ -17,6 +18,7 @@ __all__ = [
     "CIFAR10DVS",
     "MNIST",
     "ChecksumError",
+    "CompositeDigits",
     "DVS128Gesture",
     "DatasetInfo",
     "EventDataset",
@@ -28,6 +30,7 @@ __all__ = [
     "MNISTSample",
     "Source",
     "WordPiece",
+    "composite_digits",
     "direct",
     "download",
     "event_frames",

@@ -8,8 +8,6 @@ import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -21,8 +19,8 @@ __all__ = [
     "Curve",
     "accuracy_curve",
     "conversion_curves",
-    "curve_page",
     "load_curves",
+    "percent",
     "save_curves",
     "table",
 ]
@@ -154,7 +152,8 @@ def _alike_for_all_steps(recipe: Recipe | None) -> bool:
     )
 
 
-def _percent(curve: Curve, steps: int) -> str:
+def percent(curve: Curve, steps: int) -> str:
+    """The accuracy at so many steps, or a dash."""
     return f"{curve.accuracy[steps]:.2f}" if steps in curve.accuracy else "–"
 
 
@@ -163,52 +162,6 @@ def table(curves: Sequence[Curve], steps: Sequence[int]) -> str:
     lines = ["| recipe | " + " | ".join(f"T = {t}" for t in steps) + " |"]
     lines.append("|" + "---|" * (len(steps) + 1))
     for curve in curves:
-        cells = [_percent(curve, t) for t in steps]
+        cells = [percent(curve, t) for t in steps]
         lines.append(f"| {curve.recipe} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def curve_page(title: str, ann_accuracy: float, curves: Sequence[Curve], net: ConvertedNetwork,
-               steps: Sequence[int]) -> str:  # fmt: skip
-    """One HTML page without outside resources: the curve, and every layer of one network."""
-    from rheobase.experiments.figures import conversion_curves as drawn  # matplotlib, when asked
-
-    measured = {curve.recipe: curve.accuracy for curve in curves if curve.accuracy}
-    css = files("rheobase.experiments").joinpath("report.css").read_text(encoding="utf-8")
-    report = net.report()
-    head = "".join(f"<th>T = {t}</th>" for t in steps)
-    rows = "".join(
-        f"<tr><td>{escape(c.recipe)}</td>"
-        + "".join(
-            f"<td>{c.accuracy[t]:.2f}</td>" if t in c.accuracy else "<td>–</td>" for t in steps
-        )
-        + "</tr>"
-        for c in curves
-    )
-    columns = ("layer", "line", "became", "spikes", "threshold", "rate", "saturated", "dead",
-               "clip", "rounding", "timing", "error")  # fmt: skip
-    layers = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (
-            one.name, one.line.rsplit("/", 1)[-1], one.became, one.spikes,
-            f"{one.threshold[1]:.4g}", f"{one.rate:.4f}", f"{one.saturated:.4f}",
-            f"{one.dead:.3f}", f"{one.clip_error:.4f}", f"{one.rounding_error:.4f}",
-            f"{one.timing_error:.4f}", f"{one.error:.4f}",
-        )) + "</tr>"
-        for one in report.layers
-    )  # fmt: skip
-    kinds = "".join(
-        f"<tr><td>{escape(name)}</td><td>{escape(what)}</td></tr>"
-        for name, what in report.spikeness.items()
-    )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{escape(title)}</h1>\n<p>The ANN: {ann_accuracy:.2f} %. Accuracy of the mean output, "
-        f"in percent:</p>\n<table><tr><th>recipe</th>{head}</tr>{rows}</table>\n"
-        f'<div style="max-width: 32rem">{drawn(measured, ann_accuracy)}</div>\n'
-        f"<h2>Every layer at T = {report.T}</h2>\n<p>Errors are relative to the layer's mean "
-        f"activation, over {report.samples} calibration inputs.</p>\n<table><tr>"
-        + "".join(f"<th>{name}</th>" for name in columns)
-        + f"</tr>{layers}</table>\n<h2>What the layers with weights are given</h2>\n"
-        f"<table><tr><th>layer</th><th>input</th></tr>{kinds}</table>\n</main>\n</body>\n</html>\n"
-    )

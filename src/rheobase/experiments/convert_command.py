@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from rheobase._errors import unknown_name
 from rheobase.convert import RECIPES, convert, recipes
 from rheobase.data import get_dataset
-from rheobase.experiments.conversion_curve import conversion_curves, curve_page, table
+from rheobase.experiments.conversion_curve import conversion_curves, table
+from rheobase.experiments.conversion_page import curve_page
 from rheobase.models.ann_resnet import official_weights
 
 __all__ = ["convert_from_options", "load_ann", "load_images"]
@@ -54,9 +55,12 @@ def convert_from_options(options: argparse.Namespace) -> int:
             print(f"{curve.recipe}: {curve.why_not}")
     if not options.report and not options.train:
         return 0
-    net = convert(ann, calibration, recipe=names[0], T=max(steps))
+    # Of recipes that fit the network, the first.
+    shown = next((curve.recipe for curve in curves if max(steps) in curve.accuracy), names[0])
+    net = convert(ann, calibration, recipe=shown, T=max(steps))
     if options.report:
-        page = curve_page(f"{options.model} converted", accuracy, curves, net, steps)
+        title = f"{options.model} converted"
+        page = curve_page(title, accuracy, len(images), curves, net, steps)
         Path(options.report).write_text(page, encoding="utf-8")
         print(f"report: {options.report}")
     if options.train:

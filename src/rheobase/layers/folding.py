@@ -41,8 +41,8 @@ def fold_norms(net: nn.Module, example: Tensor) -> str:
     """
     norms = len(_norms(net))
     with torch.no_grad():
-        pairs = _pairs(net, example)
-        if not _keeps_function(net, pairs, example):
+        pairs = _pairs(net, example) if norms else []
+        if pairs and not _keeps_function(net, pairs, example):
             pairs = [pair for pair in pairs if _keeps_function(net, [pair], example)]
         _fold(net, pairs)
     return f"{len(pairs)} of {norms} norms folded into the weights before them"

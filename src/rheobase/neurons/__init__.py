@@ -16,7 +16,7 @@ from rheobase.neurons.biophysical import (
     PhysicalLIF,
     PhysicalQIF,
 )
-from rheobase.neurons.burst import BurstIF
+from rheobase.neurons.burst import BurstIF, FedBackBurstIF
 from rheobase.neurons.converted import RateIF
 from rheobase.neurons.current import CUBALIF, IMLIF
 from rheobase.neurons.detached import DetachedLIF
@@ -79,6 +79,7 @@ __all__ = [
     "BurstIF",
     "DetachedLIF",
     "DietLIF",
+    "FedBackBurstIF",
     "GreedyCode",
     "HodgkinHuxley",
     "ImbalancedSignedIF",

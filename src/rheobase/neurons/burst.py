@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rheobase.neurons.stepwise import State, StepNeuron
 
-__all__ = ["BurstIF"]
+__all__ = ["BurstIF", "FedBackBurstIF"]
 
 
 class BurstIF(StepNeuron):
@@ -82,3 +82,26 @@ class BurstIF(StepNeuron):
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
         return f"burst={self.burst}, signed={self.signed}, {super().extra_repr()}"
+
+
+class FedBackBurstIF(BurstIF):
+    r"""`BurstIF` charged with what it still owes: all that has come in, less all that was sent.
+
+    .. math:: h_t = v_{t-1} + \sum_{s \le t} x_s - \sum_{s < t} o_s
+
+    Source: the encoder behind STA's softmax in its released code.
+
+    Args: as of `BurstIF`.
+
+    >>> FedBackBurstIF(burst=0, signed=True)(torch.full((3, 1), 0.6)).squeeze()
+    tensor([0., 1., 1.])
+    """
+
+    states = 3
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """As `BurstIF`, on what is owed."""
+        v, sent, came = state
+        came = came + x
+        s, h, left = super().step(came - sent, (v, sent))
+        return s, h, (*left, came)

@@ -11,15 +11,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ReLUApproximator", "approximated_layer_norm", "approximated_softmax"]
+__all__ = ["INVERSE_ROOT", "ReLUApproximator", "approximated_softmax"]
 
 
 class ReLUApproximator(nn.Module):
     r"""A function between ``low`` and ``high`` as :math:`c + \sum_i g_i\,\mathrm{relu}(x - k_i)`.
 
     It is piecewise linear, and equal to the function at the knots, which lie denser where that
-    bends more (with the square root of the second derivative, so that errors are alike). Below
-    ``low`` it is constant, above ``high`` it goes on straight.
+    bends more (with the square root of the second derivative, so that errors are alike). It begins
+    at the flatter end, constant beyond; where that is ``high``, units are
+    :math:`\mathrm{relu}(k_i - x)`. So gains are as small as slopes are where most values lie, and
+    single spikes of a unit are not many times the function. Beyond the other end it goes on
+    straight.
 
     Args:
         function: smooth, of tensors of any shape.
@@ -56,6 +59,9 @@ class ReLUApproximator(nn.Module):
         places = _places(function, low, high, neurons + 1, spread)
         values = function(places)
         slopes = values.diff() / places.diff()
+        self.sign = -1.0 if slopes[0].abs() > 2.0 * slopes[-1].abs() else 1.0
+        if self.sign < 0.0:
+            places, values, slopes = places.flip(0), values.flip(0), -slopes.flip(0)
         gains = torch.cat([slopes[:1], slopes.diff()])
         self.low, self.high = low, high
         dtype = torch.get_default_dtype()
@@ -65,7 +71,7 @@ class ReLUApproximator(nn.Module):
 
     def hidden(self, x: Tensor) -> Tensor:
         """What charges the hidden units: ``[...]`` to ``[..., neurons]``."""
-        return x.unsqueeze(-1) - self.knots.to(x.dtype)
+        return self.sign * (x.unsqueeze(-1) - self.knots.to(x.dtype))
 
     def read(self, h: Tensor) -> Tensor:
         """The hidden units' output ``[..., neurons]`` to ``[...]``."""
@@ -105,7 +111,7 @@ def _places(
 
 _EXP = ReLUApproximator(torch.exp, -20.0, 3.0, 32)
 _INVERSE = ReLUApproximator(torch.reciprocal, 1e-2, 5e3, 64, spread="log")
-_INVERSE_ROOT = ReLUApproximator(torch.rsqrt, 1e-3, 1e2, 32, spread="log")
+INVERSE_ROOT = ReLUApproximator(torch.rsqrt, 1e-3, 1e2, 32, spread="log")
 
 
 def approximated_softmax(x: Tensor) -> Tensor:
@@ -119,12 +125,3 @@ def approximated_softmax(x: Tensor) -> Tensor:
     p = e * _INVERSE(e.sum(-1, keepdim=True))
     total = p.sum(-1, keepdim=True)
     return torch.where(total > 1.5, p * _INVERSE(total), p)
-
-
-def approximated_layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """Layer norm by an approximated inverse root of the variance."""
-    centred = x - x.mean(-1, keepdim=True)
-    y: Tensor = centred * _INVERSE_ROOT(centred.square().mean(-1, keepdim=True) + norm.eps)
-    if norm.weight is not None:
-        y = y * norm.weight
-    return y if norm.bias is None else y + norm.bias

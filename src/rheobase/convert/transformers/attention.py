@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,7 +19,14 @@ from rheobase.convert.kinds import KINDS, kind_of
 from rheobase.convert.prepare import own_activations
 from rheobase.convert.trace import Traced, add_module, line_of
 
-__all__ = ["attention_scores", "masked_softmax", "without_later_keys", "write_out_attention"]
+__all__ = [
+    "Writer",
+    "attention_scores",
+    "masked_softmax",
+    "without_later_keys",
+    "write_out",
+    "write_out_attention",
+]
 
 
 def attention_scores(q: Tensor, k: Tensor, scale: float | None = None) -> Tensor:
@@ -89,16 +96,27 @@ def write_out_attention(traced: Traced, _: object = None) -> None:
         ("multihead_attention", _multihead),
         ("attention", _scaled_dot_product),
     ):
-        for node in list(traced.graph.nodes):
-            if kind_of(traced, node) == kind:
-                with traced.graph.inserting_before(node):
-                    _Writer(traced, node).replace(write)
+        write_out(traced, kind, write)
     own_activations(traced)
     traced.graph.eliminate_dead_code()
     traced.module.recompile()
 
 
-class _Writer:
+def write_out(traced: Traced, kind: str, write: Callable[..., Any]) -> None:
+    """Replace every node of a kind by what ``write`` makes of its arguments.
+
+    Args:
+        traced: the graph.
+        kind: of node.
+        write: ``(writer, module or None, *arguments) -> what stands for the node's value``.
+    """
+    for node in list(traced.graph.nodes):
+        if kind_of(traced, node) == kind:
+            with traced.graph.inserting_before(node):
+                Writer(traced, node).replace(write)
+
+
+class Writer:
     """Appends operations to the graph in the place of one node."""
 
     def __init__(self, traced: Traced, node: fx.Node) -> None:
@@ -126,6 +144,10 @@ class _Writer:
         """A module of the network, by name, on a value."""
         return fx.Proxy(self.traced.graph.call_module(name, (x.node,)), self.tracer)
 
+    def module(self, name: str, module: nn.Module, x: fx.Proxy) -> fx.Proxy:
+        """A new module on a value."""
+        return self.call(add_module(self.traced, f"{self.node.name}_{name}", module), x)
+
     def function(self, function: Callable[..., Tensor], *arguments: Any) -> Any:
         """A function on values, as one operation."""
         return self.tracer.create_proxy("call_function", function, arguments, {})
@@ -146,7 +168,7 @@ class _Writer:
                 layer.bias.copy_(bias)
         return self.call(add_module(self.traced, f"{self.node.target}_{name}", layer), x)
 
-    def refuse(self, what: str) -> None:
+    def refuse(self, what: str) -> NoReturn:
         """Raise an error that names the node."""
         raise ValueError(
             f"node {self.node.name!r} ({self.node.target}, {line_of(self.node)}) {what}, which "
@@ -166,7 +188,7 @@ class _Writer:
 
 
 def _encoder(
-    w: _Writer,
+    w: Writer,
     module: nn.TransformerEncoder,
     src: fx.Proxy,
     mask: fx.Proxy | None = None,
@@ -180,7 +202,7 @@ def _encoder(
 
 
 def _encoder_layer(
-    w: _Writer,
+    w: Writer,
     module: nn.TransformerEncoderLayer,
     src: Any,
     src_mask: fx.Proxy | None = None,
@@ -203,7 +225,7 @@ def _encoder_layer(
 
 
 def _multihead(
-    w: _Writer,
+    w: Writer,
     module: nn.MultiheadAttention,
     query: fx.Proxy,
     key: fx.Proxy,
@@ -251,7 +273,7 @@ def _projections(module: nn.MultiheadAttention) -> list[tuple[str, Tensor, Tenso
 
 
 def _scaled_dot_product(
-    w: _Writer,
+    w: Writer,
     _: None,
     query: fx.Proxy,
     key: fx.Proxy,

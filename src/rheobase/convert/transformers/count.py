@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from rheobase.convert.network import ConvertedNetwork
 from rheobase.convert.spiking import Spiking
-from rheobase.convert.transformers.neurons import Coded
-from rheobase.neurons import BurstIF, MultiThreshold
+from rheobase.convert.transformers.neurons import BurstSpiking, Coded
+from rheobase.neurons import MultiThreshold
 
 __all__ = ["SpikeCount", "count_spikes"]
 
@@ -84,12 +84,6 @@ def _counter(module: nn.Module) -> Counter | None:
     neuron = module.neuron
     if isinstance(neuron, MultiThreshold):
         return lambda x, out: out.ne(0.0)
-    if isinstance(neuron, BurstIF):
-        return lambda x, out: _in_bursts((out / neuron.v_threshold).abs())
+    if isinstance(module, BurstSpiking):
+        return lambda x, out: module.spike_count(out)
     return lambda x, out: (out / module.size).abs().round()
-
-
-def _in_bursts(size: Tensor) -> Tensor:
-    """Spikes of a burst of this size in thresholds: one whole, the rest halves."""
-    halves = (2.0 * size).round()
-    return torch.where(halves >= 2.0, halves - 1.0, halves)

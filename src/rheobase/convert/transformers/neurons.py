@@ -11,9 +11,17 @@ from rheobase.convert.activations import Site
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.spiking import Code, Replacement, Spiking, folded, unfolded
 from rheobase.layers import Quantise
-from rheobase.neurons import STBIF, BurstIF, GreedyCode, IntegerCode, MultiThreshold, Neuron
+from rheobase.neurons import (
+    STBIF,
+    BurstIF,
+    FedBackBurstIF,
+    GreedyCode,
+    IntegerCode,
+    MultiThreshold,
+    Neuron,
+)
 
-__all__ = ["TRANSFORMER_NEURONS", "Coded", "SizedSpiking"]
+__all__ = ["TRANSFORMER_NEURONS", "BurstSpiking", "Coded", "SizedSpiking"]
 
 
 class SizedSpiking(Spiking):
@@ -61,8 +69,39 @@ class SizedSpiking(Spiking):
         return spikes
 
 
-class SizedPair(SizedSpiking):
-    """Two neurons for a value of either sign: one takes the current, the other its negative."""
+class BurstSpiking(SizedSpiking):
+    """A neuron that sends bursts."""
+
+    neuron: BurstIF
+
+    def __init__(self, neuron: BurstIF, site: Site) -> None:
+        super().__init__(neuron, site, 1.0)
+
+    @property
+    def size(self) -> Tensor:
+        """The most that a step can carry: a spike, and all halves behind it."""
+        return self.threshold_of(None) * (1.0 + 0.5 * self.neuron.burst)
+
+    def threshold_of(self, sent: Tensor | None) -> Tensor:
+        """The size of the spikes in what was sent."""
+        return torch.as_tensor(self.neuron.v_threshold)
+
+    def spike_count(self, sent: Tensor) -> Tensor:
+        """Spikes in what was sent: one whole, the rest halves."""
+        halves = (2.0 * sent.abs() / self.threshold_of(sent)).round()
+        return torch.where(halves >= 2.0, halves - 1.0, halves)
+
+
+class BurstPair(BurstSpiking):
+    """Two neurons for a value of either sign: one takes the current, the other its negative.
+
+    Their thresholds are a last axis of two.
+    """
+
+    def threshold_of(self, sent: Tensor | None) -> Tensor:
+        """That of the sign that was sent; the larger of both."""
+        up, down = torch.as_tensor(self.neuron.v_threshold).unbind(-1)
+        return torch.maximum(up, down) if sent is None else torch.where(sent < 0.0, down, up)
 
     def send(self, current: Tensor) -> Tensor:
         """``[T, N, ...]`` to what the two send, one minus the other."""
@@ -122,10 +161,11 @@ def st_bif(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement
 
 def burst(site: Site, threshold: Tensor, recipe: Recipe, _: int) -> Replacement:
     """The neuron of STA; a pair of them where the value may be negative."""
-    size = int(recipe.neuron.levels)
-    neuron = BurstIF(threshold, burst=size, signed=True)
-    kind = SizedPair if getattr(site.activation, "signed", False) else SizedSpiking
-    return kind(neuron, site, threshold * (1.0 + 0.5 * size))
+    behind_softmax = getattr(site.activation, "source", None) == "softmax"
+    kind = FedBackBurstIF if behind_softmax else BurstIF
+    neuron = kind(threshold, burst=int(recipe.neuron.levels), signed=True)
+    signed = getattr(site.activation, "signed", False)
+    return BurstPair(neuron, site) if signed else BurstSpiking(neuron, site)
 
 
 def integer_code(site: Site, _: Tensor, recipe: Recipe, __: int) -> Replacement:

@@ -18,6 +18,7 @@ from rheobase.layers import Quantise
 __all__ = [
     "SIZES",
     "Encode",
+    "HiddenUnits",
     "encode_for_sta",
     "encode_hidden_operands",
     "encode_linear_inputs",
@@ -49,6 +50,12 @@ class Encode(nn.Module):
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
         return f"of {self.source}" if self.source else ""
+
+
+class HiddenUnits(nn.ReLU):
+    """The ReLUs of an approximator, ``[..., units]``: each has a threshold of its own."""
+
+    conversion_kind = "relu"
 
 
 def note_weights(traced: Traced, _: Recipe | None = None) -> None:

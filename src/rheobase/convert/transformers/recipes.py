@@ -82,12 +82,13 @@ TRANSFORMER_RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "sta",
         "Jiang et al. 2024, ICLR (Spatio-Temporal Approximation)",
-        source=("encode",),
+        source=("encode", "relu"),
         prepare=Preparation(
-            passes=("write_out_attention", "encode_for_sta"),
-            operators=("approximated", "accumulated"),
+            passes=("write_out_attention", "write_out_functions", "encode_for_sta"),
+            operators=("accumulated",),
         ),
-        statistic=Statistic("burst_threshold"),
+        statistic=Statistic("burst_threshold", batches="average", batch_size=16),
+        granularity="channel",
         neuron=NeuronRule("burst", levels=2),
     ),
     Recipe(

@@ -7,7 +7,7 @@ from rheobase.convert.prepare import PASSES
 from rheobase.convert.recipes import RECIPES
 from rheobase.convert.spiking import NEURONS
 from rheobase.convert.statistics import STATISTICS
-from rheobase.convert.transformers.approximate import APPROXIMATED
+from rheobase.convert.transformers.approximate import write_out_functions
 from rheobase.convert.transformers.attention import write_out_attention
 from rheobase.convert.transformers.neurons import TRANSFORMER_NEURONS
 from rheobase.convert.transformers.once import ONCE
@@ -29,12 +29,12 @@ def add_transformers() -> None:
     """Add passes, operators, neurons, statistics and recipes."""
     OPERATORS.update(
         accumulated=ACCUMULATED,
-        approximated=APPROXIMATED,
         instantaneous=INSTANTANEOUS,
         once=ONCE,
     )
     PASSES.update(
         write_out_attention=write_out_attention,
+        write_out_functions=write_out_functions,
         encode_operands=encode_operands,
         encode_hidden_operands=encode_hidden_operands,
         encode_for_sta=encode_for_sta,

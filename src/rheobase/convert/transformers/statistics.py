@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rheobase.convert.statistics import Meter
-from rheobase.convert.transformers.operands import Encode
+from rheobase.convert.transformers.operands import Encode, HiddenUnits
 from rheobase.layers import Quantise
 
 __all__ = ["TRANSFORMER_STATISTICS"]
@@ -101,36 +101,67 @@ def _least_error(values: Tensor, largest: Tensor, quantiser: Quantise, candidate
 
 
 class BurstThreshold(Meter):
-    """The threshold of least squared error at T steps, as STA searches it, over the burst's size.
+    """The threshold of least squared error at T steps, as STA's released code searches it.
 
-    95 candidates in steps of a hundredth from the largest magnitude down, values being cut off at
-    the threshold and rounded down to a T-th of it. A step of a burst carries more than one spike,
-    so the threshold may be that much smaller.
+    95 candidates in steps of a two-hundredth from the largest value down, values being cut off at
+    the threshold and rounded down to a T-th of it; a moving average over batches. One for each
+    feature (the last axis; of a convolution the channel), for each hidden unit of an approximator,
+    and where a value may be negative for its two signs. What is never active gets the layer's
+    largest (in the released code 0: it sends nothing, whatever comes).
     """
 
     candidates = 95
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
-        self.seen: list[Tensor] = []
+        self.joined: Tensor | None = None
 
-    def see(self, values: Tensor) -> None:
-        """One batch; at most a hundred thousand of its values."""
+    def pass_on(self, z: Tensor, a: Tensor) -> Tensor:
+        """One batch."""
+        new = self._best(self._by_unit(a).flatten(0, -3))
+        rule = self.recipe.statistic
+        if self.joined is None:
+            self.joined = new
+        else:
+            self.joined = (1.0 - rule.momentum) * self.joined + rule.momentum * new
+        return a
+
+    def _by_unit(self, a: Tensor) -> Tensor:
+        """``[..., features, k]``: k hidden units, the two signs of a value, or 1."""
         activation = self.site.activation
-        activation.signed = bool(activation.signed) or bool((values < 0.0).any())  # type: ignore[assignment]
-        values = values.abs().flatten()
-        self.seen.append(values[:: 1 + values.numel() // 100_000])
+        if isinstance(activation, HiddenUnits):
+            return a
+        if isinstance(activation, Encode):
+            activation.signed = activation.signed or bool((a < 0.0).any())
+            return torch.stack([a, -a], -1).relu()
+        return (a.movedim(1, -1) if self._of_images() else a).unsqueeze(-1)
+
+    def _of_images(self) -> bool:
+        """Whether features are channels, not the last axis."""
+        return len(self.site.shape) == 3 and type(self.site.activation) is nn.ReLU
+
+    def _best(self, values: Tensor) -> Tensor:
+        """``[values, ...]`` to ``[...]``."""
+        most = values.amax(0)
+        best, least = most.clone(), torch.full_like(most, torch.inf)
+        for number in range(self.candidates):
+            size = most * (1.0 - 0.005 * number)
+            count = (values / size * self.steps).clamp(0.0, self.steps).floor()
+            error = (count * size / self.steps - values).square().sum(0)
+            best, least = torch.where(error < least, size, best), torch.minimum(error, least)
+        return best
 
     def threshold(self) -> Tensor:
-        """One for the layer."""
-        values = torch.cat(self.seen)
-        thresholds = values.amax() * (1.0 - 0.01 * torch.arange(self.candidates))
-        errors = []
-        for threshold in thresholds:
-            counts = (values / threshold * self.steps).clamp(0.0, self.steps).floor()
-            errors.append((counts * threshold / self.steps - values).square().mean())
-        best = thresholds[torch.stack(errors).argmin()]
-        return best / (1.0 + 0.5 * self.recipe.neuron.levels)
+        """``[features, k]`` of hidden units and signed values, else one for each feature."""
+        assert self.joined is not None
+        activation = self.site.activation
+        if not bool((self.joined > 0.0).any()):
+            return self.joined
+        found = torch.where(self.joined > 0.0, self.joined, self.joined.max())
+        if isinstance(activation, HiddenUnits) or getattr(activation, "signed", False):
+            return found
+        single = found[:, 0]
+        return single if self._of_images() or len(self.site.shape) == 1 else single[None]
 
 
 class RobustWithWeights(Meter):
