@@ -91,6 +91,17 @@ def test_every_recipe_gives_the_same_output(recipe: str) -> None:
     assert torch.equal(outputs[2], outputs[0])
 
 
+@pytest.mark.parametrize("recipe", ["ecmt", "sta", "spikezip_tf"])
+def test_transformers_give_the_same_output(recipe: str) -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, activation="gelu")
+    net = nn.Sequential(nn.Linear(8, 8), layer, nn.Linear(8, 3)).double().eval()
+    x = torch.randn(4, 5, 8).double()
+    snn = convert(net, x, recipe=recipe, T=6)
+    with torch.no_grad():
+        torch.testing.assert_close(_made_over(snn)(x), snn(x), rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("granularity", ["layer", "channel"])
 def test_sizes_are_in_the_weights(granularity: str) -> None:
     torch.manual_seed(0)

@@ -91,6 +91,8 @@ class Spiking(Replacement):
     conventions = ("mean", "sum")
     takes_constant = True
     sized = True
+    can_send_units: ClassVar[bool] = True
+    """Whether its spikes may have size 1, and their readers their size."""
 
     def __init__(
         self, neuron: Neuron, site: Site, scale: Tensor | None = None, *, multiplied: bool = False
@@ -157,6 +159,8 @@ class DelayedSpiking(Spiking):
 
 class RateSpiking(Spiking):
     """Sends spikes of size 1: the rate itself, in the place of an activation that is a rate."""
+
+    can_send_units = False
 
     @property
     def size(self) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from rheobase.convert.bias import pads_with
 from rheobase.convert.kinds import kind_of
-from rheobase.convert.spiking import RateSpiking, Spiking
+from rheobase.convert.spiking import Spiking
 from rheobase.convert.trace import Traced, add_module
 from rheobase.layers.sized_spikes import AddSpikes, SizedSpikes
 
@@ -62,13 +62,10 @@ class _Sizes:
         module = self.traced.owner(node)
         if operands := [n for n in node.all_input_nodes if n in self.of]:
             self._read(node, module, operands)
-        if isinstance(module, Spiking) and self._can_send(module):
+        if isinstance(module, Spiking) and module.can_send_units and self.calls[id(module)] == 1:
             self.of[node] = module.size.detach()
             module.sized = False
             self.senders += 1
-
-    def _can_send(self, module: Spiking) -> bool:
-        return self.calls[id(module)] == 1 and not isinstance(module, RateSpiking)
 
     def _read(self, node: fx.Node, module: nn.Module | None, operands: list[fx.Node]) -> None:
         source = operands[0]

@@ -89,7 +89,6 @@ def _to_maximum(levels: int) -> dict[str, Any]:
 
 CONVERSIONS: tuple[Conversion, ...] = (
     *_codes(),
-    Conversion("STA", "sta", (4, 16, 32)),
     Conversion("ECMT, released code", "ecmt_released", (1, 4, 8, 16)),
     Conversion("ECMT, paper's thresholds", "ecmt", (1, 4, 8)),
     Conversion("ECMT, up to the maximum, 10 levels", "ecmt", (1, 4, 8, 16), _to_maximum(10)),

@@ -33,6 +33,8 @@ class SizedSpiking(Spiking):
         most: the most that a step can carry.
     """
 
+    can_send_units = False
+
     def __init__(self, neuron: Neuron, site: Site, most: Tensor | float) -> None:
         super().__init__(neuron, site)
         self.most = most
