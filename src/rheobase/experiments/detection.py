@@ -192,7 +192,9 @@ def _trained(weights: Path, digits: type[MNIST | MNISTSample]) -> TinyYolo:
     """The detector in a file, which is made if there is none."""
     if not weights.exists():
         weights.parent.mkdir(parents=True, exist_ok=True)
-        save_file(train_detector(digits(train=True)).state_dict(), weights)
+        part = weights.with_name(weights.name + ".part")
+        save_file(train_detector(digits(train=True)).state_dict(), part)
+        part.replace(weights)
     net = TinyYolo(TinyYoloConfig())
     net.load_state_dict(load_file(weights))
     return net.eval()
