@@ -25,9 +25,11 @@ class LSGLIF(Neuron):
 
     The paper's equations could not be had. Its abstract says that the width is modulated by the
     change of the membranes' distribution, which theory ties to the decay factors, and that
-    trainable decay factors implement it. That much is here; the exact function of the decay is the
-    stationary one above, and uncertain.
-    Source: Lian et al. 2023 (LSG), IJCAI, abstract.
+    trainable decay factors implement it. That much is here. Uncertain are the function of the decay
+    (above: the stationary deviation; the code of its successor MPD-AGL takes that after one step,
+    :math:`\sqrt{1 + \lambda^2}`, which differs in the fourth order), the surrogate's shape, and
+    whether the decay learns through the width too.
+    Source: Lian et al. 2023 (LSG), IJCAI, abstract; Jiang et al. 2025 (MPD-AGL), arXiv 2505.11863.
 
     Args:
         decay: initial :math:`\lambda`, in (0, 1).
