@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Size
 from rheobase.neurons.base import Neuron
 from rheobase.neurons.parameters import per_channel, positive
 from rheobase.surrogate import Rectangular
@@ -53,7 +54,7 @@ class LSGLIF(Neuron):
         decay: float = 0.25,
         *,
         width: float = 1.0,
-        channels: int | None = None,
+        channels: Size | None = None,
         **options: Any,
     ) -> None:
         if not 0.0 < decay < 1.0 or not width > 0.0:
