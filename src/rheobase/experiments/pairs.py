@@ -72,7 +72,10 @@ PAIRS: dict[str, Pair] = {
         "CLIF above LIF",
         _lif("tau: 2.0, decay_input: false, v_reset: null, surrogate: Rectangular"),
     ),
-    "psn": Pair("PSN above LIF", _lif("tau: 2.0")),
+    "psn": Pair(
+        "PSN above LIF on sequences",
+        ("model.overrides.neuron=lif", "model.overrides.neuron_kwargs={tau: 2.0}"),
+    ),
     "im_lif": Pair("IM-LIF above LIF", _lif("tau: 2.0")),
     "dspike": Pair(
         "Dspike above the rectangle", ("model.overrides.neuron_kwargs={surrogate: Rectangular}",)
