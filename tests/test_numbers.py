@@ -139,6 +139,34 @@ def test_a_soft_reset_takes_a_threshold_above_0(neuron: type) -> None:
             neuron(v_threshold=threshold, **options)
 
 
+SEQUENCE = {
+    "BGN": {}, "BNTT": {"steps": 4}, "MPBN": {}, "NeuNorm": {"shape": (8, 4, 4)}, "STSC": {},
+    "TAB": {"steps": 4}, "TCJA": {"steps": 4, "channels": 8}, "TEBN": {"steps": 4},
+    "TemporalAttention": {"steps": 4, "reduction": 2},
+    "MultiDimensionalAttention": {"kind": "CSA", "channels": 8, "c_ratio": 2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEQUENCE)
+def test_layers_over_time_refuse_empty_and_whole_numbers(name: str) -> None:
+    layer = getattr(layers, name)(**NEEDED[name] | SEQUENCE[name])
+    assert layer(torch.rand(4, 2, 8, 4, 4)).shape == (4, 2, 8, 4, 4)
+    for shape in ((0, 2, 8, 4, 4), (4, 0, 8, 4, 4)):
+        with pytest.raises(ValueError, match=rf"{name} got an empty input"):
+            layer(torch.rand(shape))
+    with pytest.raises(TypeError, match=rf"{name} takes floating point"):
+        layer(torch.ones(4, 2, 8, 4, 4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3), (4, 0, 3), (4, 2, 0)])
+def test_losses_refuse_logits_of_nothing(shape: tuple[int, ...]) -> None:
+    labels = torch.zeros(shape[1], dtype=torch.int64)
+    every = (losses.TET(), losses.STCA(), losses.cross_entropy_of_mean)
+    for loss in (*every, losses.squared_error_of_rates):
+        with pytest.raises(ValueError, match="no step, sample or class"):
+            loss(torch.zeros(shape), labels)
+
+
 def test_classes_of_users_are_held_to_their_annotations_too() -> None:
     class Mine(NumbersChecked):
         def __init__(self, a: float, /, b: int = 2, *, c: Size | None = None) -> None:

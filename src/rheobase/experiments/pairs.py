@@ -77,7 +77,8 @@ PAIRS: dict[str, Pair] = {
     "psn": Pair("PSN above LIF on sequences", _LIF_OF_SEQUENCES),
     "im_lif": Pair("IM-LIF above LIF on sequences", _LIF_OF_SEQUENCES),
     "dspike": Pair(
-        "Dspike above the rectangle", ("model.overrides.neuron_kwargs={surrogate: Rectangular}",)
+        "Dspike above the rectangle",
+        ("model.overrides.neuron_kwargs={surrogate: Rectangular}", "temperature.step=0"),
     ),
     "lsg": Pair(
         "a width that follows the learnt decay above one that stands still",

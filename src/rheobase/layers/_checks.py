@@ -8,9 +8,10 @@ __all__ = ["check_sequence", "check_steps"]
 
 
 def check_sequence(module: nn.Module, x: Tensor, channels: int | None = None) -> None:
-    """Refuse what is no sequence ``[T, N, C, ...]``, or has another number of channels.
+    """Refuse what is no sequence ``[T, N, C, ...]``, is empty, or has other channels.
 
     Raises:
+        TypeError: it is not floating point.
         ValueError: as above; names the module and both shapes.
     """
     name = type(module).__name__
@@ -19,6 +20,10 @@ def check_sequence(module: nn.Module, x: Tensor, channels: int | None = None) ->
             f"{name} takes a whole sequence [T, N, C, ...] (time first), got shape "
             f"{list(x.shape)}; a single step [N, C, ...] becomes x.unsqueeze(0)"
         )
+    if not x.is_floating_point():
+        raise TypeError(f"{name} takes floating point input, got {x.dtype}; call x.float()")
+    if 0 in x.shape:
+        raise ValueError(f"{name} got an empty input, shape {list(x.shape)}: no step or no sample")
     if channels is not None and x.shape[2] != channels:
         raise ValueError(
             f"{name} was made for {channels} channels, input [T, N, C, ...] has {x.shape[2]}: "

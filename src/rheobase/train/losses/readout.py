@@ -93,6 +93,8 @@ def check_logits(logits: Tensor, target: Tensor) -> None:
             f"logits have shape {list(logits.shape)}; losses take every time step, "
             "[T, N, classes] (a single step: logits.unsqueeze(0))"
         )
+    if 0 in logits.shape:
+        raise ValueError(f"logits have shape {list(logits.shape)}: no step, sample or class")
     _, samples, classes = logits.shape
     soft = target.is_floating_point()
     expected = [samples, classes] if soft else [samples]
