@@ -24,7 +24,7 @@ TABLE_II = {
     "im_loss_resnet19 tebn_resnet19 spiking_densenet102 glif_resnet19 recdis_resnet19 "
     "lsg_resnet19 mpbn_resnet19 kdsnn_resnet18 im_lif_resnet19 local_zo_resnet19",
     "imagenet": "tdbn_resnet50 diet_snn_vgg16 tet_resnet34 im_loss_vgg16 tebn_resnet34 "
-    "glif_resnet34 recdis_resnet34 mpbn_resnet34 att_ms_resnet34",
+    "glif_resnet34 glif_ms_resnet34 recdis_resnet34 mpbn_resnet34 att_ms_resnet34",
     "cifar10dvs": "plif_net bntt_vgg9 tdbn_resnet19 dspike_resnet18 ta_snn tet_vggsnn "
     "im_loss_resnet19 tebn_vggsnn stsc_vggsnn ltmd_densenet glif_wide_7b_net recdis_resnet19 "
     "lsg_resnet19 mpbn_resnet19 im_lif_vggsnn local_zo_vggsnn",

@@ -154,7 +154,7 @@ def _plan_arguments(parser: Parser) -> None:
 
 
 def _plan(options: Options) -> int:
-    from rheobase.train.config import load_config
+    from rheobase.train.config_file import load_config
     from rheobase.train.plan import plan
 
     found = plan(load_config(options.config, options.overrides), options.processes)
@@ -179,7 +179,7 @@ def _search_arguments(parser: Parser) -> None:
 
 def _search(options: Options) -> int:
     from rheobase.experiments.search import search
-    from rheobase.train.config import save_config
+    from rheobase.train.config_file import save_config
 
     found = search(options.method, options.data, quick=options.quick, seed=options.seed)
     save_config(found.recipe(options.data), options.out)

@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rheobase._numbers import NumbersChecked
+
 __all__ = ["Stateful", "Stream", "resumed", "streaming"]
 
 
-class Stateful(nn.Module):
+class Stateful(NumbersChecked, nn.Module):
     """A module with memory over time.
 
     A causal subclass reads ``self.carried`` as its state before the first step (None: start anew)

@@ -131,6 +131,7 @@ def test_what_a_search_finds_trains(method, tmp_path, capsys):
                  "log.progress=never"]
     )  # fmt: skip
     assert cfg.data.name == "mnist_sample"
+    assert cfg.loss.name == ("mse" if method == "autosnn" else "cross_entropy")  # its outputs fire
     few = load_images("mnist_sample", 16)
     pairs = list(zip(few.images, few.labels.tolist(), strict=True))
     assert train(cfg, None, pairs, pairs).steps == 2

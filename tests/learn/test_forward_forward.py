@@ -86,5 +86,5 @@ def test_a_network_without_neurons_is_refused() -> None:
         with pytest.raises(ValueError, match=r"one of 9 labels .* got shape \["):
             with_label(torch.rand(shape), torch.tensor([0, 1]), 9)
     for bad in ({"sharpness": 0.0}, {"threshold": 0.0}):
-        with pytest.raises(ValueError, match=r"=0\.0.*must be above 0"):
+        with pytest.raises(ValueError, match="takes a finite number above 0 as"):
             ForwardForward(**bad)

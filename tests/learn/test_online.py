@@ -218,7 +218,7 @@ def test_nothing_is_left_behind() -> None:
 
 def test_numbers_out_of_their_domain_are_refused() -> None:
     for make in (lambda: TruncatedBPTT(0), lambda: SLTT(0), lambda: OTTT(decay=2.0)):
-        with pytest.raises(ValueError, match="="):
+        with pytest.raises(ValueError, match=r"as (steps|k|decay), got"):
             make()
     with pytest.raises(ValueError, match="unknown learning rule 'otttt'; did you mean 'ottt'"):
         learning_rule("otttt")

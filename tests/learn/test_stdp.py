@@ -126,7 +126,10 @@ def test_what_cannot_be_is_refused() -> None:
         (lambda: PairSTDP(order="togeter"), "unknown order 'togeter'; did you mean 'together'"),  # type: ignore[arg-type]
         (lambda: bounded(1.0, -1.0), "mu=-1.0 must not be negative"),
         (lambda: bounded(1.0, towards=2.0, away=2.0), "bounds 2.0 and 2.0 equal"),
-        (lambda: RewardedSTDP(PairSTDP(), torch.zeros(1, 1), 0.0), "tau_eligibility=0.0"),
+        (
+            lambda: RewardedSTDP(PairSTDP(), torch.zeros(1, 1), 0.0),
+            "above 0 or None as tau",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             make()

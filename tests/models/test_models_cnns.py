@@ -37,6 +37,10 @@ def test_counts_of_papers_with_parameters_in_norms_or_neurons():
     assert parameters("glif_resnet19_cifar10", T=4, hidden=None, num_classes=100) == 12_667_392
     assert parameters("glif_resnet18_cifar10", T=4, hidden=None, num_classes=100) == 11_265_024
     assert parameters("glif_resnet34") == 21_890_304
+    # The code's class of the MS variant has 100 classes by default; those of ImageNet are 1000.
+    assert parameters("glif_ms_resnet34", num_classes=100) == 21_424_576
+    assert parameters("glif_ms_resnet34") == 21_885_376
+    assert parameters("glif_ms_resnet18") == 11_739_584
     wide = parameters("wide_7b_net_cifar10dvs") - 16 - 1_290  # without tau of PLIF and the last
     assert parameters("glif_wide_7b_net_cifar10dvs") == wide + 23 * 1_472 + 11_530
 
@@ -113,6 +117,14 @@ def test_membrane_shortcuts_carry_the_current_through_a_fresh_network():
     assert torch.equal(net.stages[1][1](current), current)
 
 
+def test_shortcuts_of_glif_ms_resnets_carry_normalised_currents():
+    net = create_model("glif_ms_resnet18", depths=(2,), widths=(8,), stem_width=8, T=3)
+    block = net.layer1[1]
+    nn.init.zeros_(block.bn2.weight)
+    current = torch.randn(3, 2, 8, 4, 4)
+    assert torch.equal(block(current), over_time(current, *block.downsample))
+
+
 def test_tdbn_scales_to_the_threshold_of_the_neuron():
     net = create_model("tdbn_resnet19_cifar10", neuron_kwargs={"v_threshold": 0.8})
     assert net.bn1.scale == 0.8
@@ -125,12 +137,14 @@ def test_tdbn_scales_to_the_threshold_of_the_neuron():
     [
         pytest.param("glif_resnet19_cifar10", marks=pytest.mark.long),
         "glif_wide_7b_net_cifar10dvs",
+        "glif_ms_resnet18",
     ],
 )
 def test_neurons_with_parameters_of_every_channel_and_step_learn(name):
     sizes = {"depths": (1, 1), "widths": (4, 8)} if "resnet" in name else {"widths": (4, 4, 4, 8)}
-    net = create_model(name, **sizes, T=3, image_size=8)
-    images = torch.rand(2, net.config.channels, 8, 8)
+    side = 16 if "ms" in name else 8
+    net = create_model(name, **sizes, T=3, image_size=side)
+    images = torch.rand(2, net.config.channels, side, side)
     net(images).square().sum().backward()
     gates = [m.alpha for m in net.modules() if isinstance(m, GLIF)]
     assert {gate.numel() for gate in gates} >= {4, 8}

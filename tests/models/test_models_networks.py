@@ -12,6 +12,7 @@ from model_toys import small
 import rheobase
 from rheobase.layers import DropPath
 from rheobase.measure import firing_rates
+from rheobase.models import create_model
 from rheobase.models.ost import OST
 from rheobase.models.sglformer import FullSizeConv
 from rheobase.models.spike_driven_transformer import erode_image, erode_tokens
@@ -274,3 +275,15 @@ def test_sew_blocks_start_as_the_identity(connect):
     fresh = type(net)(type(net.config)(18, connect=connect, num_classes=10))
     spikes = (torch.rand(4, 2, 64, 4, 4) > 0.5).float()
     assert torch.equal(fresh.layer1(spikes), spikes)
+
+
+def test_an_image_by_column_is_a_sequence_of_its_columns():
+    net = create_model("spiking_mlp_mnist", hidden=(8,), image_size=6, by_column=True, T=6)
+    images = torch.rand(2, 1, 6, 6)
+    columns = torch.stack([images[..., i].flatten(1) for i in range(6)])
+    assert torch.equal(net(images), net.layers(columns))
+    assert net.layers[1].in_features == 6
+    with pytest.raises(ValueError, match="columns are those of images"):
+        net(images.expand(6, -1, -1, -1, -1))
+    with pytest.raises(ValueError, match="6 columns has as many steps, got T=4"):
+        create_model("spiking_mlp_mnist", image_size=6, by_column=True, T=4)

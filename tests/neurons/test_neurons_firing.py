@@ -38,5 +38,5 @@ def test_what_is_no_spike_is_refused():
         spike_trains(torch.tensor([0.3]), 4)
     with pytest.raises(ValueError, match="multiples of 1/4"):
         spike_trains(torch.tensor([1.25]), 4)
-    with pytest.raises(ValueError, match="levels=0"):
+    with pytest.raises(ValueError, match="at least 1 as levels, got 0"):
         SpikeFiringApproximation(0)

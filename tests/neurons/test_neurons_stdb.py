@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
@@ -50,8 +48,8 @@ def test_without_fading_every_neuron_learns() -> None:
 
 
 def test_bad_arguments_are_refused() -> None:
-    for bad in ({"leak": 0.0}, {"leak": 1.1}, {"alpha": 0.0}, {"beta": -1.0}, {"beta": math.nan}):
+    for bad in ({"leak": 0.0}, {"leak": 1.1}, {"beta": -1.0}):
         with pytest.raises(ValueError, match="STDB takes a leak above 0"):
             STDBIF(**bad)
-    with pytest.raises(ValueError, match="thresholds must be above 0"):
+    with pytest.raises(ValueError, match=r"number above 0 .* as v_threshold"):
         STDBIF(0.0)

@@ -189,4 +189,4 @@ def test_squarewave_is_the_sum_of_its_cosines(n: int, period: float) -> None:
 
 def test_learnable_squarewave_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot be learnt"):
-        SquarewaveFourierSeries(T_period=nn.Parameter(torch.tensor(8.0)))  # type: ignore[arg-type]
+        SquarewaveFourierSeries(T_period=nn.Parameter(torch.tensor(8.0)))

@@ -55,7 +55,7 @@ def test_a_learnt_parameter_is_looked_at_again_when_used(neuron, bad) -> None:
 def test_bound_is_that_of_the_formula() -> None:
     with pytest.raises(ValueError, match="above 1"):
         QPseudoSpike(alpha=0.5)
-    with pytest.raises(ValueError, match="integer"):
+    with pytest.raises(ValueError, match="whole number as n"):
         SquarewaveFourierSeries(n=2.5)  # type: ignore[arg-type]
     assert PiecewiseLeakyReLU(c=-0.1).c == -0.1
 

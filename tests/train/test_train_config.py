@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rheobase.train import TrainConfig, load_config, save_config
-from rheobase.train.config import LossConfig, ScheduleConfig, TeacherConfig, differences
+from rheobase.train.config import LossConfig, ScheduleConfig, TeacherConfig
+from rheobase.train.config_file import differences
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -53,9 +54,19 @@ def test_saved_config_reads_back(file: Path, tmp_path: Path) -> None:
         ("optim.lr", ValueError, r"expected key=value"),
         ("seed.a=1", ValueError, r"'seed' is not a section"),
         ("epochs=0", ValueError, r"epochs=0: must be at least 1"),
-        ("data.train_images=-1", ValueError, r"train_images=-1: give 0 for all"),
+        ("data.train_images=-1", ValueError, r"data\.train_images=-1: must be at least 0"),
         ("optim.lr=-1", ValueError, r"optim\.lr=-1"),
         ("optim.ema=1", ValueError, r"optim\.ema=1"),
+        ("optim.lr=0", ValueError, r"optim\.lr=0.*: must be above 0"),
+        ("optim.lr=.nan", ValueError, r"optim\.lr=nan"),
+        ("optim.clip=.inf", ValueError, r"optim\.clip=inf"),
+        ("optim.momentum=1.1", ValueError, r"optim\.momentum=1.1: .*at most 1"),
+        ("augment.flip=2", ValueError, r"augment\.flip=2"),
+        ("augment.shift=-1", ValueError, r"augment\.shift=-1"),
+        ("loss.membrane_weight=-1", ValueError, r"loss\.membrane_weight=-1"),
+        ("loss.teacher.temperature=0", ValueError, r"teacher\.temperature=0.*above 0"),
+        ("data.workers=-1", ValueError, r"data\.workers=-1"),
+        ("schedule.warmup_epochs=-1", ValueError, r"warmup_epochs=-1"),
         ("data.mean=[0.5]", ValueError, r"give both"),
     ],
 )

@@ -18,8 +18,8 @@ from rheobase.train.config import (
     OptimConfig,
     ParallelConfig,
     RuleConfig,
-    load_config,
 )
+from rheobase.train.config_file import load_config
 
 TRAIN, TEST = images(70), images(30, seed=1)
 

@@ -29,6 +29,8 @@ def _lif(options: str) -> tuple[str, ...]:
     return (*_LIF, f"model.overrides.neuron_kwargs={{{options}}}")
 
 
+_LIF_OF_SEQUENCES = ("model.overrides.neuron=lif", "model.overrides.neuron_kwargs={tau: 2.0}")
+
 PAIRS: dict[str, Pair] = {
     "tet": Pair("TET above cross-entropy of the mean", ("loss.name=cross_entropy",)),
     "tdbn": Pair("tdBN above no norm", ("model.overrides.norm=none",)),
@@ -46,7 +48,7 @@ PAIRS: dict[str, Pair] = {
     ),
     "plif": Pair("PLIF above LIF of its first tau", _lif("tau: 4.0, detach_reset: true")),
     "diet_lif": Pair(
-        "learnt leak and threshold above fixed ones",
+        "learnt leak and threshold above fixed ones, on sequences",
         (
             "model.overrides.neuron=if",
             "model.overrides.neuron_kwargs={v_reset: null, detach_reset: true, strict: true, "
@@ -72,10 +74,11 @@ PAIRS: dict[str, Pair] = {
         "CLIF above LIF",
         _lif("tau: 2.0, decay_input: false, v_reset: null, surrogate: Rectangular"),
     ),
-    "psn": Pair("PSN above LIF", _lif("tau: 2.0")),
-    "im_lif": Pair("IM-LIF above LIF", _lif("tau: 2.0")),
+    "psn": Pair("PSN above LIF on sequences", _LIF_OF_SEQUENCES),
+    "im_lif": Pair("IM-LIF above LIF on sequences", _LIF_OF_SEQUENCES),
     "dspike": Pair(
-        "Dspike above the rectangle", ("model.overrides.neuron_kwargs={surrogate: Rectangular}",)
+        "Dspike above the rectangle",
+        ("model.overrides.neuron_kwargs={surrogate: Rectangular}", "temperature.step=0"),
     ),
     "lsg": Pair(
         "a width that follows the learnt decay above one that stands still",
@@ -86,7 +89,8 @@ PAIRS: dict[str, Pair] = {
         ),
     ),
     "local_zo": Pair(
-        "LocalZO above the rectangle", ("model.overrides.neuron_kwargs={surrogate: Rectangular}",)
+        "LocalZO above the rectangle, on sequences",
+        ("model.overrides.neuron_kwargs={surrogate: Rectangular}",),
     ),
     "im_loss": Pair("IM-Loss above none", ("loss.membrane=none",)),
     "recdis": Pair("MPD-Loss above none", ("loss.membrane=none",)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,13 @@ from rheobase._errors import unknown_name
 from rheobase.data import get_dataset
 from rheobase.neurons import Neuron
 from rheobase.train import TrainConfig
-from rheobase.train.config import DataConfig, ModelConfig, OptimConfig, ScheduleConfig
+from rheobase.train.config import (
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    ScheduleConfig,
+)
 
 __all__ = ["METHODS", "Found", "Images", "batches", "load_images", "search", "seen_by_neurons"]
 
@@ -50,12 +56,14 @@ class Found:
         overrides: how, for `rheobase.models.create_model`.
         score: what the search maximised, at this network.
         scores: the best score after every round.
+        loss: what trains it: "mse" where its outputs are firing rates.
     """
 
     model: str
     overrides: dict[str, Any]
     score: float
     scores: list[float] = field(default_factory=list)
+    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
 
     def recipe(self, data: str, epochs: int = 10) -> TrainConfig:
         """A training run of the found network."""
@@ -64,6 +72,7 @@ class Found:
             epochs=epochs,
             model=ModelConfig(self.model, self.overrides),
             data=DataConfig(data, batch_size=64),
+            loss=LossConfig(self.loss),
             optim=OptimConfig("adamw", lr=2e-3, weight_decay=0.02),
             schedule=ScheduleConfig("cosine", warmup_epochs=1.0),
         )

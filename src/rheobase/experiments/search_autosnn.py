@@ -58,7 +58,7 @@ def search_autosnn(
     net = AutoSNNSupernet(AutoSNNConfig(" ".join(PLACES * ["skip"]), **sizes))
     train_supernet(net, train, epochs, lr, batch, report)
     best, score, scores = evolve(net, judge, rounds, pool, exponent, report)
-    return Found("autosnn_16", {"blocks": " ".join(best), **sizes}, score, scores)
+    return Found("autosnn_16", {"blocks": " ".join(best), **sizes}, score, scores, loss="mse")
 
 
 def train_supernet(

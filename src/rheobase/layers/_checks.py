@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["check_sequence", "check_steps", "made_for_steps"]
+__all__ = ["check_sequence", "check_steps"]
 
 
 def check_sequence(module: nn.Module, x: Tensor, channels: int | None = None) -> None:
-    """Refuse what is no sequence ``[T, N, C, ...]``, or has another number of channels.
+    """Refuse what is no sequence ``[T, N, C, ...]``, is empty, or has other channels.
 
     Raises:
+        TypeError: it is not floating point.
         ValueError: as above; names the module and both shapes.
     """
     name = type(module).__name__
@@ -19,24 +20,15 @@ def check_sequence(module: nn.Module, x: Tensor, channels: int | None = None) ->
             f"{name} takes a whole sequence [T, N, C, ...] (time first), got shape "
             f"{list(x.shape)}; a single step [N, C, ...] becomes x.unsqueeze(0)"
         )
+    if not x.is_floating_point():
+        raise TypeError(f"{name} takes floating point input, got {x.dtype}; call x.float()")
+    if 0 in x.shape:
+        raise ValueError(f"{name} got an empty input, shape {list(x.shape)}: no step or no sample")
     if channels is not None and x.shape[2] != channels:
         raise ValueError(
             f"{name} was made for {channels} channels, input [T, N, C, ...] has {x.shape[2]}: "
             f"{list(x.shape)}"
         )
-
-
-def made_for_steps(module: nn.Module, steps: int) -> int:
-    """``steps`` itself, of a module with parameters for every step.
-
-    Raises:
-        ValueError: it is below 1.
-    """
-    if not steps >= 1:
-        raise ValueError(
-            f"{type(module).__name__} is made for a number of time steps of at least 1, got {steps}"
-        )
-    return steps
 
 
 def check_steps(module: nn.Module, given: int, steps: int) -> None:

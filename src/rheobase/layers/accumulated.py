@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rheobase._errors import unknown_name
+from rheobase._numbers import Size
 from rheobase.stateful import Stateful
 
 __all__ = ["Accumulated", "Convention", "FirstStepBias", "check_convention"]
@@ -140,10 +141,8 @@ class FirstStepBias(Stateful):
     True
     """
 
-    def __init__(self, layer: Callable[[Tensor], Tensor], steps: int = 1) -> None:
+    def __init__(self, layer: Callable[[Tensor], Tensor], steps: Size = 1) -> None:
         super().__init__()
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
         self.layer = layer
         self.steps = steps
 

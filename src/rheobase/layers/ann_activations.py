@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Positive, Share, Size, numbers_checked
+
 __all__ = ["QCFS", "ClampQuant", "QuantReLU", "RateNorm", "ThresholdReLU"]
 
 
@@ -13,6 +15,7 @@ def _floor(x: Tensor) -> Tensor:
     return x + (x.floor() - x).detach()
 
 
+@numbers_checked
 class ThresholdReLU(nn.Module):
     r"""ReLU clipped at a threshold, :math:`\mathrm{clip}(z, 0, \theta)`.
 
@@ -32,9 +35,8 @@ class ThresholdReLU(nn.Module):
 
     conversion_kind = "threshold_relu"
 
-    def __init__(self, threshold: float = 1.0, *, trained: bool = False) -> None:
+    def __init__(self, threshold: Positive = 1.0, *, trained: bool = False) -> None:
         super().__init__()
-        _check(threshold)
         value = torch.tensor(threshold)
         self.threshold: Tensor = nn.Parameter(value) if trained else nn.Buffer(value)
 
@@ -43,6 +45,7 @@ class ThresholdReLU(nn.Module):
         return torch.minimum(z.relu(), self.threshold)
 
 
+@numbers_checked
 class QCFS(nn.Module):
     r"""Quantisation-clip-floor-shift: :math:`\lambda\,\mathrm{clip}(\lfloor zL/\lambda +
     1/2\rfloor / L, 0, 1)`.
@@ -66,12 +69,11 @@ class QCFS(nn.Module):
     conversion_kind = "qcfs"
 
     def __init__(
-        self, levels: int = 8, threshold: float = 8.0, *, clip_first: bool = False
+        self, levels: Size = 8, threshold: Positive = 8.0, *, clip_first: bool = False
     ) -> None:
         super().__init__()
-        _check(threshold, levels)
         self.levels = levels
-        self.threshold = nn.Parameter(torch.tensor(threshold))
+        self.threshold = nn.Parameter(torch.tensor(float(threshold)))
         self.clip_first = clip_first
 
     def forward(self, z: Tensor) -> Tensor:
@@ -104,6 +106,7 @@ class _UniformQuantisation(torch.autograd.Function):
         return g * (1.0 - above), (g * (above + (q - y) * (1.0 - above))).sum(), None
 
 
+@numbers_checked
 class QuantReLU(nn.Module):
     r"""ReLU rounded to b bits below a trained bound, as Fast-SNN trains it.
 
@@ -123,13 +126,10 @@ class QuantReLU(nn.Module):
 
     conversion_kind = "quant_relu"
 
-    def __init__(self, bits: int = 4, threshold: float = 8.0) -> None:
+    def __init__(self, bits: Size = 4, threshold: Positive = 8.0) -> None:
         super().__init__()
-        _check(threshold)
-        if bits < 1:
-            raise ValueError(f"bits must be at least 1, got {bits}")
         self.bits = bits
-        self.threshold = nn.Parameter(torch.tensor(threshold))
+        self.threshold = nn.Parameter(torch.tensor(float(threshold)))
 
     @property
     def steps(self) -> int:
@@ -146,6 +146,7 @@ class QuantReLU(nn.Module):
         return f"bits={self.bits}"
 
 
+@numbers_checked
 class ClampQuant(nn.Module):
     r"""ReLU clipped at a threshold and rounded down to levels, as a neuron from 0 counts.
 
@@ -166,11 +167,10 @@ class ClampQuant(nn.Module):
 
     conversion_kind = "clamp_quant"
 
-    def __init__(self, levels: int, threshold: float = 1.0) -> None:
+    def __init__(self, levels: Size, threshold: Positive = 1.0) -> None:
         super().__init__()
-        _check(threshold, levels)
         self.levels = levels
-        self.threshold = nn.Buffer(torch.tensor(threshold))
+        self.threshold = nn.Buffer(torch.tensor(float(threshold)))
 
     def forward(self, z: Tensor) -> Tensor:
         """Any shape."""
@@ -182,6 +182,7 @@ class ClampQuant(nn.Module):
         return f"levels={self.levels}"
 
 
+@numbers_checked
 class RateNorm(nn.Module):
     r"""Rate norm layer: a rate in [0, 1], whose scale is a trained share of the largest activation.
 
@@ -199,7 +200,7 @@ class RateNorm(nn.Module):
 
     conversion_kind = "rate_norm"
 
-    def __init__(self, momentum: float = 0.1, *, absolute: bool = False) -> None:
+    def __init__(self, momentum: Share = 0.1, *, absolute: bool = False) -> None:
         super().__init__()
         self.momentum = momentum
         self.absolute = absolute
@@ -219,10 +220,3 @@ class RateNorm(nn.Module):
                 largest = z.max().relu()
                 self.running_maximum.lerp_(largest, self.momentum)
         return (z.relu() / self.threshold).clamp(0.0, 1.0)
-
-
-def _check(threshold: float, levels: int = 1) -> None:
-    if not threshold > 0.0:
-        raise ValueError(f"threshold must be above 0, got {threshold}")
-    if levels < 1:
-        raise ValueError(f"levels must be at least 1, got {levels}")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from rheobase._numbers import Positive, Size, numbers_checked
 from rheobase.layers.unit import ConvNormNeuron
 
 __all__ = ["MembraneSelfAttention", "SpikingSelfAttention", "attention_product", "split_heads"]
@@ -21,11 +22,12 @@ def attention_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (v @ k.mT) @ q if d < tokens else v @ (k.mT @ q)
 
 
-def split_heads(x: Tensor, heads: int) -> Tensor:
+def split_heads(x: Tensor, heads: Size) -> Tensor:
     """``[T, N, C, H, W] -> [T, N, heads, d, tokens]``."""
     return x.reshape(*x.shape[:2], heads, x.shape[2] // heads, -1)
 
 
+@numbers_checked
 class SpikingSelfAttention(nn.Module):
     r"""Spiking self-attention (SSA) over the pixels (tokens) of ``[T, N, C, H, W]``.
 
@@ -51,11 +53,11 @@ class SpikingSelfAttention(nn.Module):
 
     def __init__(
         self,
-        dim: int,
-        heads: int,
+        dim: Size,
+        heads: Size,
         make_neuron: Callable[..., nn.Module],
         *,
-        scale: float = 0.125,
+        scale: Positive = 0.125,
         qkv_bias: bool = False,
         proj_bias: bool = True,
         leaks: bool = False,
@@ -83,6 +85,7 @@ class SpikingSelfAttention(nn.Module):
         return counts * self.scale
 
 
+@numbers_checked
 class MembraneSelfAttention(nn.Module):
     r"""Spiking self-attention that takes and gives membranes, put together of its parts.
 
@@ -106,7 +109,7 @@ class MembraneSelfAttention(nn.Module):
 
     def __init__(
         self,
-        heads: int,
+        heads: Size,
         *,
         input: nn.Module,
         q: nn.Module,
@@ -114,7 +117,7 @@ class MembraneSelfAttention(nn.Module):
         v: nn.Module,
         neuron: nn.Module,
         proj: nn.Module,
-        scale: float = 0.125,
+        scale: Positive = 0.125,
     ) -> None:
         super().__init__()
         self.heads = heads

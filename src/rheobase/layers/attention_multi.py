@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rheobase._errors import unknown_name
+from rheobase._numbers import Size
 from rheobase.layers._checks import check_sequence, check_steps
 from rheobase.stateful import Stateful
 
@@ -46,11 +47,11 @@ class MultiDimensionalAttention(Stateful):
         self,
         kind: str,
         *,
-        steps: int | None = None,
-        channels: int | None = None,
-        t_ratio: int = 16,
-        c_ratio: int = 16,
-        kernel_size: int = 3,
+        steps: Size | None = None,
+        channels: Size | None = None,
+        t_ratio: Size = 16,
+        c_ratio: Size = 16,
+        kernel_size: Size = 3,
     ) -> None:
         super().__init__()
         if kind not in KINDS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from rheobase._numbers import Size
 from rheobase.layers._checks import check_sequence
 from rheobase.layers.norms.base import flat
 from rheobase.stateful import Stateful
@@ -44,7 +45,7 @@ class STSC(Stateful):
     causal = False
 
     def __init__(
-        self, channels: int, filter_size: int = 3, gate_size: int = 3, reduction: int = 1
+        self, channels: Size, filter_size: Size = 3, gate_size: Size = 3, reduction: Size = 1
     ) -> None:
         super().__init__()
         for name, size in (("filter_size", filter_size), ("gate_size", gate_size)):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from rheobase.layers._checks import check_sequence, check_steps, made_for_steps
+from rheobase._numbers import Size
+from rheobase.layers._checks import check_sequence, check_steps
 from rheobase.stateful import Stateful
 
 __all__ = ["TCJA"]
@@ -37,9 +38,9 @@ class TCJA(Stateful):
 
     causal = False
 
-    def __init__(self, steps: int, channels: int, kernel_t: int = 3, kernel_c: int = 3) -> None:
+    def __init__(self, steps: Size, channels: Size, kernel_t: Size = 3, kernel_c: Size = 3) -> None:
         super().__init__()
-        self.steps = made_for_steps(self, steps)
+        self.steps = steps
         self.channels = channels
         self.along_channels = nn.Conv1d(steps, steps, kernel_t, padding="same", bias=False)
         self.along_time = nn.Conv1d(channels, channels, kernel_c, padding="same", bias=False)

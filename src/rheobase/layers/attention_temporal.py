@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from rheobase.layers._checks import check_sequence, check_steps, made_for_steps
+from rheobase._numbers import Size
+from rheobase.layers._checks import check_sequence, check_steps
 from rheobase.stateful import Stateful
 
 __all__ = ["TemporalAttention"]
@@ -36,9 +37,10 @@ class TemporalAttention(Stateful):
 
     causal = False
 
-    def __init__(self, steps: int, reduction: int = 16, *, drop_below: float | None = None) -> None:
+    def __init__(
+        self, steps: Size, reduction: Size = 16, *, drop_below: float | None = None
+    ) -> None:
         super().__init__()
-        made_for_steps(self, steps)
         if not 1 <= reduction <= steps:
             raise ValueError(f"reduction is from 1 to steps={steps}, got {reduction}")
         hidden = steps // reduction

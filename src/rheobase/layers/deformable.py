@@ -6,9 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
+from rheobase._numbers import Size, numbers_checked
+
 __all__ = ["DeformableConv2d"]
 
 
+@numbers_checked
 class DeformableConv2d(nn.Module):
     """A convolution whose kernel reads, at each pixel, from places that another one computes.
 
@@ -24,7 +27,7 @@ class DeformableConv2d(nn.Module):
     torch.Size([2, 8, 6, 5])
     """
 
-    def __init__(self, channels: int, width: int, kernel_size: int = 3) -> None:
+    def __init__(self, channels: Size, width: Size, kernel_size: Size = 3) -> None:
         super().__init__()
         like = nn.Conv2d(channels, width, kernel_size)
         assert like.bias is not None

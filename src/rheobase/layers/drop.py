@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from rheobase._numbers import numbers_checked
+
 __all__ = ["DropPath"]
 
 
+@numbers_checked
 class DropPath(nn.Module):
     """In training, silences the whole branch of an image, at all its steps, with a probability.
 

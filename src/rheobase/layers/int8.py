@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rheobase._numbers import Positive, numbers_checked
 from rheobase.layers.kept import kept
 from rheobase.ops import int8
 from rheobase.ops.eager import is_seen_by_nobody
@@ -104,6 +105,7 @@ def _rows(weight: Tensor) -> Tensor:
     return int8.weight_rows(_window(weight))
 
 
+@numbers_checked
 class Int8Conv2d(_Int8, nn.Conv2d):
     """What an `nn.Conv2d` computes of spikes, with weights rounded to 8 bits an output.
 
@@ -126,7 +128,7 @@ class Int8Conv2d(_Int8, nn.Conv2d):
     True
     """
 
-    def __init__(self, conv: nn.Conv2d, step: float = 1.0, sparse: bool = False) -> None:
+    def __init__(self, conv: nn.Conv2d, step: Positive = 1.0, sparse: bool = False) -> None:
         if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
             raise ValueError(
                 f"Int8Conv2d takes zero padding given as numbers, not {conv.padding!r} "
@@ -149,6 +151,7 @@ class Int8Conv2d(_Int8, nn.Conv2d):
         return y
 
 
+@numbers_checked
 class Int8Linear(_Int8, nn.Linear):
     """What an `nn.Linear` computes of spikes, with weights rounded to 8 bits an output.
 
@@ -160,7 +163,7 @@ class Int8Linear(_Int8, nn.Linear):
     True
     """
 
-    def __init__(self, linear: nn.Linear, step: float = 1.0, sparse: bool = False) -> None:
+    def __init__(self, linear: nn.Linear, step: Positive = 1.0, sparse: bool = False) -> None:
         bias = linear.bias is not None
         super().__init__(linear.in_features, linear.out_features, bias, device="meta")
         self._take(linear.weight, linear.bias, step, sparse)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Positive, Size, numbers_checked
+
 __all__ = ["Quantise", "quantiser"]
 
 
+@numbers_checked
 class Quantise(nn.Module):
     r"""Quantise to ``levels`` steps of a learnt size s.
 
@@ -33,18 +36,16 @@ class Quantise(nn.Module):
 
     conversion_kind = "quantise"
 
-    def __init__(self, levels: int, *, symmetric: bool = False, scale: float = 1.0) -> None:
+    def __init__(self, levels: Size, *, symmetric: bool = False, scale: Positive = 1.0) -> None:
         super().__init__()
         if levels < 2 or (symmetric and (levels < 4 or levels % 2)):
             raise ValueError(
                 f"levels must be at least 2, and for a symmetric quantiser even and at least 4, "
                 f"got {levels}"
             )
-        if not scale > 0.0:
-            raise ValueError(f"scale must be above 0, got {scale}")
         self.levels = levels
         self.symmetric = symmetric
-        self.scale = nn.Parameter(torch.tensor(scale))
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
 
     @property
     def threshold(self) -> Tensor:
@@ -78,8 +79,6 @@ class Quantise(nn.Module):
             ValueError: the data are all 0.
         """
         scale = 2.0 * x.abs().mean() / self.highest**0.5
-        if not scale > 0.0:
-            raise ValueError("cannot calibrate a quantiser on data that are all 0")
         self.scale.copy_(scale)
 
     def extra_repr(self) -> str:
@@ -87,7 +86,7 @@ class Quantise(nn.Module):
         return f"{self.levels}, symmetric={self.symmetric}"
 
 
-def quantiser(levels: int | None, *, symmetric: bool = True) -> nn.Module:
+def quantiser(levels: Size | None, *, symmetric: bool = True) -> nn.Module:
     """A quantiser where a network has them (``levels``), else nothing.
 
     >>> quantiser(None)

@@ -8,6 +8,7 @@ from math import exp
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Size
 from rheobase.layers._checks import check_sequence
 from rheobase.neurons import ALIF, CUBALIF, Neuron
 from rheobase.ops.packed import mark
@@ -48,7 +49,7 @@ class Recurrent(Stateful):
     torch.Size([100, 8, 128])
     """
 
-    def __init__(self, features: int, neuron: Neuron) -> None:
+    def __init__(self, features: Size, neuron: Neuron) -> None:
         super().__init__()
         _check(neuron)
         self.feedback = nn.Linear(features, features, bias=False)

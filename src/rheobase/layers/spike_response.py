@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Size
 from rheobase.neurons import spike
 from rheobase.stateful import Stateful
 from rheobase.surrogate import SuperSpike, Surrogate
@@ -88,8 +89,8 @@ class SpikeResponse(Stateful):
 
     def __init__(
         self,
-        in_features: int,
-        out_features: int,
+        in_features: Size,
+        out_features: Size,
         *,
         decays: Sequence[float] = (0.9,),
         gains: Sequence[float] | None = None,

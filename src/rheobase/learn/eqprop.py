@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from rheobase._numbers import Positive, Size
 from rheobase.learn.rule import LearningRule, Lesson
 from rheobase.models.equilibrium_net import EquilibriumNet, Nudge
 
@@ -32,12 +33,8 @@ class EqProp(LearningRule):
     """
 
     def __init__(
-        self, beta: float = 0.5, steps: int | None = None, both_signs: bool = False
+        self, beta: Positive = 0.5, steps: Size | None = None, both_signs: bool = False
     ) -> None:
-        if not beta > 0.0:
-            raise ValueError(f"beta={beta}: must be above 0")
-        if steps is not None and steps < 1:
-            raise ValueError(f"steps={steps}: the nudged phase has at least one step")
         self.beta, self.steps, self.both_signs = beta, steps, both_signs
 
     def check(self, net: nn.Module) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from rheobase._numbers import Positive
 from rheobase.learn.rule import LearningRule, Lesson
 from rheobase.neurons import Neuron
 
@@ -34,9 +35,7 @@ class ForwardForward(LearningRule):
         ValueError: ``threshold`` or ``sharpness`` is not positive; the network has no neurons.
     """
 
-    def __init__(self, threshold: float = 0.1, sharpness: float = 20.0) -> None:
-        if not (threshold > 0.0 and sharpness > 0.0):
-            raise ValueError(f"threshold={threshold}, sharpness={sharpness}: must be above 0")
+    def __init__(self, threshold: Positive = 0.1, sharpness: Positive = 20.0) -> None:
         self.threshold, self.sharpness = threshold, sharpness
 
     def check(self, net: nn.Module) -> None:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Share, Size
 from rheobase.learn.rule import LearningRule, Lesson
 from rheobase.learn.traces import presynaptic_traces
 from rheobase.stateful import streaming
@@ -80,9 +81,7 @@ class TruncatedBPTT(_InPieces):
     torch.Size([])
     """
 
-    def __init__(self, steps: int = 2) -> None:
-        if steps < 1:
-            raise ValueError(f"steps={steps}: a piece has at least one step")
+    def __init__(self, steps: Size = 2) -> None:
         self.steps = steps
 
 
@@ -101,9 +100,7 @@ class SLTT(_InPieces):
         ValueError: ``k`` is below 1 or above T; the network is not causal.
     """
 
-    def __init__(self, k: int | None = None) -> None:
-        if k is not None and k < 1:
-            raise ValueError(f"k={k}: learn from at least one step of a batch")
+    def __init__(self, k: Size | None = None) -> None:
         self.k = k
 
     def chosen(self, T: int) -> set[int]:
@@ -132,9 +129,7 @@ class OTTT(_InPieces):
         ValueError: the network is not causal, or a neuron has no decay factor of its own.
     """
 
-    def __init__(self, every_step: bool = False, decay: float | None = None) -> None:
-        if decay is not None and not 0.0 <= decay <= 1.0:
-            raise ValueError(f"decay={decay}: a factor in [0, 1]")
+    def __init__(self, every_step: bool = False, decay: Share | None = None) -> None:
         self.every_step = every_step
         self.decay = decay
 

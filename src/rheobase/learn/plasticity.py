@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from rheobase._errors import unknown_name
+from rheobase._numbers import Limit, Positive
 from rheobase.learn.rule import LearningRule, Lesson, add_gradient
 from rheobase.learn.stdp import PairSTDP, RewardedSTDP, bounded
 from rheobase.neurons import Neuron
@@ -53,8 +54,8 @@ class STDP(LearningRule):
         a_plus: float = 1.0,
         a_minus: float = 1.0,
         mu: float = 1.0,
-        low: float = -1.0,
-        high: float = 1.0,
+        low: Limit = -1.0,
+        high: Limit = 1.0,
     ) -> None:
         if not low < high:
             raise ValueError(f"low={low} is not below high={high}")
@@ -125,7 +126,7 @@ class RSTDP(STDP):
         options: those of `STDP`.
     """
 
-    def __init__(self, tau_eligibility: float | None = 5.0, **options: Any) -> None:
+    def __init__(self, tau_eligibility: Positive | None = 5.0, **options: Any) -> None:
         super().__init__(**options)
         self.tau_eligibility = tau_eligibility
 

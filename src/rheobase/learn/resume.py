@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rheobase._numbers import Positive, Size
 from rheobase.layers.spike_response import exponential
 from rheobase.learn._responses import ResponseRule, desired_spikes, network, walk
 from rheobase.learn.rule import Lesson, add_gradient
@@ -34,9 +35,7 @@ class ReSuMe(ResponseRule):
     readouts = ("spikes",)
     single = True
 
-    def __init__(self, tau: float = 5.0, a: float = 0.05, period: int = 5) -> None:
-        if not tau > 0.0:
-            raise ValueError(f"tau={tau}: must be above 0")
+    def __init__(self, tau: Positive = 5.0, a: float = 0.05, period: Size = 5) -> None:
         self.decay, self.a, self.period = exponential(tau), a, period
 
     @torch.no_grad()

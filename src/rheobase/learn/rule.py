@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from rheobase._numbers import NumbersChecked
 from rheobase.layers import repeat
 
 __all__ = ["LearningRule", "Lesson", "Loss", "add_gradient"]
@@ -47,7 +48,7 @@ class Lesson:
         return self.inputs if self.repeats is None else repeat(self.inputs, self.repeats)
 
 
-class LearningRule(ABC):
+class LearningRule(NumbersChecked, ABC):
     """Base of all rules. What sets a rule's numbers are the arguments of its ``__init__``.
 
     A rule adds to ``.grad`` what the optimiser is to go down, whatever it is made of: the gradient
@@ -56,7 +57,7 @@ class LearningRule(ABC):
     so a run that is stopped continues bit for bit.
     """
 
-    def check(self, net: nn.Module) -> None:  # noqa: B027 (most rules take any network)
+    def check(self, net: nn.Module) -> None:
         """Refuse a network that this rule cannot train, before any training.
 
         Raises:

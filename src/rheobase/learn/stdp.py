@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rheobase._errors import unknown_name
+from rheobase._numbers import Positive, numbers_checked
 
 __all__ = ["PairSTDP", "Pairs", "RewardedSTDP", "Traces", "bounded"]
 
@@ -91,6 +92,7 @@ class Pairs:
         return self.met_post.T @ self.pre
 
 
+@numbers_checked
 @dataclass(frozen=True)
 class PairSTDP:
     r"""Pair-based STDP: :math:`\Delta w = f_+(w)\,x_{pre} s_{post} - f_-(w)\,x_{post} s_{pre}`.
@@ -207,6 +209,7 @@ class PairSTDP:
         return torch.where(spikes > 0, spikes, trace) if self.nearest else trace + spikes
 
 
+@numbers_checked
 class RewardedSTDP:
     r"""Reward-modulated STDP: pairs make a synapse eligible, the reward changes it.
 
@@ -234,10 +237,8 @@ class RewardedSTDP:
     """
 
     def __init__(
-        self, stdp: PairSTDP, weight: Tensor, tau_eligibility: float | None = None
+        self, stdp: PairSTDP, weight: Tensor, tau_eligibility: Positive | None = None
     ) -> None:
-        if tau_eligibility is not None and not tau_eligibility > 0.0:
-            raise ValueError(f"tau_eligibility={tau_eligibility}: must be above 0")
         self.stdp, self.weight = stdp, weight
         self.tau = tau_eligibility
         self.traces: Traces | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rheobase._numbers import Positive, Size
 from rheobase.layers.spike_response import exponential
 from rheobase.learn._responses import (
     ResponseRule,
@@ -48,14 +49,12 @@ class SuperSpikeRule(ResponseRule):
 
     def __init__(
         self,
-        tau_rise: float = 5.0,
-        tau_decay: float = 10.0,
+        tau_rise: Positive = 5.0,
+        tau_decay: Positive = 10.0,
         feedback: str = "symmetric",
         seed: int = 0,
-        period: int = 10,
+        period: Size = 10,
     ) -> None:
-        if not (tau_rise > 0.0 and tau_decay > 0.0):
-            raise ValueError(f"time constants must be above 0: {tau_rise=}, {tau_decay=}")
         self.rise, self.decay = exponential(tau_rise), exponential(tau_decay)
         self.feedback, self.seed, self.period = known_feedback(feedback), seed, period
 

@@ -31,6 +31,8 @@ class SpikingMLPConfig:
         unit_length: divide the inputs of each layer but the first by their root mean square, so
             that a layer sees which neurons fired, not how many (Hinton 2022, forward-forward).
         spiking_output: whether the outputs are neurons too.
+        by_column: give an image column by column, one a step, as sequential MNIST does: T is then
+            the image's side.
 
     Raises:
         ValueError: sizes that are not positive.
@@ -43,10 +45,15 @@ class SpikingMLPConfig:
     T: int = 6
     unit_length: bool = False
     spiking_output: bool = False
+    by_column: bool = False
 
     def __post_init__(self) -> None:
         if min(*self.hidden, self.num_classes, self.channels, self.image_size, self.T) < 1:
             raise ValueError(f"sizes must be positive, got {self}")
+        if self.by_column and self.image_size != self.T:
+            raise ValueError(
+                f"an image of {self.image_size} columns has as many steps, got T={self.T}"
+            )
 
 
 class UnitLength(nn.Module):
@@ -74,7 +81,7 @@ class SpikingMLP(nn.Module):
         self.T = config.T
         make = make_neuron or spiking_mlp_neuron()
         layers: list[nn.Module] = [nn.Flatten()]
-        width = config.channels * config.image_size**2
+        width = config.channels * config.image_size ** (1 if config.by_column else 2)
         for number, size in enumerate((*config.hidden, config.num_classes)):
             if number and config.unit_length:
                 layers.append(UnitLength())
@@ -90,10 +97,14 @@ class SpikingMLP(nn.Module):
 
         Raises:
             TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or size, or an empty input.
+            ValueError: wrong rank, channels or size, or an empty input; a sequence ``by_column``.
         """
         config = self.config
+        if config.by_column and x.dim() == 5:
+            raise ValueError(f"columns are those of images [N, C, H, W], got {list(x.shape)}")
         x = as_sequence(x, steps=self.T, channels=config.channels, size=config.image_size)
+        if config.by_column:
+            x = x[0].permute(3, 0, 1, 2)  # [W, N, C, H]; the repetitions were all one image
         return self.layers(x)  # type: ignore[no-any-return]
 
 

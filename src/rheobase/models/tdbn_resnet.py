@@ -31,6 +31,7 @@ __all__ = [
     "Bottleneck",
     "CurrentResNet",
     "CurrentResNetConfig",
+    "MakeNeuronOf",
     "read_config",
     "rename",
 ]
@@ -49,6 +50,7 @@ class CurrentResNetConfig:
         bias: whether linear layers have biases.
         stem: "3x3" for small images; "7x7", of stride 2 and with a max pooling, for ImageNet.
         stem_width: channels of the stem.
+        stem_padding: of the 7x7 stem.
         first_stride: of the first stage; 2 takes the place of the stem's max pooling.
         norm: "tdbn", "batch" for plain batch norm (TET's code, under the name of tdBN), or one that
             knows time: "bntt", "tebn" or "tab".
@@ -73,6 +75,7 @@ class CurrentResNetConfig:
     bias: bool = True
     stem: Literal["3x3", "7x7"] = "3x3"
     stem_width: int = 64
+    stem_padding: int = 3
     first_stride: int = 1
     norm: NormName = "tdbn"
     norm_shortcut: bool = False
@@ -93,7 +96,14 @@ class CurrentResNetConfig:
             raise ValueError(f"sizes must be positive, got {self}")
         if self.stem not in ("3x3", "7x7"):
             raise ValueError(f'stem must be "3x3" or "7x7", got {self.stem!r}')
+        if not 0 <= self.stem_padding <= 3:
+            raise ValueError(f"stem_padding of 0 to 3, got {self.stem_padding}")
         check_norm(self.norm)
+
+    @property
+    def block(self) -> type[BasicBlock | Bottleneck]:
+        """The class of its blocks."""
+        return Bottleneck if self.bottleneck else BasicBlock
 
 
 MakeNeuronOf = Callable[[int], nn.Module]  # of a layer of so many channels
@@ -207,14 +217,17 @@ class CurrentResNet(nn.Module):
         norm = Norms(config.norm, config.T, neuron(config.stem_width))
         self.config = config
         self.T = config.T
-        kernel_size, stride = (3, 1) if config.stem == "3x3" else (7, 2)
         channels = config.stem_width
-        self.conv1 = _conv(config.channels, channels, kernel_size, stride)
+        if config.stem == "3x3":
+            self.conv1 = _conv(config.channels, channels, 3)
+        else:
+            padding = config.stem_padding
+            self.conv1 = nn.Conv2d(config.channels, channels, 7, 2, padding, bias=False)
         self.bn1 = norm(channels)
         self.sn1 = neuron(channels)
         pools = config.stem == "7x7" and config.first_stride == 1
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if pools else None
-        block = Bottleneck if config.bottleneck else BasicBlock
+        block = config.block
         for i, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True), 1):
             stage = nn.Sequential()
             for j in range(depth):

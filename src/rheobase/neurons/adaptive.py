@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rheobase._numbers import Positive
 from rheobase.neurons.stepwise import State, StepNeuron
 from rheobase.surrogate import Rectangular
 
@@ -45,7 +46,7 @@ class CLIF(StepNeuron):
         self,
         tau: float = 2.0,
         *,
-        v_threshold: float = 1.0,
+        v_threshold: Positive = 1.0,
         memory: Literal["plain", "squashed"] = "plain",
         **options: Any,
     ) -> None:
@@ -90,6 +91,7 @@ class ALIF(StepNeuron):
         tau: membrane time constant in steps.
         tau_adaptation: time constant of the adaptation in steps.
         beta: how much one spike raises the threshold.
+        v_threshold: before any spike.
         v_reset: as in `Neuron`, but None (soft) by default.
         options: the other arguments of `Neuron`.
 
@@ -104,18 +106,15 @@ class ALIF(StepNeuron):
 
     def __init__(
         self,
-        tau: float = 20.0,
+        tau: Positive = 20.0,
         *,
-        tau_adaptation: float = 200.0,
+        tau_adaptation: Positive = 200.0,
         beta: float = 0.17,
+        v_threshold: Positive = 1.0,
         v_reset: float | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(v_reset=v_reset, **options)
-        if not (tau > 0.0 and tau_adaptation > 0.0):
-            raise ValueError(
-                f"time constants must be above 0, got tau={tau}, tau_adaptation={tau_adaptation}"
-            )
+        super().__init__(v_threshold=v_threshold, v_reset=v_reset, **options)
         if not beta >= 0.0:
             raise ValueError(f"beta must not be negative, got {beta}")
         self.tau = tau
@@ -173,7 +172,7 @@ class AdaptiveQIF(StepNeuron):
         tau: float = 2.0,
         *,
         v_c: float = 0.8,
-        a0: float = 1.0,
+        a0: Positive = 1.0,
         v_rest: float = -0.1,
         tau_w: float = 2.0,
         a: float = 0.0,
@@ -186,8 +185,6 @@ class AdaptiveQIF(StepNeuron):
             raise ValueError(
                 f"time constants are in steps, at least 1; got tau={tau}, tau_w={tau_w}"
             )
-        if not a0 > 0.0:
-            raise ValueError(f"the curvature a0 must be above 0, got {a0}")
         self.tau, self.v_c, self.a0, self.v_rest = tau, v_c, a0, v_rest
         self.tau_w, self.a, self.b, self.w_rest = tau_w, a, b, w_rest
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, overload
 
 from torch import Tensor
@@ -58,13 +57,15 @@ class Neuron(Stateful):
         surrogate: Surrogate | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("v_threshold", v_threshold), ("v_reset", v_reset)):
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"{type(self).__name__} takes a finite {name}, got {value}")
         if v_reset is not None and v_reset >= v_threshold:
             raise ValueError(
                 f"v_reset={v_reset} is not below v_threshold={v_threshold}: the neuron would fire "
                 "for ever; lower v_reset, or give v_reset=None for a soft reset"
+            )
+        if v_reset is None and self.scanned and v_threshold <= 0.0:
+            raise ValueError(
+                f"{type(self).__name__} subtracts v_threshold={v_threshold} at a spike, which must "
+                "be above 0; or give a v_reset below it"
             )
         self.v_threshold: float | Tensor = v_threshold
         self.v_reset = v_reset

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rheobase._errors import unknown_name
+from rheobase._numbers import Positive
 from rheobase.neurons.integrators import INTEGRATORS
 from rheobase.neurons.stepwise import State, StepNeuron
 from rheobase.surrogate import Surrogate
@@ -59,10 +60,10 @@ class Biophysical(StepNeuron):
         *,
         v_threshold: float,
         v_reset: float | None,
-        dt: float = 0.1,
+        dt: Positive = 0.1,
         method: str = "euler",
         refractory: float = 0.0,
-        surrogate_width: float = 10.0,
+        surrogate_width: Positive = 10.0,
         detach_reset: bool = False,
         surrogate: Surrogate | None = None,
     ) -> None:
@@ -143,7 +144,7 @@ class PhysicalLIF(Biophysical):
     tensor(6.)
     """
 
-    def __init__(self, tau: float = 10.0, v_rest: float = -65.0, **options: Any) -> None:
+    def __init__(self, tau: Positive = 10.0, v_rest: float = -65.0, **options: Any) -> None:
         defaults: dict[str, Any] = {
             "v_threshold": -50.0,
             "v_reset": -65.0,
@@ -179,8 +180,8 @@ class PhysicalQIF(Biophysical):
 
     def __init__(
         self,
-        tau: float = 10.0,
-        k: float = 0.07,
+        tau: Positive = 10.0,
+        k: Positive = 0.07,
         v_rest: float = -65.0,
         v_c: float = -50.0,
         **options: Any,
@@ -217,10 +218,10 @@ class PhysicalEIF(Biophysical):
 
     def __init__(
         self,
-        tau: float = 10.0,
+        tau: Positive = 10.0,
         v_rest: float = -65.0,
         v_T: float = -50.0,
-        delta_T: float = 2.0,
+        delta_T: Positive = 2.0,
         **options: Any,
     ) -> None:
         super().__init__(**({"v_threshold": -30.0, "v_reset": -65.0} | options))
@@ -322,12 +323,12 @@ class AdEx(Biophysical):
 
     def __init__(
         self,
-        C: float = 281.0,
-        g_L: float = 30.0,
+        C: Positive = 281.0,
+        g_L: Positive = 30.0,
         E_L: float = -70.6,
         V_T: float = -50.4,
-        delta_T: float = 2.0,
-        tau_w: float = 144.0,
+        delta_T: Positive = 2.0,
+        tau_w: Positive = 144.0,
         a: float = 4.0,
         b: float = 80.5,
         **options: Any,
@@ -392,7 +393,7 @@ class HodgkinHuxley(Biophysical):
         E_Na: float = 50.0,
         E_K: float = -77.0,
         E_L: float = -54.387,
-        C: float = 1.0,
+        C: Positive = 1.0,
         **options: Any,
     ) -> None:
         defaults: dict[str, Any] = {"v_threshold": 0.0, "dt": 0.01, "method": "exponential_euler"}

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rheobase._numbers import Positive
 from rheobase.neurons.stepwise import State, StepNeuron
 
 __all__ = ["BurstIF", "FedBackBurstIF"]
@@ -41,7 +42,7 @@ class BurstIF(StepNeuron):
 
     def __init__(
         self,
-        v_threshold: float | Tensor = 1.0,
+        v_threshold: Positive | Tensor = 1.0,
         *,
         burst: int = 2,
         signed: bool = False,

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Limit
 from rheobase.neurons.base import Neuron, Tap
 from rheobase.ops.scan.layout import compute_dtype
 
@@ -49,7 +50,7 @@ class RateIF(Neuron):
         drive: Tensor | None = None,
         hard: bool = False,
         strict: bool = False,
-        levels: float = 1,
+        levels: Limit = 1,
         lowest: Tensor | None = None,
     ) -> None:
         if not bool((v_threshold > 0.0).all()):

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rheobase._numbers import Size
 from rheobase.neurons.integrate_and_fire import LIF
-from rheobase.neurons.parameters import steps_given, wrong_steps
+from rheobase.neurons.parameters import wrong_steps
 
 __all__ = ["CUBALIF", "IMLIF"]
 
@@ -83,11 +84,9 @@ class IMLIF(LIF):
     filtered = True
     states = 2
 
-    def __init__(self, T: int, *, reduction: int = 4, tau: float = 2.0, **options: Any) -> None:
+    def __init__(self, T: Size, *, reduction: Size = 4, tau: float = 2.0, **options: Any) -> None:
         super().__init__(tau, **options)
-        self.T = T = steps_given("IMLIF", T)
-        if not reduction >= 1:
-            raise ValueError(f"IMLIF takes a reduction of at least 1, got {reduction}")
+        self.T = T
         hidden = max(1, T // reduction)
         self.score = nn.Sequential(
             nn.Linear(T, hidden), nn.ReLU(), nn.Linear(hidden, T), nn.Sigmoid()

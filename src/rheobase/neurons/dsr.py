@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Positive
 from rheobase.neurons.base import Neuron, Tap
 
 __all__ = ["DSRIF", "DSRLIF"]
@@ -45,7 +46,7 @@ class DSRIF(Neuron):
         if not 0.0 < alpha <= 1.0:
             raise ValueError(f"alpha must be in (0, 1], got {alpha}")
         super().__init__(v_threshold=v_threshold, v_reset=None)
-        self.v_threshold: nn.Parameter = nn.Parameter(torch.tensor(v_threshold))
+        self.v_threshold: nn.Parameter = nn.Parameter(torch.tensor(float(v_threshold)))
         self.alpha = alpha
         self.lowest = lowest
 
@@ -162,14 +163,12 @@ class DSRLIF(DSRIF):
         self,
         v_threshold: float = 1.0,
         *,
-        tau: float = 2.0,
-        delta_t: float = 0.05,
+        tau: Positive = 2.0,
+        delta_t: Positive = 0.05,
         alpha: float = 0.3,
         lowest: float = 0.01,
     ) -> None:
         super().__init__(v_threshold, alpha=alpha, lowest=lowest)
-        if not (tau > 0.0 and delta_t > 0.0):
-            raise ValueError(f"tau and delta_t must be above 0, got {tau} and {delta_t}")
         self.tau = tau
         self.delta_t = delta_t
 

@@ -7,9 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Size, numbers_checked
+
 __all__ = ["SpikeFiringApproximation", "spike_trains"]
 
 
+@numbers_checked
 class SpikeFiringApproximation(nn.Module):
     r"""A neuron that fires an integer, which stands for that many spikes: :math:`y = s / D` with
 
@@ -33,12 +36,10 @@ class SpikeFiringApproximation(nn.Module):
     tensor([0.0000, 0.0000, 0.5000, 1.0000])
     """
 
-    def __init__(self, levels: int = 4, *, halves: Literal["even", "up"] = "even") -> None:
+    def __init__(self, levels: Size = 4, *, halves: Literal["even", "up"] = "even") -> None:
         super().__init__()
         if halves not in ("even", "up"):
             raise ValueError(f'halves must be "even" or "up", got {halves!r}')
-        if levels < 1:
-            raise ValueError(f"a neuron needs at least one level, got levels={levels}")
         self.levels = levels
         self.halves = halves
 
@@ -56,7 +57,7 @@ class SpikeFiringApproximation(nn.Module):
         return f"levels={self.levels}, halves={self.halves!r}"
 
 
-def spike_trains(y: Tensor, levels: int) -> Tensor:
+def spike_trains(y: Tensor, levels: Size) -> Tensor:
     """The binary spikes ``[levels, ...]`` whose mean is ``y``.
 
     Raises:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from rheobase._numbers import Size
 from rheobase.neurons.base import Neuron
 from rheobase.neurons.parameters import (
     logit,
     per_channel,
     positive,
     sharing,
-    steps_given,
     wrong_steps,
 )
 from rheobase.ops.eager import is_plain, is_transformed
@@ -62,8 +62,8 @@ class GLIF(Neuron):
 
     def __init__(
         self,
-        T: int,
-        channels: int | None = None,
+        T: Size,
+        channels: Size | None = None,
         *,
         tau: float = 0.25,
         v_threshold: float = 0.5,
@@ -73,7 +73,6 @@ class GLIF(Neuron):
         strict: bool = True,
         surrogate: Surrogate | None = None,
     ) -> None:
-        T = steps_given("GLIF", T)
         surrogate = surrogate if surrogate is not None else Rectangular()
         super().__init__(v_threshold=v_threshold, v_reset=None, strict=strict, surrogate=surrogate)
         shape = () if channels is None else (channels,)

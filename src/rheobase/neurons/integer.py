@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rheobase._numbers import Size
 from rheobase.neurons.base import Neuron
 from rheobase.neurons.integrate_and_fire import LIF
 from rheobase.surrogate import Window
@@ -17,7 +18,7 @@ __all__ = ["GIF", "ILIF", "expand"]
 class _Levels(Neuron):
     """What both share: spikes are integers up to ``levels``."""
 
-    levels: int
+    levels: Size
 
     def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
         """Those of the charge and reset, and the number of levels."""
@@ -48,8 +49,7 @@ class ILIF(_Levels, LIF):
     tensor([1., 4., 0.])
     """
 
-    def __init__(self, levels: int = 4, *, tau: float = 4.0 / 3.0, **options: Any) -> None:
-        _check_levels(levels)
+    def __init__(self, levels: Size = 4, *, tau: float = 4.0 / 3.0, **options: Any) -> None:
         defaults: dict[str, Any] = {"detach_reset": True, "surrogate": Window(float(levels))}
         super().__init__(tau, decay_input=False, v_reset=None, **(defaults | options))
         self.levels = self.largest = levels
@@ -82,8 +82,7 @@ class GIF(_Levels):
 
     charge = "integrate"
 
-    def __init__(self, levels: int = 15, **options: Any) -> None:
-        _check_levels(levels)
+    def __init__(self, levels: Size = 15, **options: Any) -> None:
         defaults: dict[str, Any] = {"detach_reset": True, "surrogate": Window(float(levels))}
         super().__init__(v_reset=None, **(defaults | options))
         self.levels = self.largest = levels
@@ -94,7 +93,7 @@ class GIF(_Levels):
         return "whole"
 
 
-def expand(spikes: Tensor, levels: int) -> Tensor:
+def expand(spikes: Tensor, levels: Size) -> Tensor:
     """Integers as binary virtual steps: n becomes n ones, then zeros.
 
     A linear map of the sum over an integer's virtual steps is the map of the integer, so a network
@@ -118,8 +117,3 @@ def expand(spikes: Tensor, levels: int) -> Tensor:
     virtual = torch.arange(levels, device=spikes.device, dtype=spikes.dtype)
     virtual = virtual.view(-1, *[1] * (spikes.dim() - 1))
     return (spikes.unsqueeze(1) > virtual).to(spikes.dtype).flatten(0, 1)
-
-
-def _check_levels(levels: int) -> None:
-    if levels < 1:
-        raise ValueError(f"levels is the largest spike: at least 1, got {levels}")

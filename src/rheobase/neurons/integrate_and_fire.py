@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Size
 from rheobase.neurons.base import Neuron
 from rheobase.neurons.parameters import per_channel, positive
 
@@ -94,7 +95,7 @@ class PLIF(Neuron):
         tau: float = 2.0,
         *,
         decay_input: bool = True,
-        channels: int | None = None,
+        channels: Size | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)

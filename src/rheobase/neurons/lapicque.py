@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from rheobase._numbers import Positive
 from rheobase.ops.scan import ScanSpec, scan
 from rheobase.stateful import Stateful
 
@@ -38,7 +39,7 @@ class Lapicque(Stateful):
 
     capacitance: Tensor
 
-    def __init__(self, beta: float, *, v_threshold: float = 1.0, swapped: bool = False) -> None:
+    def __init__(self, beta: float, *, v_threshold: Positive = 1.0, swapped: bool = False) -> None:
         super().__init__()
         if not 0.0 < beta < 1.0:
             raise ValueError(f"beta must lie between 0 and 1, got {beta}")

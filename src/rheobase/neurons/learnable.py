@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Positive, Size
 from rheobase.neurons.base import Neuron
 from rheobase.neurons.integrate_and_fire import LIF
 from rheobase.neurons.parameters import per_channel, positive, sharing
@@ -41,16 +42,14 @@ class DietLIF(Neuron):
 
     def __init__(
         self,
-        leak: float = 1.0,
-        v_threshold: float = 1.0,
+        leak: Positive = 1.0,
+        v_threshold: Positive = 1.0,
         *,
-        channels: int | None = None,
+        channels: Size | None = None,
         surrogate: Surrogate | None = None,
     ) -> None:
         if not 0.0 < leak <= 1.0:
             raise ValueError(f"DietLIF takes a leak above 0 and up to 1, got {leak}")
-        if not v_threshold > 0.0:
-            raise ValueError(f"DietLIF takes a v_threshold above 0, got {v_threshold}")
         super().__init__(
             v_threshold=v_threshold,
             v_reset=None,
@@ -59,8 +58,8 @@ class DietLIF(Neuron):
             surrogate=surrogate if surrogate is not None else LinearDecay(),
         )
         shape = () if channels is None else (channels,)
-        self.leak = nn.Parameter(torch.full(shape, leak))
-        self.v_threshold: nn.Parameter = nn.Parameter(torch.full(shape, v_threshold))
+        self.leak = nn.Parameter(torch.full(shape, float(leak)))
+        self.v_threshold: nn.Parameter = nn.Parameter(torch.full(shape, float(v_threshold)))
 
     @property
     def fire(self) -> str:
@@ -155,15 +154,13 @@ class KLIF(LIF):
         *,
         decay_input: bool = True,
         scale_reset: bool = False,
-        k: float = 1.0,
+        k: Positive = 1.0,
         **options: Any,
     ) -> None:
         super().__init__(tau, decay_input=decay_input, **options)
-        if not k > 0.0:
-            raise ValueError(f"KLIF takes a slope k above 0, got {k}")
         self.charge = "rectified"
         self.scale_reset = scale_reset
-        self.k = nn.Parameter(torch.tensor(k))
+        self.k = nn.Parameter(torch.tensor(float(k)))
 
     @property
     def reset(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Size
 from rheobase.neurons.base import Neuron
 from rheobase.neurons.parameters import per_channel, positive
 from rheobase.surrogate import Rectangular
@@ -25,9 +26,11 @@ class LSGLIF(Neuron):
 
     The paper's equations could not be had. Its abstract says that the width is modulated by the
     change of the membranes' distribution, which theory ties to the decay factors, and that
-    trainable decay factors implement it. That much is here; the exact function of the decay is the
-    stationary one above, and uncertain.
-    Source: Lian et al. 2023 (LSG), IJCAI, abstract.
+    trainable decay factors implement it. That much is here. Uncertain are the function of the decay
+    (above: the stationary deviation; the code of its successor MPD-AGL takes that after one step,
+    :math:`\sqrt{1 + \lambda^2}`, which differs in the fourth order), the surrogate's shape, and
+    whether the decay learns through the width too.
+    Source: Lian et al. 2023 (LSG), IJCAI, abstract; Jiang et al. 2025 (MPD-AGL), arXiv 2505.11863.
 
     Args:
         decay: initial :math:`\lambda`, in (0, 1).
@@ -51,7 +54,7 @@ class LSGLIF(Neuron):
         decay: float = 0.25,
         *,
         width: float = 1.0,
-        channels: int | None = None,
+        channels: Size | None = None,
         **options: Any,
     ) -> None:
         if not 0.0 < decay < 1.0 or not width > 0.0:

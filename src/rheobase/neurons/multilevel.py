@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rheobase._numbers import Positive, Size
 from rheobase.neurons.stepwise import State, StepNeuron
 
 __all__ = ["STBIF", "MultiThreshold"]
@@ -39,20 +40,15 @@ class MultiThreshold(StepNeuron):
 
     def __init__(
         self,
-        v_threshold: float = 1.0,
+        v_threshold: Positive = 1.0,
         *,
-        v_negative: float | None = None,
-        levels: int = 8,
+        v_negative: Positive | None = None,
+        levels: Size = 8,
         base: float = 2.0,
         **options: Any,
     ) -> None:
         super().__init__(v_threshold=v_threshold, v_reset=None, **options)
         self.v_negative = v_threshold if v_negative is None else v_negative
-        if not (v_threshold > 0.0 and self.v_negative > 0.0):
-            raise ValueError(
-                f"thresholds must be above 0, got {v_threshold} and {self.v_negative} (give "
-                "v_negative as a positive number)"
-            )
         if levels < 1 or not base > 1.0:
             raise ValueError(f"levels must be at least 1 and base above 1, got {levels}, {base}")
         self.levels = levels
@@ -105,15 +101,13 @@ class STBIF(StepNeuron):
 
     def __init__(
         self,
-        v_threshold: float = 1.0,
+        v_threshold: Positive = 1.0,
         *,
         lowest: int = 0,
         highest: int = 15,
         **options: Any,
     ) -> None:
         super().__init__(v_threshold=v_threshold, v_reset=None, **options)
-        if not v_threshold > 0.0:
-            raise ValueError(f"v_threshold must be above 0, got {v_threshold}")
         if not lowest <= 0 < highest:
             raise ValueError(f"STBIF takes lowest <= 0 < highest, got {lowest} and {highest}")
         self.lowest = lowest

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rheobase._numbers import Positive
 from rheobase.neurons.base import Neuron
 
 __all__ = ["EIF", "QIF"]
@@ -53,14 +54,12 @@ class QIF(_Nonlinear):
         tau: float = 2.0,
         *,
         v_c: float = 0.8,
-        a0: float = 1.0,
+        a0: Positive = 1.0,
         v_rest: float = 0.0,
         v_reset: float = -0.1,
         **options: Any,
     ) -> None:
         super().__init__(tau, v_rest, v_reset, options)
-        if not a0 > 0.0:
-            raise ValueError(f"the curvature a0 must be above 0, got {a0}")
         self.v_c = v_c
         self.a0 = a0
 
@@ -108,15 +107,13 @@ class EIF(_Nonlinear):
         self,
         tau: float = 2.0,
         *,
-        delta_T: float = 1.0,
+        delta_T: Positive = 1.0,
         theta_rh: float = 0.8,
         v_rest: float = 0.0,
         v_reset: float = -0.1,
         **options: Any,
     ) -> None:
         super().__init__(tau, v_rest, v_reset, options)
-        if not delta_T > 0.0:
-            raise ValueError(f"the sharpness delta_T must be above 0, got {delta_T}")
         self.delta_T = delta_T
         self.theta_rh = theta_rh
 

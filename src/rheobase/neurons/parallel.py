@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Size
 from rheobase.neurons.base import Neuron, Tap
-from rheobase.neurons.parameters import steps_given, wrong_steps
+from rheobase.neurons.parameters import wrong_steps
 from rheobase.neurons.stepwise import spike
 from rheobase.surrogate import Schedule, Surrogate
 
@@ -38,9 +39,9 @@ class PSN(Neuron):
     causal = False
     scanned = False
 
-    def __init__(self, T: int, *, surrogate: Surrogate | None = None) -> None:
+    def __init__(self, T: Size, *, surrogate: Surrogate | None = None) -> None:
         super().__init__(surrogate=surrogate)
-        self.T = T = steps_given(type(self).__name__, T)
+        self.T = T
         self.weight = nn.Parameter(torch.empty(T, T))
         self.bias = nn.Parameter(torch.full((T, 1), -1.0))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5.0))
@@ -90,8 +91,8 @@ class MaskedPSN(PSN):
 
     def __init__(
         self,
-        T: int,
-        k: int,
+        T: Size,
+        k: Size,
         *,
         masking: float | Schedule = 0.0,
         surrogate: Surrogate | None = None,
@@ -147,11 +148,9 @@ class SlidingPSN(Neuron):
     scanned = False
 
     def __init__(
-        self, k: int, *, exponential: bool = True, surrogate: Surrogate | None = None
+        self, k: Size, *, exponential: bool = True, surrogate: Surrogate | None = None
     ) -> None:
         super().__init__(surrogate=surrogate)
-        if k < 1:
-            raise ValueError(f"SlidingPSN takes an order k of at least 1, got {k}")
         self.k = k
         self.states = max(1, k - 1)
         self.weight = nn.Parameter(0.5 ** torch.arange(k - 1.0, -1.0, -1.0))

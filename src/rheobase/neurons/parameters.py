@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rheobase.surrogate.base import is_at_hand
 
-__all__ = ["logit", "per_channel", "positive", "sharing", "steps_given", "wrong_steps"]
+__all__ = ["logit", "per_channel", "positive", "sharing", "wrong_steps"]
 
 
 def per_channel(parameter: Tensor, x: Tensor, owner: str) -> Tensor:
@@ -57,17 +57,6 @@ def logit(value: float, shape: tuple[int, ...], owner: str, name: str) -> nn.Par
             f"{owner} learns {name} through a sigmoid: it must be in (0, 1), got {value}"
         )
     return nn.Parameter(torch.full(shape, math.log(value / (1.0 - value))))
-
-
-def steps_given(owner: str, T: int) -> int:
-    """T itself, of a neuron with parameters for every step.
-
-    Raises:
-        ValueError: T is below 1.
-    """
-    if not T >= 1:
-        raise ValueError(f"{owner} is made for a number of time steps T of at least 1, got T={T}")
-    return T
 
 
 def wrong_steps(owner: str, steps: int, x: Tensor) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rheobase._numbers import Positive, Size
 from rheobase.neurons.base import Neuron, Tap
 from rheobase.neurons.signed import own_threshold
 from rheobase.neurons.stepwise import State, StepNeuron
@@ -34,9 +35,8 @@ class MaskedRateIF(StepNeuron):
     states = 3
     tolerance = 1e-3
 
-    def __init__(self, v_threshold: float | Tensor = 1.0, *, probe: int = 4) -> None:
+    def __init__(self, v_threshold: Positive | Tensor = 1.0, *, probe: Size = 4) -> None:
         super().__init__(v_threshold=1.0, v_reset=None)
-        _check_probe(probe)
         self.v_threshold = own_threshold(v_threshold)
         self.probe = probe
 
@@ -88,9 +88,8 @@ class OffsetRateIF(Neuron):
     scanned = False
     causal = False
 
-    def __init__(self, v_threshold: float | Tensor = 1.0, *, probe: int = 4) -> None:
+    def __init__(self, v_threshold: Positive | Tensor = 1.0, *, probe: Size = 4) -> None:
         super().__init__(v_threshold=1.0, v_reset=None)
-        _check_probe(probe)
         self.v_threshold = own_threshold(v_threshold)
         self.probe = probe
 
@@ -132,8 +131,3 @@ def _run(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         charged.append(h)
         after.append(u)
     return torch.stack(spikes), u, torch.stack(charged), torch.stack(after)
-
-
-def _check_probe(probe: int) -> None:
-    if probe < 1:
-        raise ValueError(f"probe must be at least one step, got {probe}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rheobase._numbers import Positive
 from rheobase.neurons.stepwise import State, StepNeuron
 
 __all__ = ["RAF"]
@@ -35,7 +36,7 @@ class RAF(StepNeuron):
     states = 2
 
     def __init__(
-        self, b: float = -0.2, omega: float = 1.0, dt: float = 1.0, **options: Any
+        self, b: float = -0.2, omega: Positive = 1.0, dt: Positive = 1.0, **options: Any
     ) -> None:
         super().__init__(**options)
         if not (b < 0.0 and omega > 0.0 and dt > 0.0):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Positive
 from rheobase.neurons.base import Neuron
 from rheobase.neurons.integrate_and_fire import LIF
 from rheobase.neurons.stepwise import State, StepNeuron
@@ -40,10 +41,8 @@ class TernaryIF(Neuron):
 
     largest = None
 
-    def __init__(self, *, v_threshold: float = 1.0, **options: Any) -> None:
+    def __init__(self, *, v_threshold: Positive = 1.0, **options: Any) -> None:
         super().__init__(v_threshold=v_threshold, **options)
-        if not v_threshold > 0.0:
-            raise ValueError(f"v_threshold must be above 0, got {v_threshold}")
         if not self.rest > -v_threshold:
             raise ValueError(
                 f"v_reset={self.rest} is not above -v_threshold={-v_threshold}: the neuron would "
@@ -90,15 +89,10 @@ class MagnitudeResetTernaryIF(TernaryIF):
     """
 
     def __init__(
-        self, *, v_threshold: float = 1.0, v_negative: float | None = None, **options: Any
+        self, *, v_threshold: Positive = 1.0, v_negative: Positive | None = None, **options: Any
     ) -> None:
         super().__init__(v_threshold=v_threshold, v_reset=0.0, **options)
         self.v_negative = v_threshold if v_negative is None else v_negative
-        if not self.v_negative > 0.0:
-            raise ValueError(
-                f"v_negative is the size of the lower threshold and must be above 0, got "
-                f"{v_negative}; it fires -1 at -v_negative"
-            )
 
     @property
     def v_lower(self) -> float | Tensor:
@@ -154,13 +148,17 @@ class ImbalancedSignedIF(TernaryIF):
     """
 
     def __init__(
-        self, slope: float | Tensor = 0.1, *, v_threshold: float | Tensor = 1.0, **options: Any
+        self,
+        slope: Positive | Tensor = 0.1,
+        *,
+        v_threshold: Positive | Tensor = 1.0,
+        **options: Any,
     ) -> None:
         if not bool((torch.as_tensor(slope) > 0.0).all()):
             raise ValueError(f"slope must be above 0, got {slope}")
         super().__init__(v_reset=None, **options)
         self.v_threshold = own_threshold(v_threshold)
-        self.slope: float | Tensor = nn.Buffer(slope) if isinstance(slope, Tensor) else slope
+        self.slope: Positive | Tensor = nn.Buffer(slope) if isinstance(slope, Tensor) else slope
 
     @property
     def v_lower(self) -> float | Tensor:
@@ -201,9 +199,9 @@ class SignedIF(StepNeuron):
 
     def __init__(
         self,
-        v_threshold: float | Tensor = 1.0,
+        v_threshold: Positive | Tensor = 1.0,
         *,
-        epsilon: float | Tensor = 1e-3,
+        epsilon: Positive | Tensor = 1e-3,
         first: float = 0.5,
         **options: Any,
     ) -> None:

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from rheobase._errors import unknown_name
+from rheobase._numbers import Positive, Size, numbers_checked
 
 __all__ = ["BinaryCode", "GreedyCode", "IntegerCode"]
 
 Form = Literal["ternary", "bits", "signed_digits", "twos_complement"]
 
 
+@numbers_checked
 class IntegerCode(nn.Module):
     r"""Integers in units of the mean magnitude, each an integer number of spikes.
 
@@ -37,10 +39,8 @@ class IntegerCode(nn.Module):
     tensor([[ 1.0000, -0.5000,  0.0000,  2.5000]])
     """
 
-    def __init__(self, k: float = 3.0, form: Form = "bits") -> None:
+    def __init__(self, k: Positive = 3.0, form: Form = "bits") -> None:
         super().__init__()
-        if not k > 0.0:
-            raise ValueError(f"k must be above 0, got {k}")
         if form not in get_args(Form):
             raise ValueError(unknown_name("form of an integer code", form, get_args(Form)))
         self.k = k
@@ -90,6 +90,7 @@ class IntegerCode(nn.Module):
         return f"k={self.k}, form={self.form!r}"
 
 
+@numbers_checked
 class GreedyCode(nn.Module):
     r"""Signed spikes worth powers of two of a unit, sent where they bring the value nearer.
 
@@ -114,7 +115,7 @@ class GreedyCode(nn.Module):
     (tensor([[ 1.0000, -0.5000,  0.0000,  2.5000]]), tensor([[1., 1., 0., 2.]]))
     """
 
-    def __init__(self, k: float = 4.0, dead_zone: float = 0.5, powers: int = 16) -> None:
+    def __init__(self, k: Positive = 4.0, dead_zone: float = 0.5, powers: Size = 16) -> None:
         super().__init__()
         if not (k > 0.0 and dead_zone >= 0.5 and powers >= 1):
             raise ValueError(
@@ -157,6 +158,7 @@ class GreedyCode(nn.Module):
         return f"k={self.k}, dead_zone={self.dead_zone}, powers={self.powers}"
 
 
+@numbers_checked
 class BinaryCode(nn.Module):
     r"""Binary fractions of a range: spike i is worth :math:`2^{-i}` of it, i = 1 ... steps.
 
@@ -176,10 +178,8 @@ class BinaryCode(nn.Module):
     tensor([ 3.0000, -7.5000,  0.0000])
     """
 
-    def __init__(self, steps: int = 16, ranges: tuple[float, ...] = (10.0, 500.0)) -> None:
+    def __init__(self, steps: Size = 16, ranges: tuple[float, ...] = (10.0, 500.0)) -> None:
         super().__init__()
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
         if not ranges or ranges[0] <= 0.0 or list(ranges) != sorted(set(ranges)):
             raise ValueError(f"ranges must be above 0 and ascending, got {ranges}")
         self.steps = steps

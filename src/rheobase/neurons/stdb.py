@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from rheobase._numbers import Positive
 from rheobase.neurons.signed import own_threshold
 from rheobase.neurons.stepwise import State, StepNeuron
 
@@ -45,10 +46,10 @@ class STDBIF(StepNeuron):
 
     def __init__(
         self,
-        v_threshold: float | Tensor = 1.0,
+        v_threshold: Positive | Tensor = 1.0,
         *,
         leak: float = 1.0,
-        alpha: float = 0.3,
+        alpha: Positive = 0.3,
         beta: float = 0.01,
     ) -> None:
         super().__init__(v_threshold=1.0, v_reset=None, detach_reset=True, strict=True)

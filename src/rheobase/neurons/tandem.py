@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rheobase._numbers import Positive
 from rheobase.neurons.base import Tap
 from rheobase.neurons.integrate_and_fire import IF
 
@@ -34,7 +35,7 @@ class TandemIF(IF):
     ([[0.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]])
     """
 
-    def __init__(self, v_threshold: float = 1.0, **options: Any) -> None:
+    def __init__(self, v_threshold: Positive = 1.0, **options: Any) -> None:
         super().__init__(v_threshold=v_threshold, v_reset=None, **options)
 
     def run(

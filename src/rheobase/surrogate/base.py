@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rheobase._errors import unknown_name
+from rheobase._numbers import NumbersChecked
 
 __all__ = [
     "Schedule",
@@ -38,7 +40,7 @@ def is_at_hand(parameter: Tensor) -> bool:
     return parameter.device.type == "cpu"
 
 
-class Surrogate(nn.Module):
+class Surrogate(NumbersChecked, nn.Module):
     """Base of all surrogates: parameters by name, a derivative and (where closed) its primitive.
 
     A subclass gives two static functions of ``(z, *parameters)`` in the little language of
@@ -92,11 +94,17 @@ class Surrogate(nn.Module):
 
         Raises:
             ValueError: the value is out of range, or is to be learnt without a primitive.
+            TypeError: it is no number.
         """
         if isinstance(value, nn.Parameter) and self.primitive is None:
             raise ValueError(
                 f"{type(self).__name__} has no closed primitive, so its {name} cannot be learnt; "
                 "give a number"
+            )
+        if isinstance(value, bool) or not isinstance(value, Real | Tensor):
+            raise TypeError(
+                f"{type(self).__name__} takes a number, an nn.Parameter or a schedule as {name}, "
+                f"got {value!r}"
             )
         lowest = self._refuse_out_of_range(name, value)
         if name in self.schedules:

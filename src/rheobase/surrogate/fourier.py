@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from rheobase.ops.lang import abs, floor, maximum, pi, round, sin
-from rheobase.surrogate.base import Surrogate
+from rheobase.surrogate.base import Surrogate, Value
 
 __all__ = ["SquarewaveFourierSeries"]
 
@@ -31,9 +31,7 @@ class SquarewaveFourierSeries(Surrogate):
     height = "4*(n-1)/T_period"
     above: ClassVar[dict[str, float]] = {"n": 1.0}
 
-    def __init__(self, n: int = 2, T_period: float = 8.0) -> None:
-        if not float(n).is_integer():
-            raise ValueError(f"SquarewaveFourierSeries takes an integer as n, got {n}")
+    def __init__(self, n: int = 2, T_period: Value = 8.0) -> None:
         super().__init__(n=n, T_period=T_period)
 
     @staticmethod

@@ -2,7 +2,8 @@
 
 from rheobase.train.augment import Augment, mix, random_flip, random_shift
 from rheobase.train.checkpoint import CheckpointError, Checkpoints
-from rheobase.train.config import TrainConfig, load_config, save_config
+from rheobase.train.config import TrainConfig
+from rheobase.train.config_file import load_config, save_config
 from rheobase.train.diagnose import TrainingDiverged
 from rheobase.train.evaluate import Evaluation, evaluate, evaluate_run
 from rheobase.train.graphs import graphed

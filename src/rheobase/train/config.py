@@ -1,19 +1,12 @@
-"""The whole description of a training run as typed, frozen dataclasses, read from YAML."""
+"""The whole description of a training run as typed, frozen dataclasses."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import re
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
-
-import jsonargparse
-import yaml
-
-from rheobase._errors import unknown_name
+from typing import Any, Literal
 
 __all__ = [
     "AugmentConfig",
@@ -30,9 +23,8 @@ __all__ = [
     "TeacherConfig",
     "TemperatureConfig",
     "TrainConfig",
-    "differences",
-    "load_config",
-    "save_config",
+    "plain",
+    "settings_of",
 ]
 
 
@@ -338,23 +330,17 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot describe a run."""
-        at_least_one = {
-            "epochs": self.epochs,
-            "data.batch_size": self.data.batch_size,
-            "optim.accumulate": self.optim.accumulate,
-            "checkpoint.keep": self.checkpoint.keep,
-        }
-        for key, number in at_least_one.items():
-            if number < 1:
-                raise ValueError(f"{key}={number}: must be at least 1")
-        if self.data.train_images < 0:
-            raise ValueError(f"data.train_images={self.data.train_images}: give 0 for all images")
-        if not self.optim.lr > 0:
-            raise ValueError(f"optim.lr={self.optim.lr}: must be above 0")
-        if self.memory.activations < 0:
-            raise ValueError(f"memory.activations={self.memory.activations}: give GiB, or 0")
-        if not 0 <= self.optim.ema < 1:
-            raise ValueError(f"optim.ema={self.optim.ema}: a decay lies in [0, 1)")
+        for key, number in _numbers_of(self):
+            low, high = _RANGES.get(key, (0.0, math.inf))
+            above = low == 0.0 and key in _ABOVE_0
+            if not (math.isfinite(number) and low <= number <= high and (number or not above)):
+                wanted = "above 0" if above else f"at least {low:g}"
+                wanted += f" and at most {high:g}" if math.isfinite(high) else ""
+                raise ValueError(f"{key}={number}: must be {wanted}, and finite")
+        if self.optim.ema == 1.0:
+            raise ValueError("optim.ema=1.0: the average would never move")
+        if not all(0.0 < deviation < math.inf for deviation in self.data.std):
+            raise ValueError(f"data.std={list(self.data.std)}: divides images, so none may be 0")
         blends = self.loss.label_smoothing or self.augment.mixup or self.augment.cutmix
         if self.loss.name == "stca" and blends:
             raise ValueError(
@@ -378,13 +364,7 @@ class TrainConfig:
 
     def _check_temperature(self) -> None:
         """Refuse a search for Dspike's temperature that cannot be done."""
-        search = self.temperature
-        if search.step < 0 or not search.epsilon > 0 or search.elements < 0:
-            raise ValueError(
-                f"temperature.step={search.step}, epsilon={search.epsilon}, "
-                f"elements={search.elements}: epsilon must be above 0, the others not negative"
-            )
-        if search.step and self.parallel.strategy != "ddp":
+        if self.temperature.step and self.parallel.strategy != "ddp":
             raise ValueError(
                 "temperature.step needs parallel.strategy=ddp: it moves single weights"
             )
@@ -403,120 +383,43 @@ class TrainConfig:
             raise ValueError(f"rule.name={self.rule.name} needs {', '.join(wanted)}")
 
 
-_NAMED_SECTIONS = {
-    section
-    for section, hint in get_type_hints(TrainConfig).items()
-    if dataclasses.is_dataclass(hint) and "name" in get_type_hints(hint)
+_RANGES = {
+    "seed": (-math.inf, math.inf),
+    "epochs": (1, math.inf),
+    "data.batch_size": (1, math.inf),
+    "augment.flip": (0, 1),
+    "augment.randaugment_m": (0, 30),
+    "augment.erasing": (0, 1),
+    "loss.label_smoothing": (0, 1),
+    "loss.tet_mean": (-math.inf, math.inf),
+    "optim.momentum": (0, 1),
+    "optim.accumulate": (1, math.inf),
+    "optim.ema": (0, 1),
+    "checkpoint.keep": (1, math.inf),
 }
+"""The lowest and highest of those numbers that are not just 0 or more."""
+
+_ABOVE_0 = {"optim.lr", "optim.eps", "loss.teacher.temperature", "temperature.epsilon"}
 
 
-def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a YAML file (None: the defaults) and apply `section.key=value` overrides.
-
-    A word given to a section that has a name is its name: `rule=ottt` is `rule.name=ottt`. A
-    leading `train.` may stand before any key: `train.rule=ottt`.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: Unknown key or choice (the nearest is named), or an override without `=`.
-        TypeError: A value of the wrong type.
-    """
-    data = (yaml.load(Path(path).read_text(), Loader=_Loader) if path else None) or {}
-    for override in overrides:
-        _apply(data, override)
-    _check(TrainConfig, data, "")
-    return _typed(data)
+def _numbers_of(cfg: TrainConfig) -> Iterator[tuple[str, float]]:
+    """Every single number of a run by its key; those of models and rules are theirs to check."""
+    for key, value in settings_of(cfg).items():
+        own = key.startswith(("model.overrides.", "data.options.", "rule.options."))
+        if isinstance(value, int | float) and not isinstance(value, bool) and not own:
+            yield key, value
 
 
-def save_config(cfg: TrainConfig, path: str | Path) -> None:
-    """Write every setting of `cfg`, defaults included, as YAML that `load_config` reads."""
-    text = yaml.safe_dump(_plain(dataclasses.asdict(cfg)), sort_keys=False, allow_unicode=True)
-    Path(path).write_text(text)
+def settings_of(cfg: TrainConfig) -> dict[str, Any]:
+    """Every setting by its key, sections and mappings opened: ``{"optim.lr": 0.001, ...}``."""
+    return _flat(dataclasses.asdict(cfg))
 
 
-def differences(old: TrainConfig, new: TrainConfig, ignore: Sequence[str] = ()) -> list[str]:
-    """Return `key: old -> new` for every setting that differs, except those in `ignore`."""
-    before, after = _flat(dataclasses.asdict(old)), _flat(dataclasses.asdict(new))
-    keys = [k for k in before | after if not k.startswith(tuple(ignore))]
-    return [
-        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
-        for key in keys
-        if before.get(key) != after.get(key)
-    ]
-
-
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML 1.1 reads `1e-3` as text; this loader reads it as a number, as everybody means it."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def _apply(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals:
-        raise ValueError(f"override {override!r}: expected key=value, for instance optim.lr=0.001")
-    value = yaml.load(text, Loader=_Loader)
-    key = key.removeprefix("train.")
-    if isinstance(value, str) and key in _NAMED_SECTIONS:
-        key = f"{key}.name"
-    *parents, last = key.split(".")
-    for parent in parents:
-        data = data.setdefault(parent, {})
-        if not isinstance(data, dict):
-            raise ValueError(f"override {override!r}: {parent!r} is not a section")
-    data[last] = value
-
-
-def _check(cls: type, data: Any, path: str) -> None:
-    """Refuse unknown keys and unknown choices, naming the nearest known one."""
-    if not isinstance(data, Mapping):
-        where = path or "the config file"
-        raise TypeError(f"{where}: expected a section of key: value lines, got {data!r}")
-    hints = get_type_hints(cls)
-    for key, value in data.items():
-        full = f"{path}.{key}" if path else str(key)
-        if key not in hints:
-            known = [f"{path}.{name}" if path else name for name in hints]
-            raise ValueError(unknown_name("key", full, known))
-        if dataclasses.is_dataclass(hints[key]):
-            _check(hints[key], value, full)
-        elif get_origin(hints[key]) is Literal and value not in get_args(hints[key]):
-            raise ValueError(unknown_name(full, str(value), map(str, get_args(hints[key]))))
-
-
-def _typed(data: dict[str, Any]) -> TrainConfig:
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--config", type=TrainConfig)
-    try:
-        cfg = parser.instantiate(parser.parse_object({"config": data})).config
-    except argparse.ArgumentError as error:
-        raise TypeError(_type_error(str(error), data)) from None
-    assert isinstance(cfg, TrainConfig)
-    return cfg
-
-
-def _type_error(message: str, data: dict[str, Any]) -> str:
-    found = re.search(r'"config\.([\w.]+)"', message)
-    expected = re.findall(r"Expected a <class '(\w+)'>", message)
-    if not found:
-        return message.replace("config.", "")
-    value: Any = data
-    for part in found.group(1).split("."):
-        value = value[part] if isinstance(value, Mapping) else value
-    given = f"{value!r} ({type(value).__name__})"
-    want = " or ".join(expected).replace("NoneType", "null") or " ".join(message.split())
-    return f"{found.group(1)}: expected {want}, got {given}"
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The same of dicts and lists alone, as YAML has them."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -525,5 +428,5 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = _plain(value)
+            flat[prefix + key] = plain(value)
     return flat

@@ -17,7 +17,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from rheobase.train.augment import normalize
 from rheobase.train.checkpoint import Checkpoints
-from rheobase.train.config import DataConfig, TrainConfig, load_config
+from rheobase.train.config import DataConfig, TrainConfig
+from rheobase.train.config_file import load_config
 from rheobase.train.diagnose import check_images, check_labels, time_first
 from rheobase.train.parallel import start_world
 from rheobase.train.state import load_weights

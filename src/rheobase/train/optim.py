@@ -12,6 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from rheobase._numbers import numbers_checked
 from rheobase.train.config import OptimConfig, ScheduleConfig
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 
+@numbers_checked
 class LAMB(Optimizer):
     r"""Layer-wise adaptive moments for large batches (You et al. 2020, arXiv 1904.00962, alg. 2).
 

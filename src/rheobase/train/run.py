@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rheobase.train.config import TrainConfig, differences, load_config, save_config
+from rheobase.train.config import TrainConfig
+from rheobase.train.config_file import differences, load_config, save_config
 
 __all__ = ["CsvLog", "RunFolder"]
 

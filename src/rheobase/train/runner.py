@@ -12,7 +12,8 @@ from typing import Any
 from torch import nn
 from torch.utils.data import Dataset
 
-from rheobase.train.config import TrainConfig, load_config
+from rheobase.train.config import TrainConfig
+from rheobase.train.config_file import load_config
 from rheobase.train.loop import Trainer
 from rheobase.train.progress import Event, ProgressBar, TensorBoard
 

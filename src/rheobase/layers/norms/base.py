@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from rheobase.layers._checks import check_sequence, check_steps, made_for_steps
+from rheobase._numbers import NumbersChecked, Size
+from rheobase.layers._checks import check_sequence, check_steps
 from rheobase.stateful import Stateful
 
 __all__ = ["Foldable", "SequenceNorm", "absorb", "affine_of", "flat"]
 
 
-class Foldable(nn.Module):
+class Foldable(NumbersChecked, nn.Module):
     """A norm that evaluation turns into a fixed affine map, which `fold` makes of it for good."""
 
     @property
@@ -76,10 +77,10 @@ class SequenceNorm(Foldable, Stateful):
     folded_shift: Tensor
     folded_gain: Tensor | None
 
-    def __init__(self, channels: int, steps: int | None = None) -> None:
+    def __init__(self, channels: Size, steps: Size | None = None) -> None:
         super().__init__()
         self.channels = channels
-        self.steps = None if steps is None else made_for_steps(self, steps)
+        self.steps = steps
 
     @abstractmethod
     def normalise(self, x: Tensor, start: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Positive, Share, Size
 from rheobase.layers.norms.base import SequenceNorm, affine_of
 
 __all__ = ["BGN"]
@@ -38,7 +39,7 @@ class BGN(SequenceNorm):
     """
 
     def __init__(
-        self, channels: int, groups: int = 4, *, eps: float = 1e-5, momentum: float = 0.1
+        self, channels: Size, groups: Size = 4, *, eps: Positive = 1e-5, momentum: Share = 0.1
     ) -> None:
         if groups < 1 or channels % groups:
             raise ValueError(f"groups={groups} does not divide channels={channels}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Positive, Share, Size
 from rheobase.layers.norms.base import SequenceNorm, affine_of
 
 __all__ = ["BNTT"]
@@ -32,7 +33,7 @@ class BNTT(SequenceNorm):
     """
 
     def __init__(
-        self, channels: int, steps: int, *, eps: float = 1e-4, momentum: float = 0.1
+        self, channels: Size, steps: Size, *, eps: Positive = 1e-4, momentum: Share = 0.1
     ) -> None:
         super().__init__(channels, steps)
         self.bn = nn.ModuleList(nn.BatchNorm1d(channels, eps, momentum) for _ in range(steps))

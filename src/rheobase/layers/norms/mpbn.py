@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Positive, Share, Size
 from rheobase.layers._checks import check_sequence
 from rheobase.layers.norms.base import affine_of, flat
 from rheobase.neurons import LIF
@@ -64,13 +65,13 @@ class MPBN(LIF):
 
     def __init__(
         self,
-        channels: int,
+        channels: Size,
         tau: float = 2.0,
         *,
         membrane: Literal["raw", "normalised"] = "raw",
         learn_threshold: bool = False,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
+        eps: Positive = 1e-5,
+        momentum: Share = 0.1,
         **options: Any,
     ) -> None:
         super().__init__(tau, **options)

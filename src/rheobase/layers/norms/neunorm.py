@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Share
 from rheobase.layers._checks import check_sequence
 from rheobase.stateful import Stateful
 
@@ -35,9 +36,11 @@ class NeuNorm(Stateful):
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], k: float = 0.9, *, shared: bool = False
+        self, shape: tuple[int, int, int], k: Share = 0.9, *, shared: bool = False
     ) -> None:
         super().__init__()
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"NeuNorm takes (channels, height, width), none 0, got {shape}")
         self.shape = tuple(shape)
         self.k = k
         self.w = nn.Parameter(torch.empty(1 if shared else shape[0], *shape[1:]))

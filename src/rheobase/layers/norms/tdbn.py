@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from rheobase._numbers import Positive, Share, Size
 from rheobase.layers.norms.base import Foldable, affine_of
 
 __all__ = ["ThresholdDependentBatchNorm2d"]
@@ -40,13 +41,13 @@ class ThresholdDependentBatchNorm2d(Foldable, nn.BatchNorm2d):
 
     def __init__(
         self,
-        channels: int,
+        channels: Size,
         v_threshold: float = 1.0,
         alpha: float = 1.0,
         reading: Literal["constant", "initial"] = "constant",
         *,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
+        eps: Positive = 1e-5,
+        momentum: Share = 0.1,
     ) -> None:
         if reading not in ("constant", "initial"):
             raise ValueError(f"reading is 'constant' or 'initial', got {reading!r}")

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rheobase._numbers import Positive, numbers_checked
+
 __all__ = ["Distillation"]
 
 
+@numbers_checked
 class Distillation:
     r"""What a teacher knows, as a term of the loss: its logits, its features, or both.
 
@@ -50,12 +53,10 @@ class Distillation:
         teacher: nn.Module,
         *,
         alpha: float = 1.0,
-        temperature: float = 4.0,
+        temperature: Positive = 4.0,
         beta: float = 0.0,
         features: Mapping[str, str] | None = None,
     ) -> None:
-        if not temperature > 0:
-            raise ValueError(f"temperature={temperature}: must be above 0")
         self.teacher = teacher.eval().requires_grad_(False)
         self.alpha, self.temperature, self.beta = alpha, temperature, beta
         self.features = dict(features or {})

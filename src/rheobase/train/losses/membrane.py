@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rheobase._numbers import Positive, numbers_checked
 from rheobase.neurons import Membrane
 
 __all__ = ["MEMBRANE_LOSSES", "MPDLoss", "MembraneLoss", "im_loss", "rmp_loss"]
@@ -52,6 +53,7 @@ def rmp_loss(membranes: Sequence[Membrane]) -> Tensor:
     return _mean(membranes, lambda m: (m.h - m.spikes.detach()).square().mean())
 
 
+@numbers_checked
 @dataclass(frozen=True)
 class MPDLoss:
     r"""Membrane-potential-distribution loss: three shifts away from the threshold are penalised.
@@ -82,9 +84,9 @@ class MPDLoss:
     tensor(4.0000)
     """
 
-    width: float = 0.5
-    k: float = 2.0
-    k_s: float = 0.6745
+    width: Positive = 0.5
+    k: Positive = 2.0
+    k_s: Positive = 0.6745
 
     def __call__(self, membranes: Sequence[Membrane]) -> Tensor:
         """Return the loss, a scalar."""

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from rheobase._numbers import numbers_checked
 from rheobase.neurons import record_membranes
 from rheobase.surrogate.base import Schedule
 from rheobase.train.losses.membrane import MembraneLoss
@@ -25,6 +26,7 @@ class Term(Protocol):
         """Within the block `net(inputs)` is called; what is yielded makes its logits the term."""
 
 
+@numbers_checked
 class MembraneTerm:
     """A loss on membranes, weighted.
 
@@ -54,6 +56,7 @@ class MembraneTerm:
             yield lambda logits: self.weight(self.fraction) * self.loss(membranes)
 
 
+@numbers_checked
 class StepsTerm:
     """What a network says of the steps that its layers work for, weighted.
 

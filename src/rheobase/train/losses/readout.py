@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rheobase._numbers import Share, numbers_checked
+
 __all__ = ["TET", "Loss", "check_logits", "cross_entropy_of_mean", "squared_error_of_rates"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -54,6 +56,7 @@ def squared_error_of_rates(logits: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(rates, wanted.to(rates.dtype))
 
 
+@numbers_checked
 @dataclass(frozen=True)
 class TET:
     """Temporal efficient training: every time step must classify by itself.
@@ -65,7 +68,7 @@ class TET:
 
     lamb: float = 1e-3
     means: float = 1.0
-    label_smoothing: float = 0.0
+    label_smoothing: Share = 0.0
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss, a scalar."""
@@ -90,6 +93,8 @@ def check_logits(logits: Tensor, target: Tensor) -> None:
             f"logits have shape {list(logits.shape)}; losses take every time step, "
             "[T, N, classes] (a single step: logits.unsqueeze(0))"
         )
+    if 0 in logits.shape:
+        raise ValueError(f"logits have shape {list(logits.shape)}: no step, sample or class")
     _, samples, classes = logits.shape
     soft = target.is_floating_point()
     expected = [samples, classes] if soft else [samples]

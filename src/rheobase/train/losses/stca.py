@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rheobase._numbers import Size, numbers_checked
 from rheobase.train.losses.readout import check_logits
 
 __all__ = ["STCA"]
 
 
+@numbers_checked
 @dataclass(frozen=True)
 class STCA:
     """Temporal loss: outputs are membranes, and errors are credited to single time steps.
@@ -37,7 +39,7 @@ class STCA:
     """
 
     v_threshold: float = 1.0
-    count: int = 1
+    count: Size = 1
     gap: int = 1
 
     def __post_init__(self) -> None:
