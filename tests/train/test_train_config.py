@@ -66,6 +66,26 @@ def test_mistakes_are_named(
         load_config(file, [override])
 
 
+def test_a_file_says_only_how_it_differs_from_its_base(file: Path) -> None:
+    child = file.with_name("child.yaml")
+    child.write_text("base: c.yaml\noptim: {lr: 2e-3}\nmodel: {overrides: {T: 2}}\n")
+    grandchild = file.with_name("grandchild.yaml")
+    grandchild.write_text("base: child.yaml\nmodel: {overrides: {depth: 1}}\n")
+    cfg = load_config(grandchild, ["optim.betas=[0.5, 0.6]"])
+    assert (cfg.seed, cfg.optim.lr, cfg.optim.betas) == (3, 2e-3, (0.5, 0.6))
+    assert (cfg.model.name, cfg.model.overrides) == ("m", {"T": 2, "depth": 1})
+
+
+def test_a_base_that_cannot_be_is_named(file: Path) -> None:
+    file.write_text("base: nowhere.yaml\n")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
+        load_config(file)
+    file.write_text("base: other.yaml\n")
+    file.with_name("other.yaml").write_text("base: c.yaml\n")
+    with pytest.raises(ValueError, match=r"c\.yaml is its own base, by way of .*other\.yaml"):
+        load_config(file)
+
+
 def test_differences_are_named() -> None:
     old = TrainConfig(run="a")
     new = dataclasses.replace(old, run="b", epochs=3, optim=dataclasses.replace(old.optim, lr=1.0))

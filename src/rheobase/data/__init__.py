@@ -1,6 +1,7 @@
 """Data sets and the coding of images into spike trains."""
 
 from rheobase.data.cifar10 import CIFAR10
+from rheobase.data.cifar100 import CIFAR100
 from rheobase.data.encoders import direct, latency, rate, sample_generator
 from rheobase.data.event_sets import CIFAR10DVS, DVS128Gesture, EventDataset
 from rheobase.data.events import Events, event_frames, read_aedat2, read_aedat3
@@ -15,6 +16,7 @@ from rheobase.data.wordpiece import WordPiece
 __all__ = [
     "CIFAR10",
     "CIFAR10DVS",
+    "CIFAR100",
     "MNIST",
     "ChecksumError",
     "DVS128Gesture",
