@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rheobase.train import TrainConfig, load_config, save_config
-from rheobase.train.config import LossConfig, ScheduleConfig, TeacherConfig, differences
+from rheobase.train.config import LossConfig, RuleConfig, ScheduleConfig, TeacherConfig, differences
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -110,6 +110,13 @@ def test_every_field_is_documented() -> None:
 def test_losses_that_cannot_work_are_refused() -> None:
     with pytest.raises(ValueError, match="stca counts the firing steps"):
         TrainConfig(loss=LossConfig("stca", label_smoothing=0.1))
+    with pytest.raises(ValueError, match=r"run and loss\.teacher\.module: give one"):
+        TrainConfig(loss=LossConfig(teacher=TeacherConfig("runs/ann", "torch.nn:Linear")))
+    with pytest.raises(ValueError, match=r"of loss\.teacher\.module; give it too"):
+        TrainConfig(loss=LossConfig(teacher=TeacherConfig(weights="a.pth")))
+    for loss in (LossConfig(teacher=TeacherConfig(module="a:b")), LossConfig(head="head")):
+        with pytest.raises(ValueError, match=r"rule\.name=ottt needs no loss\.(teacher|head)"):
+            TrainConfig(loss=loss, rule=RuleConfig("ottt"))
     with pytest.raises(ValueError, match=r"give loss\.teacher\.beta"):
         TrainConfig(loss=LossConfig(teacher=TeacherConfig("runs/ann", features={"a": "b"})))
     with pytest.raises(ValueError, match="mse has no label smoothing"):
