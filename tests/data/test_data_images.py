@@ -245,9 +245,12 @@ def test_data_loader_with_workers(client: FakeClient) -> None:
 
 def test_registry() -> None:
     for info in list_datasets():
-        assert len(info.classes) == {"imagenet": 0, "dvs128gesture": 11, "cifar100": 100}.get(
-            info.name, 10
-        )
+        assert len(info.classes) == {
+            "imagenet": 0,
+            "sequences": 0,
+            "dvs128gesture": 11,
+            "cifar100": 100,
+        }.get(info.name, 10)
         assert info.licence
     assert len(get_dataset("mnist_sample", train=False)) == 1000
     assert download("mnist_sample").is_file()

@@ -12,7 +12,7 @@ from data_toys import recording, write_aedat2
 from PIL import Image
 from torch.nn import functional as F
 
-from rheobase.data import CIFAR10
+from rheobase.data import CIFAR10, Sequences
 from rheobase.models import create_model
 from rheobase.train import Trainer, load_config, train
 from rheobase.train.losses import Distillation
@@ -112,3 +112,40 @@ def test_both_steps_of_meta_spikeformer_run_with_a_teacher(imagenet: Path, tmp_p
     moved = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
     assert {"head.weight", "head_kd.weight"} <= moved
     assert trainer.at.step == 2
+
+
+def test_frames_and_events_train_sstformer(tmp_path: Path) -> None:
+    """Its test accuracy says nothing: so few steps leave running statistics unsettled."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 4)):
+        for label, name in enumerate(("above", "below")):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(count):
+                clip = rng.normal(0, 0.1, (8, 5, 64, 64)).astype(np.float32)
+                clip[:, 3:, 32 * label : 32 * label + 32] += 1
+                np.save(tmp_path / split / name / f"{i}.npy", clip)
+    sizes = {"dim": 16, "heads": 2, "widths": [4, 8, 8, 8], "channels": 5, "image_size": 64,
+             "num_classes": 2, "T": 8}  # fmt: skip
+    options = [
+        "epochs=6", "precision=fp32", "data.workers=0", "log.progress=never",
+        "schedule.warmup_epochs=0", f"model.overrides={json.dumps(sizes)}",
+        f"data.root={tmp_path}", f"run={tmp_path}/run",
+    ]  # fmt: skip
+    result = train(load_config(CONFIGS / "sstformer_poker.yaml", options))
+    losses = [epoch["train_loss"] for epoch in result.epochs]
+    assert result.steps == 24
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_sequences_name_what_they_want(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"no .*train; root: a folder with train/ and test/"
+    ):
+        Sequences(tmp_path)
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"no \.npy files"):
+        Sequences(tmp_path)
+    np.save(tmp_path / "train" / "a" / "0.npy", np.zeros((3, 4)))
+    assert Sequences(tmp_path).classes == ("a",)
+    with pytest.raises(ValueError, match=r"shape \[3, 4\]; expected \[T, C, H, W\]"):
+        Sequences(tmp_path)[0]

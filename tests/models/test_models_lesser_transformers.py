@@ -13,6 +13,7 @@ from rheobase.models import autost_search, create_model, load_official
 from rheobase.models.autost import AutoST, AutoSTConfig
 from rheobase.models.dista import _earlier
 from rheobase.models.spikformer_lt import fourier, wavelet
+from rheobase.models.sstformer import beside
 from rheobase.models.sstformer_parts import (
     EventEncoder,
     EventEncoderConfig,
@@ -203,9 +204,16 @@ class TestSSTFormer:
         with torch.device("meta"), torch.no_grad():
             net = create_model("sstformer_poker", compat=compat).eval()
             frames, events = torch.empty(16, 2, 3, 240, 240), torch.empty(16, 2, 12, 60, 90)
-            assert net(frames, events).shape == (1, 2, 114)
-            with pytest.raises(ValueError, match=r"frames \[16, N, 3, 240, 240\]"):
-                net(frames[:8], events)
+            assert net(beside(frames, events)).shape == (1, 2, 114)
+
+    def test_both_inputs_reach_the_classes(self):
+        net = small("sstformer").eval()
+        frames = torch.rand(8, 2, 3, 64, 64, requires_grad=True)
+        events = (3 * torch.rand(8, 2, 2, 16, 16)).requires_grad_()
+        net(beside(frames, events))[0, 0, 3].backward()
+        for gradient in (frames.grad, events.grad):
+            assert (gradient[:, 0] != 0).flatten(1).any(1).all(), "every step"
+            assert not gradient[:, 1].any(), "of this sample alone"
 
     def test_what_compat_changes_in_the_event_branch(self):
         torch.manual_seed(0)

@@ -11,6 +11,7 @@ from rheobase.data.images import DatasetInfo, ImageDataset, LabelledImages
 from rheobase.data.mnist import MNIST, FashionMNIST
 from rheobase.data.registry import download, get_dataset, list_datasets
 from rheobase.data.sample import MNISTSample
+from rheobase.data.sequences import Sequences
 from rheobase.data.wordpiece import WordPiece
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ImageNet",
     "LabelledImages",
     "MNISTSample",
+    "Sequences",
     "Source",
     "WordPiece",
     "direct",

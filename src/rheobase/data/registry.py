@@ -17,6 +17,7 @@ from rheobase.data.imagenet import ImageNet
 from rheobase.data.images import DatasetInfo, LabelledImages, Transform
 from rheobase.data.mnist import MNIST, FashionMNIST
 from rheobase.data.sample import MNISTSample
+from rheobase.data.sequences import Sequences
 
 __all__ = ["download", "get_dataset", "list_datasets"]
 
@@ -31,6 +32,7 @@ _ALL: dict[str, type[LabelledImages]] = {
         ImageNet,
         CIFAR10DVS,
         DVS128Gesture,
+        Sequences,
     )
 }
 
