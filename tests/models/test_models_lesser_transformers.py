@@ -254,7 +254,7 @@ class TestSpikformerLT:
         assert spectrum.abs().sum() == pytest.approx(32**0.5)
 
     def test_nothing_is_learnt_in_the_mixing_but_its_norm(self):
-        mixer = small("spikformer_lt").blocks[0].mixer
+        mixer = small("spikformer_lt").blocks[0].attn
         assert sorted(name for name, _ in mixer.named_parameters()) == ["norm.bias", "norm.weight"]
 
 
@@ -282,7 +282,7 @@ class TestSpikingViTDTS:
 
 class TestDISTA:
     def test_without_memory_and_noise_it_attends_as_spikformer(self):
-        net = small("dista", window=0, noise=0.0, neuron="lif").eval().blocks[0].mixer
+        net = small("dista", window=0, noise=0.0, neuron="lif").eval().blocks[0].attn
         twin = SpikingSelfAttention(32, 2, LIF, scale=0.5, qkv_bias=True).eval()
         twin.load_state_dict({k.replace(".unit.", "."): v for k, v in net.state_dict().items()})
         x = torch.randint(0, 3, (3, 1, 32, 4, 4)).float()
@@ -335,7 +335,7 @@ class TestMAST:
 class TestTESpikformer:
     def test_queries_see_keys_of_every_step(self):
         net = small("te_spikformer").eval()
-        mixer = net.blocks[0].mixer
+        mixer = net.blocks[0].attn
         x = torch.randint(0, 3, (3, 1, 32, 2, 2)).float()
         other = x.clone()
         other[2] = 0.0

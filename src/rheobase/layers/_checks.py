@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["check_sequence", "check_steps", "made_for_steps"]
+__all__ = ["check_sequence", "check_steps"]
 
 
 def check_sequence(module: nn.Module, x: Tensor, channels: int | None = None) -> None:
@@ -24,19 +24,6 @@ def check_sequence(module: nn.Module, x: Tensor, channels: int | None = None) ->
             f"{name} was made for {channels} channels, input [T, N, C, ...] has {x.shape[2]}: "
             f"{list(x.shape)}"
         )
-
-
-def made_for_steps(module: nn.Module, steps: int) -> int:
-    """``steps`` itself, of a module with parameters for every step.
-
-    Raises:
-        ValueError: it is below 1.
-    """
-    if not steps >= 1:
-        raise ValueError(
-            f"{type(module).__name__} is made for a number of time steps of at least 1, got {steps}"
-        )
-    return steps
 
 
 def check_steps(module: nn.Module, given: int, steps: int) -> None:

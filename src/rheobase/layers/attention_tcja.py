@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from rheobase.layers._checks import check_sequence, check_steps, made_for_steps
+from rheobase.layers._checks import check_sequence, check_steps
+from rheobase.neurons.parameters import steps_given
 from rheobase.stateful import Stateful
 
 __all__ = ["TCJA"]
@@ -39,7 +40,7 @@ class TCJA(Stateful):
 
     def __init__(self, steps: int, channels: int, kernel_t: int = 3, kernel_c: int = 3) -> None:
         super().__init__()
-        self.steps = made_for_steps(self, steps)
+        self.steps = steps_given(type(self).__name__, steps)
         self.channels = channels
         self.along_channels = nn.Conv1d(steps, steps, kernel_t, padding="same", bias=False)
         self.along_time = nn.Conv1d(channels, channels, kernel_c, padding="same", bias=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from rheobase.layers._checks import check_sequence, check_steps, made_for_steps
+from rheobase.layers._checks import check_sequence, check_steps
+from rheobase.neurons.parameters import steps_given
 from rheobase.stateful import Stateful
 
 __all__ = ["TemporalAttention"]
@@ -38,7 +39,7 @@ class TemporalAttention(Stateful):
 
     def __init__(self, steps: int, reduction: int = 16, *, drop_below: float | None = None) -> None:
         super().__init__()
-        made_for_steps(self, steps)
+        steps_given(type(self).__name__, steps)
         if not 1 <= reduction <= steps:
             raise ValueError(f"reduction is from 1 to steps={steps}, got {reduction}")
         hidden = steps // reduction

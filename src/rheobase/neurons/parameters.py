@@ -60,7 +60,7 @@ def logit(value: float, shape: tuple[int, ...], owner: str, name: str) -> nn.Par
 
 
 def steps_given(owner: str, T: int) -> int:
-    """T itself, of a neuron with parameters for every step.
+    """T itself, of a neuron or layer with parameters for every step.
 
     Raises:
         ValueError: T is below 1.

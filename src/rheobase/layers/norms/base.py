@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from rheobase.layers._checks import check_sequence, check_steps, made_for_steps
+from rheobase.layers._checks import check_sequence, check_steps
+from rheobase.neurons.parameters import steps_given
 from rheobase.stateful import Stateful
 
 __all__ = ["Foldable", "SequenceNorm", "absorb", "affine_of", "flat"]
@@ -79,7 +80,7 @@ class SequenceNorm(Foldable, Stateful):
     def __init__(self, channels: int, steps: int | None = None) -> None:
         super().__init__()
         self.channels = channels
-        self.steps = None if steps is None else made_for_steps(self, steps)
+        self.steps = None if steps is None else steps_given(type(self).__name__, steps)
 
     @abstractmethod
     def normalise(self, x: Tensor, start: int) -> Tensor:
