@@ -27,7 +27,8 @@ from rheobase.experiments.conversion_curve import (
     save_curves,
     table,
 )
-from rheobase.experiments.convert_command import load_ann, load_images
+from rheobase.experiments.convert_command import load_images
+from rheobase.models.foreign import load_module
 
 __all__ = ["OURS", "THEIRS", "main", "their_curve"]
 
@@ -135,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     steps = [int(t) for t in options.T.split(",")]
     options.folder.mkdir(parents=True, exist_ok=True)
-    ann = load_ann("rheobase.models.ann_resnet:cifar_resnet20", options.weights)
+    ann = load_module("rheobase.models.ann_resnet:cifar_resnet20", options.weights)
     calibration, _ = load_images("cifar10", True, options.calibration, MEAN, DEVIATION)
     images, labels = load_images("cifar10", False, options.test, MEAN, DEVIATION)
     ann, calibration, images, labels = (

@@ -122,7 +122,7 @@ def _make_cifar_files() -> dict[str, bytes]:
     return files
 
 
-def python2_pickle(record_file: bytes) -> bytes:
+def python2_pickle(record_file: bytes, key: bytes = b"labels") -> bytes:
     """A CIFAR-10 Python batch as Python 2 wrote it: protocol 2, text and bytes alike as `str`."""
     records = np.frombuffer(record_file, np.uint8).reshape(-1, 3073)
 
@@ -142,7 +142,7 @@ def python2_pickle(record_file: bytes) -> bytes:
     array += integer(1) + b"(" + b"".join(integer(n) for n in pixels.shape) + b"t"
     array += dtype + b"\x89" + string(pixels.tobytes()) + b"tb"
     labels = b"](" + b"".join(integer(int(n)) for n in records[:, 0]) + b"e"
-    return b"\x80\x02}(" + string(b"data") + array + string(b"labels") + labels + b"u."
+    return b"\x80\x02}(" + string(b"data") + array + string(key) + labels + b"u."
 
 
 def _make_cifar_package() -> bytes:

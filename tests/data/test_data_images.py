@@ -21,10 +21,11 @@ from data_toys import (
     ToyCIFAR,
     ToyFashion,
     ToyMNIST,
+    python2_pickle,
     write_files,
 )
 
-from rheobase.data import ChecksumError, download, get_dataset, list_datasets
+from rheobase.data import CIFAR100, ChecksumError, download, get_dataset, list_datasets
 from rheobase.data.idx import read_idx, write_idx
 from rheobase.data.images import PublishedImages
 
@@ -81,6 +82,42 @@ def test_cifar_from_a_folder(cache: Path, tmp_path: Path, below: str) -> None:
     dataset = ToyCIFAR(folder if below == "bare" else folder.parent)
     records = torch.tensor(cifar_records("data"))
     assert torch.equal(dataset.images, records[:, 1:].reshape(-1, 3, 32, 32))
+
+
+@pytest.fixture
+def cifar100(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    names = {"train": "data_batch_1.bin", "test": "test_batch.bin"}
+    files = {n: python2_pickle(CIFAR_FILES[f], b"fine_labels") for n, f in names.items()}
+    sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
+    monkeypatch.setattr(CIFAR100, "md5", sums)
+    return write_files(tmp_path / "offline" / "cifar-100-python", files)
+
+
+def test_cifar100_from_a_folder(cifar100: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for root in (cifar100, cifar100.parent):
+        train, test = CIFAR100(root), get_dataset("cifar100", train=False, root=root)
+        for dataset, split in ((train, "data_batch_1"), (test, "test")):
+            records = torch.tensor(cifar_records(split))
+            assert torch.equal(dataset.images, records[:, 1:].reshape(-1, 3, 32, 32))
+            assert torch.equal(dataset.labels, records[:, 0].long())
+    image, _ = train[1]
+    assert torch.equal(image, train.images[1] / 255)
+    monkeypatch.setenv("RHEOBASE_DATA", str(cifar100.parent))
+    assert len(CIFAR100()) == 4
+    assert download("cifar100") == cifar100
+    assert len(set(train.classes)) == 100
+
+
+def test_cifar100_names_what_is_missing_or_damaged(cifar100: Path) -> None:
+    expected = CIFAR100.md5["train"]
+    (cifar100 / "train").write_bytes((cifar100 / "train").read_bytes()[:-9])
+    with pytest.raises(ChecksumError, match=rf"train is truncated .*expected md5 {expected}"):
+        CIFAR100(cifar100)
+    (cifar100 / "test").unlink()
+    with pytest.raises(FileNotFoundError, match=r"'test' .*cifar-100-python"):
+        CIFAR100(cifar100, train=False)
+    with pytest.raises(FileNotFoundError, match="no package registry"):
+        CIFAR100()
 
 
 def test_offline_folder_needs_no_client(
@@ -208,7 +245,12 @@ def test_data_loader_with_workers(client: FakeClient) -> None:
 
 def test_registry() -> None:
     for info in list_datasets():
-        assert len(info.classes) == {"imagenet": 0, "dvs128gesture": 11}.get(info.name, 10)
+        assert len(info.classes) == {
+            "imagenet": 0,
+            "sequences": 0,
+            "dvs128gesture": 11,
+            "cifar100": 100,
+        }.get(info.name, 10)
         assert info.licence
     assert len(get_dataset("mnist_sample", train=False)) == 1000
     assert download("mnist_sample").is_file()

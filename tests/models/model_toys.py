@@ -146,6 +146,18 @@ SMALL = {
         "sts_transformer_dvs128_2_256",
         {"depth": 1, "dim": 32, "heads": 2, "image_size": 32, "num_classes": 10, "T": 5},
     ),
+    "sstformer": (
+        "sstformer_poker",
+        {
+            "dim": 16,
+            "heads": 2,
+            "widths": (4, 8, 8, 8),
+            "channels": 5,
+            "image_size": 64,
+            "num_classes": 10,
+            "T": 8,
+        },
+    ),
     "spikformer_lt": (
         "spikformer_lt_fourier_cifar10_4_384",
         {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3},
@@ -278,4 +290,9 @@ def small(family, **options):
                 torch.nn.init.normal_(module.weight)
             else:
                 torch.nn.init.xavier_normal_(module.weight, gain=2.5)
+    if family == "sstformer":  # its ResNet has no neurons, and only grows
+        for module in net.resnet.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                torch.nn.init.uniform_(module.weight, 0.3, 0.6)
+                torch.nn.init.zeros_(module.bias)
     return net

@@ -34,16 +34,13 @@ class ByHand:
     Args:
         net: has the weights.
         mixer: what stands in attention's place: given this, its name and ``[T, N, C, H, W]``.
-        mixer_name: of it in a block.
         gate: what becomes of a neuron's spikes: given this, its name and the spikes.
     """
 
-    def __init__(
-        self, net: torch.nn.Module, mixer: Mixer, mixer_name: str, gate: Gate | None = None
-    ) -> None:
+    def __init__(self, net: torch.nn.Module, mixer: Mixer, gate: Gate | None = None) -> None:
         self.config: Any = net.config
         self.w = dict(net.named_parameters()) | dict(net.named_buffers())
-        self.mixer, self.mixer_name, self.gate = mixer, mixer_name, gate
+        self.mixer, self.gate = mixer, gate
 
     def __call__(self, images: Tensor) -> Tensor:
         """``[N, C, H, W]`` to logits ``[T, N, classes]``."""
@@ -54,7 +51,7 @@ class ByHand:
                 x = torch.stack([F.max_pool2d(step, 3, 2, 1) for step in x])
         x = x + self.unit("stem.position", x)
         for i in range(self.config.depth):
-            x = x + self.mixer(self, f"blocks.{i}.{self.mixer_name}", x)
+            x = x + self.mixer(self, f"blocks.{i}.attn", x)
             x = x + self.unit(f"blocks.{i}.mlp.fc2", self.unit(f"blocks.{i}.mlp.fc1", x))
         return x.mean((3, 4)) @ self.w["head.weight"].T + self.w["head.bias"]
 

@@ -7,6 +7,7 @@ import torch
 from model_toys import SMALL, small
 
 from rheobase.models import create_model, load_model, model_family, save_model
+from rheobase.models.sstformer import beside
 
 # Those that cut images into patches; convolutions and spiking ResNets take any size.
 PATCHES = [
@@ -70,13 +71,16 @@ def test_grids_that_wavelets_cannot_pair(name):
         net(torch.rand(1, net.config.channels, side, side))
 
 
-def test_sstformer_names_both_inputs():
-    with torch.device("meta"):
-        net = create_model("sstformer_poker")
-        frames, events = torch.rand(16, 1, 3, 240, 240), torch.rand(16, 1, 12, 64, 64)
-    for wrong in ((frames[..., :-1], events), (frames, events[:, :, :-1]), (frames[:15], events)):
-        with pytest.raises(ValueError, match=r"takes frames .* and events .*, got"):
-            net(*wrong)
+def test_frames_and_events_that_do_not_go_together():
+    frames, events = torch.rand(8, 1, 3, 64, 64), torch.rand(8, 1, 2, 6, 9)
+    for wrong in ((frames[0], events), (frames, events[0]), (frames[:4], events)):
+        with pytest.raises(ValueError, match=r"expected frames .* and events .*, got"):
+            beside(*wrong)
+    net = small("sstformer")
+    with pytest.raises(ValueError, match="T=8 time steps and was given T=4"):
+        net(beside(frames, events)[:4])
+    with pytest.raises(ValueError, match=r"side 64, got .*; resize"):
+        net(torch.rand(8, 1, 5, 80, 80))
 
 
 @pytest.mark.parametrize(
@@ -100,6 +104,13 @@ def test_sstformer_names_both_inputs():
         ("sts_transformer_dvs128_2_256", {"heads": 7}, "7"),
         ("tim_cifar10dvs", {"heads": 7}, "7"),
         ("autost_cifar10_uniform_4_384", {"heads": (7, 7, 7, 7)}, "7"),
+        ("sstformer_poker", {"T": 6}, "in fours of steps"),
+        (
+            "sstformer_poker",
+            {"image_size": 208, "dim": 49 * 8},
+            "tokens of events=16 does not divide",
+        ),
+        ("sstformer_poker", {"dim": 32}, "tokens=64 does not divide dim=32"),
     ],
 )
 def test_sizes_that_do_not_fit(model, overrides, message):

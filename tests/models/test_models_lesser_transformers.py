@@ -13,6 +13,7 @@ from rheobase.models import autost_search, create_model, load_official
 from rheobase.models.autost import AutoST, AutoSTConfig
 from rheobase.models.dista import _earlier
 from rheobase.models.spikformer_lt import fourier, wavelet
+from rheobase.models.sstformer import beside
 from rheobase.models.sstformer_parts import (
     EventEncoder,
     EventEncoderConfig,
@@ -203,9 +204,16 @@ class TestSSTFormer:
         with torch.device("meta"), torch.no_grad():
             net = create_model("sstformer_poker", compat=compat).eval()
             frames, events = torch.empty(16, 2, 3, 240, 240), torch.empty(16, 2, 12, 60, 90)
-            assert net(frames, events).shape == (1, 2, 114)
-            with pytest.raises(ValueError, match=r"frames \[16, N, 3, 240, 240\]"):
-                net(frames[:8], events)
+            assert net(beside(frames, events)).shape == (1, 2, 114)
+
+    def test_both_inputs_reach_the_classes(self):
+        net = small("sstformer").eval()
+        frames = torch.rand(8, 2, 3, 64, 64, requires_grad=True)
+        events = (3 * torch.rand(8, 2, 2, 16, 16)).requires_grad_()
+        net(beside(frames, events))[0, 0, 3].backward()
+        for gradient in (frames.grad, events.grad):
+            assert (gradient[:, 0] != 0).flatten(1).any(1).all(), "every step"
+            assert not gradient[:, 1].any(), "of this sample alone"
 
     def test_what_compat_changes_in_the_event_branch(self):
         torch.manual_seed(0)
@@ -246,7 +254,7 @@ class TestSpikformerLT:
         assert spectrum.abs().sum() == pytest.approx(32**0.5)
 
     def test_nothing_is_learnt_in_the_mixing_but_its_norm(self):
-        mixer = small("spikformer_lt").blocks[0].mixer
+        mixer = small("spikformer_lt").blocks[0].attn
         assert sorted(name for name, _ in mixer.named_parameters()) == ["norm.bias", "norm.weight"]
 
 
@@ -274,7 +282,7 @@ class TestSpikingViTDTS:
 
 class TestDISTA:
     def test_without_memory_and_noise_it_attends_as_spikformer(self):
-        net = small("dista", window=0, noise=0.0, neuron="lif").eval().blocks[0].mixer
+        net = small("dista", window=0, noise=0.0, neuron="lif").eval().blocks[0].attn
         twin = SpikingSelfAttention(32, 2, LIF, scale=0.5, qkv_bias=True).eval()
         twin.load_state_dict({k.replace(".unit.", "."): v for k, v in net.state_dict().items()})
         x = torch.randint(0, 3, (3, 1, 32, 4, 4)).float()
@@ -327,7 +335,7 @@ class TestMAST:
 class TestTESpikformer:
     def test_queries_see_keys_of_every_step(self):
         net = small("te_spikformer").eval()
-        mixer = net.blocks[0].mixer
+        mixer = net.blocks[0].attn
         x = torch.randint(0, 3, (3, 1, 32, 2, 2)).float()
         other = x.clone()
         other[2] = 0.0

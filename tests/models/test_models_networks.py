@@ -18,13 +18,14 @@ from rheobase.models.sglformer import FullSizeConv
 from rheobase.models.spike_driven_transformer import erode_image, erode_tokens
 from rheobase.models.spike_driven_transformer_v3 import spike_driven
 from rheobase.models.spikeformer_ct import SpikeformerCT
+from rheobase.models.sstformer import SSTFormer
 from rheobase.neurons import IF, LIF, PLIF, Neuron
 
 STEPS = 6
 
 
 def test_every_step_comes_out(net, images):
-    if any(isinstance(module, FullSizeConv) for module in net.modules()):
+    if any(isinstance(module, FullSizeConv | SSTFormer) for module in net.modules()):
         assert net(images).shape == (1, 2, 10)  # one answer to the whole sequence, of T steps
         return
     one_step = isinstance(net, OST | SpikeformerCT)  # which put all steps together

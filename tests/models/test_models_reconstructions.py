@@ -51,7 +51,7 @@ class TestSpikformerLT:
             y = mix(x.flatten(3), over).reshape(x.shape)
             return hand.neuron(f"{name}.neuron", hand.norm(f"{name}.norm", y))
 
-        assert_same(net, ByHand(net, mixer, "mixer"), images(8))
+        assert_same(net, ByHand(net, mixer), images(8))
 
     @pytest.mark.parametrize("transform", ["fourier", "wavelet"])
     @pytest.mark.parametrize("host", ["cifar10_4_384", "cifar10dvs_2_256", "dvs128_2_256"])
@@ -119,7 +119,7 @@ class TestSpikingViTDTS:
                 steps.append(fired * (hard + (share - share.detach())))
             return torch.stack(steps)
 
-        assert_same(net, ByHand(net, spiking_attention, "attn", gate_by_hand), images(8))
+        assert_same(net, ByHand(net, spiking_attention, gate_by_hand), images(8))
 
     def test_parameters_are_those_of_the_survey(self):
         """S1, table IV: 29.68 M for ImageNet, as Spikformer; scores are one a layer and step."""
@@ -205,4 +205,4 @@ class TestDISTA:
                  for t in range(len(x))]
             )  # fmt: skip
 
-        assert_same(net, ByHand(net, mixer, "mixer"), images(8))
+        assert_same(net, ByHand(net, mixer), images(8))

@@ -9,6 +9,12 @@ import rheobase
 from rheobase.neurons import Lapicque
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_its_numbers_are_those_of_its_input(dtype):
+    spikes, membranes = Lapicque(0.5, v_threshold=0.2)(torch.rand(3, 4, dtype=dtype))
+    assert spikes.dtype == membranes.dtype == dtype
+
+
 @pytest.mark.parametrize("swapped", [False, True])
 def test_step_by_step(swapped):
     torch.manual_seed(0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rheobase.train import TrainConfig, load_config, save_config
-from rheobase.train.config import LossConfig, ScheduleConfig, TeacherConfig
+from rheobase.train.config import LossConfig, RuleConfig, ScheduleConfig, TeacherConfig
 from rheobase.train.config_file import differences
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -77,6 +77,26 @@ def test_mistakes_are_named(
         load_config(file, [override])
 
 
+def test_a_file_says_only_how_it_differs_from_its_base(file: Path) -> None:
+    child = file.with_name("child.yaml")
+    child.write_text("base: c.yaml\noptim: {lr: 2e-3}\nmodel: {overrides: {T: 2}}\n")
+    grandchild = file.with_name("grandchild.yaml")
+    grandchild.write_text("base: child.yaml\nmodel: {overrides: {depth: 1}}\n")
+    cfg = load_config(grandchild, ["optim.betas=[0.5, 0.6]"])
+    assert (cfg.seed, cfg.optim.lr, cfg.optim.betas) == (3, 2e-3, (0.5, 0.6))
+    assert (cfg.model.name, cfg.model.overrides) == ("m", {"T": 2, "depth": 1})
+
+
+def test_a_base_that_cannot_be_is_named(file: Path) -> None:
+    file.write_text("base: nowhere.yaml\n")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
+        load_config(file)
+    file.write_text("base: other.yaml\n")
+    file.with_name("other.yaml").write_text("base: c.yaml\n")
+    with pytest.raises(ValueError, match=r"c\.yaml is its own base, by way of .*other\.yaml"):
+        load_config(file)
+
+
 def test_differences_are_named() -> None:
     old = TrainConfig(run="a")
     new = dataclasses.replace(old, run="b", epochs=3, optim=dataclasses.replace(old.optim, lr=1.0))
@@ -101,6 +121,13 @@ def test_every_field_is_documented() -> None:
 def test_losses_that_cannot_work_are_refused() -> None:
     with pytest.raises(ValueError, match="stca counts the firing steps"):
         TrainConfig(loss=LossConfig("stca", label_smoothing=0.1))
+    with pytest.raises(ValueError, match=r"run and loss\.teacher\.module: give one"):
+        TrainConfig(loss=LossConfig(teacher=TeacherConfig("runs/ann", "torch.nn:Linear")))
+    with pytest.raises(ValueError, match=r"of loss\.teacher\.module; give it too"):
+        TrainConfig(loss=LossConfig(teacher=TeacherConfig(weights="a.pth")))
+    for loss in (LossConfig(teacher=TeacherConfig(module="a:b")), LossConfig(head="head")):
+        with pytest.raises(ValueError, match=r"rule\.name=ottt needs no loss\.(teacher|head)"):
+            TrainConfig(loss=loss, rule=RuleConfig("ottt"))
     with pytest.raises(ValueError, match=r"give loss\.teacher\.beta"):
         TrainConfig(loss=LossConfig(teacher=TeacherConfig("runs/ann", features={"a": "b"})))
     with pytest.raises(ValueError, match="mse has no label smoothing"):

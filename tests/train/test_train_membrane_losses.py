@@ -186,6 +186,20 @@ def test_distillation_of_logits_is_the_divergence_at_a_temperature() -> None:
     assert all(p.grad is None for p in teacher.parameters())
 
 
+def test_a_hard_teacher_names_a_class_for_a_head_of_its_own() -> None:
+    net, teacher, x = SpikingNet().eval(), Twin(), torch.rand(3, 1, 8, 8)
+    net.head_kd = nn.Linear(net.head.in_features, net.head.out_features)
+    value = value_of(Distillation(teacher, alpha=2.0, hard=True), net, x)
+    named = teacher(x).argmax(-1)
+    torch.testing.assert_close(value, 2.0 * F.cross_entropy(net(x).mean(0), named))
+    target = torch.tensor([0, 1, 2])
+    objective = Objective(cross_entropy_of_mean, head="neuron")
+    judged = objective(net, net, x, target)
+    assert judged.item() != pytest.approx(objective.loss(net(x), target).item())
+    with pytest.raises(AttributeError, match="nothing"):
+        Objective(cross_entropy_of_mean, head="nothing")(net, net, x, target)
+
+
 def test_distillation_of_features_compares_means_over_time() -> None:
     net, x = SpikingNet().eval(), torch.rand(3, 1, 8, 8)
     pairs = {"conv": "student.conv", "neuron": "student.norm"}

@@ -53,5 +53,10 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_model(net, tmp_path / "first.safetensors", "spikformer")
     with pytest.raises(ValueError, match=r"model\.weights=.*does not fit spikformer_mnist_2_64"):
         start(tmp_path, SMALL, f"model.weights={tmp_path / 'first.safetensors'}")
+    model = start(tmp_path / "fresh", SMALL.replace("T: 1", "T: 4"), "model.fresh=[head]",
+                  f"model.weights={tmp_path / 'first.safetensors'}")  # fmt: skip
+    theirs = net.state_dict()
+    for name, value in model.state_dict().items():
+        assert name.startswith("head.") or torch.equal(value, theirs[name])
     with pytest.raises(FileNotFoundError):
         start(tmp_path, SMALL, f"model.weights={tmp_path / 'nothing'}")

@@ -1,6 +1,7 @@
 """Data sets and the coding of images into spike trains."""
 
 from rheobase.data.cifar10 import CIFAR10
+from rheobase.data.cifar100 import CIFAR100
 from rheobase.data.composite_digits import CompositeDigits, composite_digits
 from rheobase.data.encoders import direct, latency, rate, sample_generator
 from rheobase.data.event_sets import CIFAR10DVS, DVS128Gesture, EventDataset
@@ -11,11 +12,13 @@ from rheobase.data.images import DatasetInfo, ImageDataset, LabelledImages
 from rheobase.data.mnist import MNIST, FashionMNIST
 from rheobase.data.registry import download, get_dataset, list_datasets
 from rheobase.data.sample import MNISTSample
+from rheobase.data.sequences import Sequences
 from rheobase.data.wordpiece import WordPiece
 
 __all__ = [
     "CIFAR10",
     "CIFAR10DVS",
+    "CIFAR100",
     "MNIST",
     "ChecksumError",
     "CompositeDigits",
@@ -28,6 +31,7 @@ __all__ = [
     "ImageNet",
     "LabelledImages",
     "MNISTSample",
+    "Sequences",
     "Source",
     "WordPiece",
     "composite_digits",

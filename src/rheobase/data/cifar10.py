@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from rheobase.data.archive import read_members
-from rheobase.data.fetch import ChecksumError, Source
+from rheobase.data.fetch import Source
 from rheobase.data.images import Bytes, DatasetInfo, PublishedImages
+from rheobase.data.pickles import read_batch
 
 __all__ = ["CIFAR10"]
 
@@ -76,7 +75,7 @@ class CIFAR10(PublishedImages):
             if all((folder / name).is_file() for name in names):
                 return {name: (folder / name).read_bytes() for name in names}
             if all((folder / Path(name).stem).is_file() for name in names):
-                return {name: _read_pickle(folder / Path(name).stem) for name in names}
+                return {n: _records(*read_batch(folder / Path(n).stem, "labels")) for n in names}
         raise FileNotFoundError(
             f"cifar10: expected {', '.join(names)} (binary version), or the same names without "
             f".bin (Python version), unpacked in one of {', '.join(map(str, folders))}"
@@ -115,32 +114,3 @@ def _read_picture(png: bytes) -> Bytes:
 
     with Image.open(io.BytesIO(png)) as picture:
         return np.asarray(picture).transpose(0, 2, 1).reshape(-1, _PIXELS)
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles numpy arrays and plain containers, and refuses every other name."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return one of the three names that an array needs."""
-        allowed = {
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            # `_reconstruct` moved between numpy versions; an array says where it is now.
-            ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-            ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        }
-        if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"a data batch has no use for {module}.{name}: refused")
-        return allowed[module, name]
-
-
-def _read_pickle(path: Path) -> bytes:
-    content = path.read_bytes()
-    try:
-        batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()  # from Python 2
-        return _records(np.asarray(batch["data"]), np.array(batch["labels"], np.uint8))
-    except Exception as error:  # a damaged pickle can fail in any way
-        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        raise ChecksumError(
-            f"{path} (md5 {found}) is not a CIFAR-10 Python batch: {error}"
-        ) from error

@@ -11,25 +11,37 @@ from typing import Any
 
 from rheobase._errors import unknown_name
 from rheobase.data.cifar10 import CIFAR10
+from rheobase.data.cifar100 import CIFAR100
 from rheobase.data.event_sets import CIFAR10DVS, DVS128Gesture
 from rheobase.data.imagenet import ImageNet
 from rheobase.data.images import DatasetInfo, LabelledImages, Transform
 from rheobase.data.mnist import MNIST, FashionMNIST
 from rheobase.data.sample import MNISTSample
+from rheobase.data.sequences import Sequences
 
 __all__ = ["download", "get_dataset", "list_datasets"]
 
 _ALL: dict[str, type[LabelledImages]] = {
     c.info.name: c
-    for c in (MNISTSample, MNIST, FashionMNIST, CIFAR10, ImageNet, CIFAR10DVS, DVS128Gesture)
+    for c in (
+        MNISTSample,
+        MNIST,
+        FashionMNIST,
+        CIFAR10,
+        CIFAR100,
+        ImageNet,
+        CIFAR10DVS,
+        DVS128Gesture,
+        Sequences,
+    )
 }
 
 
 def list_datasets() -> list[DatasetInfo]:
     """Return what is known of every data set.
 
-    >>> [info.name for info in list_datasets()]
-    ['mnist_sample', 'mnist', 'fashion_mnist', 'cifar10', 'imagenet', 'cifar10dvs', 'dvs128gesture']
+    >>> [info.name for info in list_datasets()][:5]
+    ['mnist_sample', 'mnist', 'fashion_mnist', 'cifar10', 'cifar100']
     """
     return [dataset.info for dataset in _ALL.values()]
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -16,9 +14,9 @@ from rheobase.convert import RECIPES, convert, recipes
 from rheobase.data import get_dataset
 from rheobase.experiments.conversion_curve import conversion_curves, table
 from rheobase.experiments.conversion_page import curve_page
-from rheobase.models.ann_resnet import official_weights
+from rheobase.models.foreign import load_module
 
-__all__ = ["convert_from_options", "load_ann", "load_images"]
+__all__ = ["convert_from_options", "load_images"]
 
 
 def convert_from_options(options: argparse.Namespace) -> int:
@@ -34,7 +32,7 @@ def convert_from_options(options: argparse.Namespace) -> int:
     for name in options.recipe or []:
         if name not in (*RECIPES, "training_free"):
             raise ValueError(unknown_name("recipe", name, [*RECIPES, "training_free"]))
-    ann = load_ann(options.model, options.weights)
+    ann = load_module(options.model, options.weights)
     mean = _numbers(options.mean, "--mean")
     deviation = _numbers(options.std, "--std")
     calibration, _ = load_images(options.data, True, options.calibration, mean, deviation)
@@ -81,39 +79,6 @@ def _train_further(
         images = replace(images, mean=tuple(mean), std=tuple(deviation))
     done = train(replace(cfg, data=images), net)
     print(f"trained further: {100.0 * done.accuracy:.2f} % of all test images in {done.run}")
-
-
-def load_ann(name: str, weights: str | os.PathLike[str] | None = None) -> nn.Module:
-    """The module that ``package.module:function`` makes, with weights, in evaluation mode.
-
-    Raises:
-        ValueError: the name has another form, or what it names makes no module.
-        OSError: the weights can't be read.
-    """
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        raise ValueError(f"expected package.module:function that makes the ANN, got {name!r}")
-    make = getattr(import_module(module), attribute, None)
-    if make is None:
-        raise ValueError(f"{module} has nothing of the name {attribute!r}")
-    ann = make()
-    if not isinstance(ann, nn.Module):
-        raise ValueError(f"{name} made a {type(ann).__name__}, not a torch.nn.Module")
-    if weights is not None:
-        try:
-            ann.load_state_dict(_state_dict(Path(weights)))
-        except RuntimeError as error:
-            raise ValueError(f"{weights} does not hold the weights of {name}: {error}") from error
-    return ann.eval()
-
-
-def _state_dict(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
-    return official_weights(loaded) if "state_dict" in loaded else dict(loaded)
 
 
 def load_images(

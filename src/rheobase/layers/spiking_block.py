@@ -10,7 +10,7 @@ __all__ = ["SpikingBlock"]
 
 
 class SpikingBlock(nn.Module):
-    """Attention, then MLP, each added to a stream of small integers.
+    """Attention, or what stands in its place, then MLP, each added to a stream of small integers.
 
     Args:
         attn: ``[T, N, C, H, W]`` to spikes of the same shape.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rheobase.layers import Recurrent
 from rheobase.measure._evaluating import evaluating
-from rheobase.neurons import Neuron, SpikeFiringApproximation
+from rheobase.neurons import Lapicque, Neuron, SpikeFiringApproximation
 from rheobase.stateful import Stateful
 
 __all__ = ["firing_rates", "spiking_sparsity"]
@@ -19,8 +19,8 @@ __all__ = ["firing_rates", "spiking_sparsity"]
 def firing_rates(net: nn.Module, x: Tensor) -> dict[str, float]:
     """Mean spikes per neuron and time step of every neuron module of ``net(x)``.
 
-    These are `Neuron`, `Recurrent` and `SpikeFiringApproximation`, whose steps are its levels. A
-    negative spike is a spike.
+    These are `Neuron`, `Lapicque`, `Recurrent` and `SpikeFiringApproximation`, whose steps are its
+    levels. A negative spike is a spike.
 
     Args:
         net: a network; runs in evaluation mode.
@@ -104,7 +104,7 @@ def _watch(net: nn.Module, x: Tensor, record: Callable[[str, Tensor, bool], None
     handles = [
         module.register_forward_hook(hook(name))
         for name, module in net.named_modules()
-        if isinstance(module, Neuron | Recurrent | SpikeFiringApproximation)
+        if isinstance(module, Neuron | Lapicque | Recurrent | SpikeFiringApproximation)
     ]
     try:
         with evaluating(net):

@@ -38,8 +38,12 @@ class VisionNetwork(nn.Module):
             TypeError: ``x`` is not floating point.
             ValueError: wrong rank, channels or image size, or an empty input.
         """
+        return self.logits(self.checked(x))
+
+    def checked(self, x: Tensor) -> Tensor:
+        """The sequence ``[T, N, C, H, W]`` that `forward` makes of what it is given, or refuses."""
         channels = self.config.channels
-        return self.logits(as_sequence(x, steps=self.T, channels=channels, divisor=self.divisor))
+        return as_sequence(x, steps=self.T, channels=channels, divisor=self.divisor)
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits of a checked sequence ``[T, N, C, H, W]``."""

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from rheobase.layers import MembraneBlock, MembraneStem
 from rheobase.models._initialise import initialise_linear
-from rheobase.models._inputs import as_sequence, check_choice, check_sizes
+from rheobase.models._inputs import check_choice, check_sizes
 from rheobase.models._names import depth_of, need_layers, split_units
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import PLIF, neuron_factory
 from rheobase.surrogate import Sigmoid
@@ -80,7 +81,7 @@ def autost_neuron(**kwargs: Any) -> MakeNeuron:
     return neuron_factory(PLIF, **({"detach_reset": True, "surrogate": Sigmoid(4.0)} | kwargs))
 
 
-class AutoST(nn.Module):
+class AutoST(VisionNetwork):
     """AutoST.
 
     Args:
@@ -95,10 +96,8 @@ class AutoST(nn.Module):
     """
 
     def __init__(self, config: AutoSTConfig, make_neuron: MakeNeuron | None = None) -> None:
-        super().__init__()
+        super().__init__(config, config.patch_size)
         make_neuron = make_neuron or autost_neuron()
-        self.config = config
-        self.T = config.T
         self.stem = MembraneStem(
             config.channels, config.dim, config.patch_size, make_neuron, position=nn.Identity()
         )
@@ -109,21 +108,8 @@ class AutoST(nn.Module):
         self.head = nn.Linear(config.dim, config.num_classes)
         initialise_linear(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of every step; their mean over T is the paper's output.
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[T, N, num_classes]``.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or image size, or an empty input.
-        """
-        config = self.config
-        x = as_sequence(x, steps=self.T, channels=config.channels, divisor=config.patch_size)
+    def logits(self, x: Tensor) -> Tensor:
+        """Of every step of a checked sequence: ``[T, N, num_classes]``."""
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.layers import MembraneBlock, ReversibleSequence
-from rheobase.models._inputs import as_sequence, check_choice
+from rheobase.models._inputs import check_choice
 from rheobase.models._names import depth_of, need_layers
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.models.spikingformer import FAMILY as SPIKINGFORMER
 from rheobase.models.spikingformer import (
@@ -48,7 +49,7 @@ class RevSFormerConfig(SpikingformerConfig):
         check_choice("compat", self.compat, (None, "official"))
 
 
-class RevSFormer(nn.Module):
+class RevSFormer(VisionNetwork):
     """RevSFormer.
 
     Args:
@@ -63,10 +64,8 @@ class RevSFormer(nn.Module):
     """
 
     def __init__(self, config: RevSFormerConfig, make_neuron: MakeNeuron | None = None) -> None:
-        super().__init__()
+        super().__init__(config, config.patch_size)
         make_neuron = make_neuron or spikingformer_neuron(**config.neuron_options)
-        self.config = config
-        self.T = config.T
         self.stem = Stem(config, make_neuron)
         hidden = int(config.dim * config.mlp_ratio)
         blocks = [
@@ -81,21 +80,8 @@ class RevSFormer(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of every step; their mean over T is the paper's output.
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[T, N, num_classes]``.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or image size, or an empty input.
-        """
-        config = self.config
-        x = as_sequence(x, steps=self.T, channels=config.channels, divisor=config.patch_size)
+    def logits(self, x: Tensor) -> Tensor:
+        """Of every step of a checked sequence: ``[T, N, num_classes]``."""
         x = self.stem(x)
         x = self.blocks(torch.cat([x, x], dim=2))
         logits: Tensor = self.head(x.mean((-2, -1)))

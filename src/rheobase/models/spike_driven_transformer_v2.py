@@ -23,8 +23,9 @@ from rheobase.layers import (
     meta_downsampling,
     over_time,
 )
-from rheobase.models._inputs import as_sequence, check_sizes
+from rheobase.models._inputs import check_sizes
 from rheobase.models._names import Replacements, need_layers, replace_in_turn, split_units
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
@@ -155,7 +156,7 @@ class Block(nn.Module):
         return x
 
 
-class MetaSpikeFormer(nn.Module):
+class MetaSpikeFormer(VisionNetwork):
     """Spike-driven Transformer V2.
 
     Args:
@@ -172,10 +173,8 @@ class MetaSpikeFormer(nn.Module):
     def __init__(
         self, config: MetaSpikeFormerConfig, make_neuron: MakeNeuron | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(config, divisor=16)
         make_neuron = make_neuron or meta_spikeformer_neuron()
-        self.config = config
-        self.T = config.T
         widths = [config.widths[0] // 2, *config.widths]
         self.downs = meta_downsampling(config.channels, widths, make_neuron)
         self.stages = nn.ModuleList(
@@ -194,19 +193,8 @@ class MetaSpikeFormer(nn.Module):
                 nn.init.trunc_normal_(head.weight, std=0.02)
                 nn.init.zeros_(head.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of every step, of two heads their mean; the mean over T is the paper's output.
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[T, N, num_classes]``.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or image size, or an empty input.
-        """
+    def logits(self, x: Tensor) -> Tensor:
+        """Of every step of a checked sequence, of two heads their mean: ``[T, N, num_classes]``."""
         spikes = self._features(x)
         logits: Tensor = self.head(spikes)
         return logits if self.head_kd is None else (logits + self.head_kd(spikes)) / 2
@@ -219,11 +207,10 @@ class MetaSpikeFormer(nn.Module):
         """
         if self.head_kd is None:
             raise ValueError("this network has one head; build it with distilled=True")
-        spikes = self._features(x)
+        spikes = self._features(self.checked(x))
         return self.head(spikes), self.head_kd(spikes)
 
     def _features(self, x: Tensor) -> Tensor:
-        x = as_sequence(x, steps=self.T, channels=self.config.channels, divisor=16)
         for down, stage in zip(self.downs, self.stages, strict=True):
             x = stage(down(x))
         spikes: Tensor = self.neuron(x.mean((-2, -1)))

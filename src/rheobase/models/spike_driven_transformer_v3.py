@@ -25,8 +25,9 @@ from rheobase.layers import (
     NeuronConvNorm,
     meta_downsampling,
 )
-from rheobase.models._inputs import as_sequence, check_sizes
+from rheobase.models._inputs import check_sizes
 from rheobase.models._names import Replacements, need_layers, replace_in_turn, split_units
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spike_driven_transformer_v2 import STAGES
 from rheobase.neurons import SpikeFiringApproximation, neuron_factory, spike_trains
@@ -131,7 +132,7 @@ class Block(nn.Module):
         return x
 
 
-class ESpikeFormer(nn.Module):
+class ESpikeFormer(VisionNetwork):
     """Spike-driven Transformer V3.
 
     Args:
@@ -145,10 +146,8 @@ class ESpikeFormer(nn.Module):
     """
 
     def __init__(self, config: ESpikeFormerConfig, make_neuron: MakeNeuron | None = None) -> None:
-        super().__init__()
+        super().__init__(config, divisor=16)
         make_neuron = make_neuron or e_spikeformer_neuron(**config.neuron_options)
-        self.config = config
-        self.T = config.T
         widths = [config.widths[0] // 2, *config.widths]
         self.downs = meta_downsampling(config.channels, widths, make_neuron)
         self.stages = nn.ModuleList(
@@ -164,20 +163,8 @@ class ESpikeFormer(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of every step (one, for an image).
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[T, N, num_classes]``.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or image size, or an empty input.
-        """
-        x = as_sequence(x, steps=self.T, channels=self.config.channels, divisor=16)
+    def logits(self, x: Tensor) -> Tensor:
+        """Of every step of a checked sequence: ``[T, N, num_classes]``."""
         for down, stage in zip(self.downs, self.stages, strict=True):
             x = stage(down(x))
         # The head reads the integers themselves.

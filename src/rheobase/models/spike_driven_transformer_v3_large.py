@@ -27,8 +27,9 @@ from rheobase.layers import (
     meta_downsampling,
     over_time,
 )
-from rheobase.models._inputs import as_sequence, check_choice, check_sizes
+from rheobase.models._inputs import check_choice, check_sizes
 from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn, split_units
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spike_driven_transformer_v2 import STAGES
 from rheobase.neurons import SpikeFiringApproximation, neuron_factory
@@ -160,7 +161,7 @@ class Block(nn.Module):
         return x
 
 
-class LargeESpikeFormer(nn.Module):
+class LargeESpikeFormer(VisionNetwork):
     """Large Spike-driven Transformer V3.
 
     Args:
@@ -176,10 +177,8 @@ class LargeESpikeFormer(nn.Module):
     def __init__(
         self, config: LargeESpikeFormerConfig, make_neuron: MakeNeuron | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(config, divisor=16)
         make_neuron = make_neuron or large_neuron()
-        self.config = config
-        self.T = config.T
         widths = [config.widths[0] // 2, *config.widths]
         self.downs = meta_downsampling(config.channels, widths, make_neuron)
         self.stages = nn.ModuleList(
@@ -196,25 +195,16 @@ class LargeESpikeFormer(nn.Module):
                 nn.init.xavier_uniform_(head.weight)
                 nn.init.zeros_(head.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of every step (one, for an image), of two heads their mean.
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[T, N, num_classes]``.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or image size, or an empty input.
-        """
-        labels, teacher = self.heads(x)
+    def logits(self, x: Tensor) -> Tensor:
+        """Of every step of a checked sequence, of two heads their mean: ``[T, N, num_classes]``."""
+        labels, teacher = self._heads(x)
         return labels if teacher is None else (labels + teacher) / 2
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits ``[T, N, num_classes]`` for the labels, and for the teacher's if distilled."""
-        x = as_sequence(x, steps=self.T, channels=self.config.channels, divisor=16)
+        return self._heads(self.checked(x))
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         for down, stage in zip(self.downs, self.stages, strict=True):
             x = stage(down(x))
         membranes = x.mean((-2, -1))

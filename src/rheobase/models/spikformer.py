@@ -25,8 +25,9 @@ from rheobase.layers import (
     over_time,
     sew_join,
 )
-from rheobase.models._inputs import as_sequence, check_choice, check_sizes
+from rheobase.models._inputs import check_choice, check_sizes
 from rheobase.models._names import depth_of, need_layers, split_units
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
@@ -126,7 +127,7 @@ class Block(SpikingBlock):
         )
 
 
-class Spikformer(nn.Module):
+class Spikformer(VisionNetwork):
     """Spikformer.
 
     Args:
@@ -141,29 +142,16 @@ class Spikformer(nn.Module):
     """
 
     def __init__(self, config: SpikformerConfig, make_neuron: MakeNeuron | None = None) -> None:
-        super().__init__()
+        super().__init__(config, config.patch_size)
         make_neuron = make_neuron or spikformer_neuron()
-        self.config = config
-        self.T = config.T
         self.stem: nn.Module = Stem(config, make_neuron)
         self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
         self.head = nn.Linear(config.dim, config.num_classes)
         initialise(self, config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of every step; their mean over T is the paper's output.
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[T, N, num_classes]``.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or image size, or an empty input.
-        """
-        x = self.stem(self._sequence(x))
+    def logits(self, x: Tensor) -> Tensor:
+        """Of every step of a checked sequence: ``[T, N, num_classes]``."""
+        x = self.stem(x)
         for block in self.blocks:
             x = block(x)
         logits: Tensor = self.head(x.mean((-2, -1)))
@@ -171,17 +159,13 @@ class Spikformer(nn.Module):
 
     def attention_maps(self, x: Tensor) -> list[Tensor]:
         """The attention map of every block, each ``[T, N, heads, tokens, tokens]``."""
-        x = self.stem(self._sequence(x))
+        x = self.stem(self.checked(x))
         maps = []
         for block in self.blocks:
             assert isinstance(block, Block)
             maps.append(block.attn.attention(x))
             x = block(x)
         return maps
-
-    def _sequence(self, x: Tensor) -> Tensor:
-        config = self.config
-        return as_sequence(x, steps=self.T, channels=config.channels, divisor=config.patch_size)
 
 
 def initialise(net: nn.Module, config: SpikformerConfig) -> None:

@@ -128,7 +128,7 @@ class SpikformerV2(Spikformer):
             x: images or a sequence, as `forward` takes them.
             visible: ``[N, 1, h, w]`` of 0 and 1, as many 1 in each sample (see `random_mask`).
         """
-        tokens: Tensor = self.stem(_hide(self._sequence(x), visible), visible).flatten(3)
+        tokens: Tensor = self.stem(_hide(self.checked(x), visible), visible).flatten(3)
         seen = visible.flatten(1).bool().expand(tokens.shape[0], -1, -1)
         tokens = tokens.transpose(2, 3)[seen].view(*tokens.shape[:2], -1, tokens.shape[2])
         tokens = tokens.transpose(2, 3).unsqueeze(-1)

@@ -27,8 +27,9 @@ from rheobase.layers import (
     NeuronConvNorm,
     over_time,
 )
-from rheobase.models._inputs import as_sequence, check_sizes
+from rheobase.models._inputs import check_sizes
 from rheobase.models._names import depth_of, need_layers, split_units
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
@@ -131,7 +132,7 @@ class Stem(nn.Module):
         return x
 
 
-class Spikingformer(nn.Module):
+class Spikingformer(VisionNetwork):
     """Spikingformer.
 
     Args:
@@ -146,10 +147,8 @@ class Spikingformer(nn.Module):
     """
 
     def __init__(self, config: SpikingformerConfig, make_neuron: MakeNeuron | None = None) -> None:
-        super().__init__()
+        super().__init__(config, config.patch_size)
         make_neuron = make_neuron or spikingformer_neuron(**config.neuron_options)
-        self.config = config
-        self.T = config.T
         self.stem = Stem(config, make_neuron)
         hidden = int(config.dim * config.mlp_ratio)
         self.blocks = nn.ModuleList(
@@ -160,21 +159,8 @@ class Spikingformer(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of every step; their mean over T is the paper's output.
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[T, N, num_classes]``.
-
-        Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or image size, or an empty input.
-        """
-        config = self.config
-        x = as_sequence(x, steps=self.T, channels=config.channels, divisor=config.patch_size)
+    def logits(self, x: Tensor) -> Tensor:
+        """Of every step of a checked sequence: ``[T, N, num_classes]``."""
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)

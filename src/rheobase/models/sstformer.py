@@ -5,6 +5,9 @@ Frame-Event based Recognition", arXiv 2308.04369; released code: Event-AHU/SSTFo
 the event branch spikes. Its parts, `EventEncoder` and `MemoryTransformer`, are networks of their
 own, with configs of their own.
 
+Frames and events of the same steps go in as one sequence, the frames' channels first: `beside` lays
+the two so, and resizes the events as the released network does inside.
+
 With ``compat="official"`` four slips of the released code are repeated: the event branch takes
 snnTorch's (spike, membrane) for (membrane, spike); queries are cut into heads, and frames into
 tokens, without moving axes; attention is scaled for heads of 128 channels whatever they have.
@@ -20,11 +23,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from rheobase.layers import over_time
-from rheobase.layers.deformable import DeformableConv2d
-from rheobase.models._inputs import check_choice, check_positive
+from rheobase.layers._checks import check_steps
+from rheobase.models._inputs import check_choice, check_divides, check_sizes
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, Official
 from rheobase.models.sew_resnet import SEWResNet, SEWResNetConfig
 from rheobase.models.sstformer_parts import (
@@ -32,90 +35,146 @@ from rheobase.models.sstformer_parts import (
     EventEncoderConfig,
     MemoryConfig,
     MemoryTransformer,
+    beside,
     conv_norm,
+    deconv_norm,
+    fusion,
 )
 
 __all__ = [
     "FAMILY", "PRESETS", "EventEncoder", "EventEncoderConfig", "MemoryConfig", "MemoryTransformer",
-    "SSTFormer", "SSTFormerConfig",
+    "SSTFormer", "SSTFormerConfig", "beside",
 ]  # fmt: skip
 
 Compat = Literal["official"] | None
 
+_FUSED = 16  # channels of the learnt map, and of what goes to each branch
+
 
 @dataclass(frozen=True)
 class SSTFormerConfig:
-    """One SSTFormer, for clips of 16 frames and 16 steps of events at 240 x 240 pixels.
+    """One SSTFormer.
 
     Args:
         num_classes: outputs.
-        T: frames, and steps of events; 16.
+        T: frames, and steps of events; every fourth frame is a query, the others support it.
+        image_size: side of frames and events; a multiple of 16.
+        channels: of frames and events together; the first three are the frame's.
+        dim: width of the memory transformer; a multiple of its tokens (one for each 32 x 32 pixels,
+            begun ones too) and of the tokens of events (``side_of_events`` squared).
+        heads: of its attention; divides ``dim``.
+        widths: channels of the event branch's stages, each half the size of the one before.
         compat: "official": what the released code computes, see the module; None: the paper.
+
+    Raises:
+        ValueError: sizes that do not divide each other.
     """
 
     num_classes: int = 114
     T: int = 16
+    image_size: int = 240
+    channels: int = 15
+    dim: int = 4096
+    heads: int = 8
+    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
     compat: Compat = None
 
     def __post_init__(self) -> None:
-        check_positive(num_classes=self.num_classes)
-        check_choice("T", self.T, (16,))
+        side = self.image_size
+        check_sizes(
+            dim=self.dim, dim_multiple=1, heads=self.heads, image_size=side, patch_size=16,
+            num_classes=self.num_classes, channels=self.channels, T=self.T,
+        )  # fmt: skip
+        if side < 64 or self.channels < 4 or self.T % 4:
+            raise ValueError(
+                "SSTFormer takes images of 64 pixels or more, with a frame's 3 channels and one of "
+                f"events or more, in fours of steps, got {self}"
+            )
+        check_divides("tokens", self.tokens, self.dim, f"dim={self.dim}")
+        events = self.side_of_events**2
+        check_divides("tokens of events", events, self.dim, f"dim={self.dim}")
         check_choice("compat", self.compat, (None, "official"))
 
+    @property
+    def tokens(self) -> int:
+        """Of a frame, behind ResNet-18."""
+        side: int = -(-self.image_size // 32)
+        return side * side
 
-class SSTFormer(nn.Module):
+    @property
+    def side_of_fusion(self) -> int:
+        """Of what the fusion gives to each branch: two poolings behind a quarter of the image."""
+        side = self.image_size // 4
+        for _ in range(2):
+            side = (side - 3) // 2 + 1
+        return side
+
+    @property
+    def side_of_events(self) -> int:
+        """Of the map that becomes the events' token."""
+        return (self.side_of_fusion - 3) // 3 + 1
+
+
+class SSTFormer(VisionNetwork):
     """SSTFormer: both branches, their fusion and the classifier (625.8 M without ResNet-18).
 
     Args:
-        config: number of classes.
+        config: sizes.
+
+    >>> config = SSTFormerConfig(10, T=8, image_size=64, dim=16, heads=2, widths=(2, 4, 4, 8))
+    >>> SSTFormer(config)(torch.rand(8, 1, 15, 64, 64)).shape
+    torch.Size([1, 1, 10])
     """
 
-    size = 240
     causal = False
 
     def __init__(self, config: SSTFormerConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.T = config.T
-        resnet = SEWResNetConfig(18, connect=None, image_size=self.size)
+        super().__init__(config, divisor=16)
+        dim, compat = config.dim, config.compat
+        resnet = SEWResNetConfig(18, connect=None, image_size=config.image_size)
         self.resnet = SEWResNet(resnet, lambda **_: nn.ReLU())
         del self.resnet.fc
-        self.events = EventEncoder(EventEncoderConfig(compat=config.compat))
-        self.deconv3, self.deconv2 = _deconv_norm(512, 256), _deconv_norm(512, 128)
-        self.concat = conv_norm(256, 16)
-        self.fusion_map = nn.Parameter(torch.randn(1, 16, 60, 60))
-        self.fusion = _fusion()
-        self.bottleneck = nn.Conv2d(16, 256, 5, stride=3, padding=1)
-        self.query, self.support = nn.Conv2d(512, 4096, 1), nn.Conv2d(512, 64, 1)
-        self.memory = MemoryTransformer(MemoryConfig(compat=config.compat))
-        self.features = nn.Sequential(nn.Linear(7232, 4096), nn.ReLU(), nn.Dropout(0.5))
-        self.head = nn.Linear(4096, config.num_classes)
+        widths = config.widths
+        self.events = EventEncoder(EventEncoderConfig(config.channels - 3, widths, compat=compat))
+        self.deconv3 = deconv_norm(widths[3], widths[2])
+        self.deconv2 = deconv_norm(2 * widths[2], widths[1])
+        self.concat = conv_norm(2 * widths[1], _FUSED)
+        quarter = config.image_size // 4
+        self.fusion_map = nn.Parameter(torch.randn(1, _FUSED, quarter, quarter))
+        self.fusion = fusion(2 * _FUSED)
+        wide = dim // config.side_of_events**2
+        self.bottleneck = nn.Conv2d(_FUSED, wide, 5, stride=3, padding=1)
+        self.query = nn.Conv2d(512, dim, 1)
+        self.support = nn.Conv2d(512, dim // config.tokens, 1)
+        self.memory = MemoryTransformer(
+            MemoryConfig(dim, config.heads, tokens=config.tokens, compat=compat)
+        )
+        fused = dim + _FUSED * config.side_of_fusion**2
+        self.features = nn.Sequential(nn.Linear(fused, dim), nn.ReLU(), nn.Dropout(0.5))
+        self.head = nn.Linear(dim, config.num_classes)
 
-    def forward(self, frames: Tensor, events: Tensor) -> Tensor:
-        """Logits ``[1, N, num_classes]``.
-
-        Args:
-            frames: ``[16, N, 3, 240, 240]``.
-            events: voxels ``[16, N, 12, H, W]``, resized to 240 x 240.
+    def logits(self, x: Tensor) -> Tensor:
+        """``[1, N, num_classes]`` of frames and events ``[T, N, channels, H, W]`` (see `beside`).
 
         Raises:
-            ValueError: other shapes.
+            ValueError: another number of steps, or images of another size.
         """
-        n = frames.shape[1:2]
-        if frames.shape != (16, *n, 3, self.size, self.size) or events.shape[:-2] != (16, *n, 12):
+        side = self.config.image_size
+        check_steps(self, len(x), self.T)
+        if x.shape[-2:] != (side, side):
             raise ValueError(
-                "SSTFormer takes frames [16, N, 3, 240, 240] and events [16, N, 12, H, W], got "
-                f"{list(frames.shape)} and {list(events.shape)}; sample 16 steps, resize the frames"
+                f"SSTFormer was made for frames and events of side {side}, got {list(x.shape)}; "
+                "resize them, or build the network with another image_size"
             )
+        frames, events = x.tensor_split([3], dim=2)
         spiking, token = self._event_features(events)
         features = torch.cat([self._frame_features(frames, token), spiking], dim=-1)
         logits: Tensor = self.head(self.features(features)).unsqueeze(0)
         return logits
 
     def _event_features(self, events: Tensor) -> tuple[Tensor, Tensor]:
-        """``[N, 3136]`` for the classifier and ``[N, 4096]`` for the frame branch."""
-        x = over_time(events, lambda e: interpolate(e, [self.size, self.size]))
-        _, two, three, four = self.events(x)
+        """For the classifier, ``[N, features]``, and for the frame branch, ``[N, dim]``."""
+        _, two, three, four = self.events(events)
         x = torch.cat([two, self.deconv2(torch.cat([three, self.deconv3(four)], 1))], 1)
         x = self.concat(x)
         x = self.fusion(torch.cat([self.fusion_map.expand_as(x), x], 1))
@@ -123,35 +182,22 @@ class SSTFormer(nn.Module):
         return to_head.flatten(1), self.bottleneck(to_frames).flatten(1)
 
     def _frame_features(self, frames: Tensor, token: Tensor) -> Tensor:
-        """Every fourth frame is a query, the others are its supports: ``[N, 4096]``."""
+        """Every fourth frame is a query, the others are its supports: ``[N, dim]``."""
         net = self.resnet
         x = over_time(frames, net.conv1, net.bn1, net.sn1, net.maxpool)
         for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
             x = stage(x)
-        clips = x.movedim(0, 1).unflatten(1, (4, 4))  # type: ignore[no-untyped-call]
-        batch = len(clips)
+        clips = x.movedim(0, 1).unflatten(1, (-1, 4))  # type: ignore[no-untyped-call]
+        batch, count, dim = len(clips), clips.shape[1], self.config.dim
         query = self.query(clips[:, :, 3].flatten(0, 1)).flatten(2)
         tokens = query if self.config.compat == "official" else query.mT
         support = self.support(clips[:, :, :3].flatten(0, 2))
-        parts = [support.reshape(batch, 12, -1), tokens.reshape(batch, 256, 4096)]
+        parts = [
+            support.reshape(batch, 3 * count, dim),
+            tokens.reshape(batch, count * self.config.tokens, dim),
+        ]
         memory: Tensor = self.memory(torch.cat([*parts, token.unsqueeze(1)], dim=1))
         return memory.squeeze(0)
-
-
-def _deconv_norm(channels: int, width: int) -> nn.Sequential:
-    conv = nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.LeakyReLU(0.1))
-
-
-def _fusion() -> nn.Sequential:
-    """Five convolutions, all but the first deformable, from 60 x 60 to 14 x 14."""
-    layers: list[nn.Module] = []
-    for i in range(5):
-        layers.append(DeformableConv2d(32, 32) if i else nn.Conv2d(32, 32, 3, padding=1))
-        layers.append(nn.ReLU())
-        layers += [nn.GroupNorm(32, 32)] if i < 4 else []
-        layers += [nn.MaxPool2d(3, stride=2)] if i < 2 else []
-    return nn.Sequential(*layers)
 
 
 Config = SSTFormerConfig | EventEncoderConfig | MemoryConfig

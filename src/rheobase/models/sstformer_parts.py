@@ -1,4 +1,4 @@
-"""The two branches of SSTFormer: a spiking network for events, a memory transformer for frames.
+"""The parts of SSTFormer: a spiking network for events, a memory transformer for frames, and more.
 
 Wang et al. 2023, arXiv 2308.04369; `rheobase.models.sstformer` says what ``compat`` means.
 """
@@ -11,9 +11,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import interpolate, scaled_dot_product_attention
 
 from rheobase.layers import over_time
+from rheobase.layers.deformable import DeformableConv2d
 from rheobase.neurons import Lapicque
 
 __all__ = [
@@ -21,7 +22,10 @@ __all__ = [
     "EventEncoderConfig",
     "MemoryConfig",
     "MemoryTransformer",
+    "beside",
     "conv_norm",
+    "deconv_norm",
+    "fusion",
 ]
 
 Compat = Literal["official"] | None
@@ -184,3 +188,47 @@ def conv_norm(channels: int, width: int) -> nn.Sequential:
     """A 3x3 convolution, batch norm and leaky ReLU."""
     conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(width), nn.LeakyReLU(0.1))
+
+
+def deconv_norm(channels: int, width: int) -> nn.Sequential:
+    """A transposed convolution that doubles the sides, batch norm and leaky ReLU."""
+    conv = nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.LeakyReLU(0.1))
+
+
+def fusion(width: int) -> nn.Sequential:
+    """Five convolutions, all but the first deformable, with pooling behind the first two."""
+    layers: list[nn.Module] = []
+    for i in range(5):
+        layers.append(
+            DeformableConv2d(width, width) if i else nn.Conv2d(width, width, 3, padding=1)
+        )
+        layers.append(nn.ReLU())
+        layers += [nn.GroupNorm(width, width)] if i < 4 else []
+        layers += [nn.MaxPool2d(3, stride=2)] if i < 2 else []
+    return nn.Sequential(*layers)
+
+
+def beside(frames: Tensor, events: Tensor) -> Tensor:
+    """Frames and events as one sequence.
+
+    Args:
+        frames: ``[T, N, 3, H, W]``.
+        events: voxels of the same steps, ``[T, N, C, H', W']``, resized to the frames' (nearest).
+
+    Returns:
+        ``[T, N, 3 + C, H, W]``.
+
+    Raises:
+        ValueError: other shapes.
+
+    >>> beside(torch.rand(4, 1, 3, 8, 8), torch.rand(4, 1, 2, 6, 5)).shape
+    torch.Size([4, 1, 5, 8, 8])
+    """
+    if frames.dim() != 5 or events.dim() != 5 or frames.shape[:2] != events.shape[:2]:
+        raise ValueError(
+            "expected frames [T, N, 3, H, W] and events [T, N, C, H', W'] of the same T and N, got "
+            f"{list(frames.shape)} and {list(events.shape)}"
+        )
+    size = list(frames.shape[-2:])
+    return torch.cat([frames, over_time(events, lambda e: interpolate(e, size))], dim=2)

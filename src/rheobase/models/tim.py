@@ -28,8 +28,8 @@ from rheobase.layers import (
     sew_join,
     split_heads,
 )
-from rheobase.models._inputs import as_sequence
 from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn, split_units
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spikformer import SpikformerConfig, Stem
 from rheobase.neurons import DetachedLIF, neuron_factory
@@ -181,7 +181,7 @@ class Block(nn.Module):
         return sew_join(self.mlp(x), x, "ADD")
 
 
-class TIM(nn.Module):
+class TIM(VisionNetwork):
     """Spikformer with temporal interaction.
 
     Args:
@@ -196,31 +196,21 @@ class TIM(nn.Module):
     """
 
     def __init__(self, config: TIMConfig, make_neuron: MakeNeuron | None = None) -> None:
-        super().__init__()
+        super().__init__(config, 16)
         make_neuron = make_neuron or tim_neuron()
-        self.config = config
-        self.T = config.T
         self.stem = Stem(config.stem, make_neuron)
         self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
         self.head = nn.Linear(config.dim, config.num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of every step; their mean over T is the paper's output.
-
-        Args:
-            x: images ``[N, C, H, W]``, repeated over T, or a sequence ``[T, N, C, H, W]``.
-
-        Returns:
-            ``[T, N, num_classes]``.
+    def logits(self, x: Tensor) -> Tensor:
+        """Of every step of a checked sequence: ``[T, N, num_classes]``.
 
         Raises:
-            TypeError: ``x`` is not floating point.
-            ValueError: wrong rank, channels or image size, or an empty input.
+            ValueError: images of another size.
         """
         config = self.config
-        x = as_sequence(x, steps=self.T, channels=config.channels, divisor=16)
         if x.shape[-2] * x.shape[-1] != config.image_size**2:
             raise ValueError(
                 f"this TIM is built for {config.image_size**2} pixels, got frames "

@@ -55,7 +55,7 @@ class Lapicque(Stateful):
         spikes, membranes = [], []
         for x_t in x.unbind(0):
             u = v + x_t
-            h = rate * x_t + (1.0 - rate) * u - theta * (u > theta)
+            h = rate * x_t + (1.0 - rate) * u - theta * (u > theta).to(x.dtype)
             s = self._fire(h)
             v = s if self.swapped else h
             spikes.append(s)

@@ -37,11 +37,13 @@ class ModelConfig:
         overrides: Keyword overrides of that preset, handed to `create_model`.
         weights: What training starts from: a model's file (of `rheobase import`), the folder of a
             run, or of one checkpoint; empty for fresh weights.
+        fresh: Modules that start untrained all the same: weights may lack them, or have others.
     """
 
     name: str = "spikformer_cifar10_4_384"
     overrides: dict[str, Any] = field(default_factory=dict)
     weights: str = ""
+    fresh: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,19 +105,37 @@ class AugmentConfig:
 class TeacherConfig:
     """Knowledge distillation from a network trained before (arXiv 2304.05627).
 
+    The teacher is a run of ours, or any module for the same images; neither: no teacher.
+
     Attributes:
-        run: Folder of its run, or of one checkpoint; empty for no teacher.
-        alpha: Weight of the divergence of the class probabilities.
-        temperature: Divides the logits of both.
+        run: Folder of its run, or of one checkpoint.
+        module: `package.module:function` that makes it, such as `timm:create_model`.
+        options: Keyword arguments of that function.
+        weights: File of the module's state dict; empty keeps those it is made with.
+        hard: Whether the class it names is what is learnt (arXiv 2012.12877), instead of its
+            class probabilities.
+        head: Module of the network that learns from its logits; empty for the network's output.
+        alpha: Weight of the class probabilities, or of the class.
+        temperature: Divides the logits of both; not of a `hard` teacher.
         beta: Weight of the squared distance of features.
         features: Module of the network -> module of the teacher, of one shape.
     """
 
     run: str = ""
+    module: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
+    hard: bool = False
+    head: str = ""
     alpha: float = 1.0
     temperature: float = 4.0
     beta: float = 0.0
     features: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a teacher."""
+        return bool(self.run or self.module)
 
 
 @dataclass(frozen=True)
@@ -131,6 +151,8 @@ class LossConfig:
         membrane: A loss on the membranes of all neurons: `im` (IM-Loss), `mpd` (RecDis-SNN, a
             reconstruction), `rmp` (RMP-Loss, arXiv 2308.06787; its weight grows from 0).
         membrane_weight: Its weight (at the end of training); IM-Loss used 2.
+        head: Module of the network whose output it judges, where that is not the network's output:
+            for networks with another head for a teacher.
         steps_weight: Weight of the share of time steps at which layers are on, for networks that
             learn it (`spiking_vit_dts`).
         teacher: Knowledge distillation.
@@ -142,6 +164,7 @@ class LossConfig:
     tet_mean: float = 1.0
     membrane: Literal["none", "im", "mpd", "rmp"] = "none"
     membrane_weight: float = 1.0
+    head: str = ""
     steps_weight: float = 0.0
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
@@ -357,10 +380,21 @@ class TrainConfig:
         if self.rule.name != "bptt":
             self._check_rule()
         self._check_temperature()
-        if self.loss.teacher.features and not self.loss.teacher.beta:
-            raise ValueError("loss.teacher.features has no weight; give loss.teacher.beta too")
+        self._check_teacher()
         if len(self.data.mean) != len(self.data.std):
             raise ValueError("data.mean and data.std: give both, one number per channel each")
+
+    def _check_teacher(self) -> None:
+        """Refuse a teacher that is two, or none."""
+        teacher = self.loss.teacher
+        if teacher.features and not teacher.beta:
+            raise ValueError("loss.teacher.features has no weight; give loss.teacher.beta too")
+        if teacher.run and teacher.module:
+            raise ValueError("loss.teacher.run and loss.teacher.module: give one of them")
+        if (teacher.options or teacher.weights) and not teacher.module:
+            raise ValueError(
+                "loss.teacher.options and weights are of loss.teacher.module; give it too"
+            )
 
     def _check_temperature(self) -> None:
         """Refuse a search for Dspike's temperature that cannot be done."""
@@ -375,7 +409,8 @@ class TrainConfig:
             "precision=fp32": self.precision == "fp32",
             "parallel.strategy=ddp": self.parallel.strategy == "ddp",
             "loss.membrane=none": self.loss.membrane == "none",
-            "no loss.teacher": not self.loss.teacher.run,
+            "no loss.teacher": not self.loss.teacher.given,
+            "no loss.head": not self.loss.head,
             "memory.activations=0": not self.memory.activations,
         }
         wanted = [need for need, given in needs.items() if not given]
@@ -399,13 +434,15 @@ _RANGES = {
 }
 """The lowest and highest of those numbers that are not just 0 or more."""
 
+_OF_OTHERS = ("model.overrides.", "data.options.", "rule.options.", "loss.teacher.options.")
+
 _ABOVE_0 = {"optim.lr", "optim.eps", "loss.teacher.temperature", "temperature.epsilon"}
 
 
 def _numbers_of(cfg: TrainConfig) -> Iterator[tuple[str, float]]:
     """Every single number of a run by its key; those of models and rules are theirs to check."""
     for key, value in settings_of(cfg).items():
-        own = key.startswith(("model.overrides.", "data.options.", "rule.options."))
+        own = key.startswith(_OF_OTHERS)
         if isinstance(value, int | float) and not isinstance(value, bool) and not own:
             yield key, value
 

@@ -28,14 +28,16 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Train
     """Read a YAML file (None: the defaults) and apply `section.key=value` overrides.
 
     A word given to a section that has a name is its name: `rule=ottt` is `rule.name=ottt`. A
-    leading `train.` may stand before any key: `train.rule=ottt`.
+    leading `train.` may stand before any key: `train.rule=ottt`. A file may name another of its
+    folder as its `base`: what it says goes before what that one says, setting by setting.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Unknown key or choice (the nearest is named), or an override without `=`.
+        ValueError: Unknown key or choice (the nearest is named), an override without `=`, or a
+            file that is its own base.
         TypeError: A value of the wrong type.
     """
-    data = (yaml.load(Path(path).read_text(), Loader=_Loader) if path else None) or {}
+    data = _read(Path(path)) if path else {}
     for override in overrides:
         _apply(data, override)
     _check(TrainConfig, data, "")
@@ -68,6 +70,22 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> Any:
+    """What a file and its bases say."""
+    if path in above:
+        raise ValueError(f"{above[0]} is its own base, by way of {', '.join(map(str, above[1:]))}")
+    data = yaml.load(path.read_text(), Loader=_Loader) or {}
+    base = data.pop("base", None) if isinstance(data, dict) else None
+    return data if base is None else _merged(_read(path.parent / base, (*above, path)), data)
+
+
+def _merged(base: Any, data: Any) -> Any:
+    """`data`, and what only `base` says."""
+    if not (isinstance(base, dict) and isinstance(data, dict)):
+        return data
+    return base | {key: _merged(base.get(key), value) for key, value in data.items()}
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

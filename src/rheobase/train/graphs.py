@@ -76,6 +76,7 @@ def check_graphed(cfg: TrainConfig, model: nn.Module, processes: int) -> None:
         "one process": processes == 1,
         "rule=bptt": cfg.rule.name == "bptt",
         "loss.membrane=none": cfg.loss.membrane == "none",
+        "no loss.head": not (cfg.loss.head or cfg.loss.teacher.head),
         "no loss.teacher.features": not cfg.loss.teacher.features,
         "memory.activations=0": not cfg.memory.activations,
         "temperature.step=0": not cfg.temperature.step,

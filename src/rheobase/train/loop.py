@@ -27,7 +27,7 @@ from rheobase.learn import (
 )
 from rheobase.train.augment import Augment, mix
 from rheobase.train.checkpoint import Checkpoints
-from rheobase.train.config import TrainConfig
+from rheobase.train.config import ModelConfig, TrainConfig
 from rheobase.train.data import EpochBatches, KeyedDataset, first_samples, train_loader
 from rheobase.train.diagnose import (
     TrainingDiverged,
@@ -457,12 +457,24 @@ def _new_model(cfg: TrainConfig) -> nn.Module:
     torch.manual_seed(cfg.seed)
     net = create_model(cfg.model.name, **cfg.model.overrides)
     if cfg.model.weights:
-        start, _ = load_run(cfg.model.weights)
-        try:
-            net.load_state_dict(start.state_dict())
-        except RuntimeError as error:
-            raise ValueError(
-                f"model.weights={cfg.model.weights} does not fit {cfg.model.name} with overrides "
-                f"{cfg.model.overrides}: {error}"
-            ) from error
+        _start_from(net, cfg.model)
     return net
+
+
+def _start_from(net: nn.Module, cfg: ModelConfig) -> None:
+    """Load the weights that training starts from, all but those of fresh modules."""
+    start, _ = load_run(cfg.weights)
+    fresh = {
+        f"{module}.{name}"
+        for module in cfg.fresh
+        for name in net.get_submodule(module).state_dict()
+    }
+    kept = {name: value for name, value in start.state_dict().items() if name not in fresh}
+    own = {name: value for name, value in net.state_dict().items() if name in fresh}
+    try:
+        net.load_state_dict(kept | own)
+    except RuntimeError as error:
+        raise ValueError(
+            f"model.weights={cfg.weights} does not fit {cfg.name} with overrides {cfg.overrides} "
+            f"(modules that start untrained go into model.fresh): {error}"
+        ) from error

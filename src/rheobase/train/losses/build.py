@@ -35,16 +35,18 @@ def build_objective(cfg: LossConfig, device: torch.device | str = "cpu") -> Obje
     """Return the whole objective that `cfg` describes, with its teacher on `device`.
 
     Raises:
-        FileNotFoundError: The teacher's run is not there.
+        FileNotFoundError: The teacher's run is not there, or its weights.
+        ImportError: Nor is the package that makes it.
+        ValueError: It is no module, or its weights are another's.
     """
     terms: list[Term] = []
     if cfg.membrane != "none":
         terms.append(MembraneTerm(MEMBRANE_LOSSES[cfg.membrane], _membrane_weight(cfg)))
     if cfg.steps_weight:
         terms.append(StepsTerm(cfg.steps_weight))
-    if cfg.teacher.run:
+    if cfg.teacher.given:
         terms.append(_distillation(cfg.teacher, device))
-    return Objective(build_loss(cfg), terms)
+    return Objective(build_loss(cfg), terms, cfg.head)
 
 
 def _membrane_weight(cfg: LossConfig) -> float | Schedule:
@@ -54,13 +56,19 @@ def _membrane_weight(cfg: LossConfig) -> float | Schedule:
 
 
 def _distillation(cfg: TeacherConfig, device: torch.device | str) -> Distillation:
+    from rheobase.models.foreign import load_module
     from rheobase.train.evaluate import load_run
 
-    teacher, _ = load_run(cfg.run)
+    if cfg.run:
+        teacher, _ = load_run(cfg.run)
+    else:
+        teacher = load_module(cfg.module, cfg.weights or None, **cfg.options)
     return Distillation(
         teacher.to(device),
         alpha=cfg.alpha,
         temperature=cfg.temperature,
         beta=cfg.beta,
         features=cfg.features,
+        hard=cfg.hard,
+        head=cfg.head,
     )

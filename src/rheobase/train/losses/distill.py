@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rheobase._numbers import Positive, numbers_checked
+from rheobase.train.losses.objective import outputs
 
 __all__ = ["Distillation"]
 
@@ -21,9 +21,10 @@ class Distillation:
 
     .. math:: \alpha\,\mathrm{KL}(p_T \,\|\, p_S) + \beta \sum_l \overline{(f_{S,l} - f_{T,l})^2}
 
-    p are class probabilities at a temperature; the student's logits and features are averaged over
-    time, and so are the teacher's if it has time steps too. The teacher is any network for the
-    same input; it is kept in evaluation mode and gets no gradient.
+    p are class probabilities at a temperature; a hard teacher's part is instead the cross-entropy
+    of the class that it names (Touvron et al. 2021, arXiv 2012.12877, eq. 3). The student's logits
+    and features are averaged over time, and so are the teacher's if it has time steps too. The
+    teacher is any network for the same input; it is kept in evaluation mode and gets no gradient.
 
     Source: Xu et al. 2023 (KDSNN), arXiv 2304.05627. Its transformation of features is not
     included: paired layers must agree in shape.
@@ -34,10 +35,12 @@ class Distillation:
         temperature: Divides the logits of both.
         beta: Weight of the features.
         features: Student's layer -> teacher's layer, by module name, whose outputs are compared.
+        hard: Whether the teacher's class is what is learnt.
+        head: Student's layer whose output learns from the teacher's logits; empty for its logits.
 
     Raises:
         ValueError: A temperature that is not above 0; shapes of logits or features that differ.
-        AttributeError: A name of `features` that is no module.
+        AttributeError: A name of `features`, or a `head`, that is no module.
 
     >>> student, teacher = nn.Linear(3, 2), nn.Linear(3, 2)
     >>> x = torch.randn(4, 5, 3)  # [T, N, 3]
@@ -56,17 +59,20 @@ class Distillation:
         temperature: Positive = 4.0,
         beta: float = 0.0,
         features: Mapping[str, str] | None = None,
+        hard: bool = False,
+        head: str = "",
     ) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
         self.alpha, self.temperature, self.beta = alpha, temperature, beta
         self.features = dict(features or {})
+        self.hard, self.head = hard, head
 
     @contextmanager
     def watching(self, net: nn.Module, inputs: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
         """Within the block `net(inputs)` is called; what is yielded makes its logits the term."""
-        with _outputs(self.teacher, self.features.values()) as taught, torch.no_grad():
+        with outputs(self.teacher, self.features.values()) as taught, torch.no_grad():
             target = self.teacher(inputs)
-        with _outputs(net, self.features) as learnt:
+        with outputs(net, [*self.features, *([self.head] if self.head else [])]) as learnt:
             yield lambda logits: self._term(logits, target, learnt, taught)
 
     def _term(
@@ -74,7 +80,9 @@ class Distillation:
     ) -> Tensor:
         spiking = target.dim() == 3
         wanted = target.mean(0) if spiking else target
-        loss = self.alpha * self._divergence(logits.mean(0), wanted)
+        head = self.head
+        student = _mean_over_time(learnt[head], logits, head) if head else logits.mean(0)
+        loss = self.alpha * self._divergence(student, wanted)
         for ours, theirs in self.features.items():
             feature = _mean_over_time(learnt[ours], logits, ours)
             wanted = taught[theirs]
@@ -94,27 +102,10 @@ class Distillation:
                 f"the teacher's logits are {list(teacher.shape)}, the student's "
                 f"{list(student.shape)} ([N, classes], time averaged)"
             )
+        if self.hard:
+            return F.cross_entropy(student.float(), teacher.argmax(-1))
         ours, theirs = (F.log_softmax(v.float() / self.temperature, -1) for v in (student, teacher))
         return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
-
-
-@contextmanager
-def _outputs(net: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Within the block, the last output of each named module of ``net``."""
-    found: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-            found[name] = output
-
-        return hook
-
-    handles = [net.get_submodule(name).register_forward_hook(keep(name)) for name in names]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _mean_over_time(x: Tensor, logits: Tensor, name: str) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ from rheobase.surrogate.base import Schedule
 from rheobase.train.losses.membrane import MembraneLoss
 from rheobase.train.losses.readout import Loss
 
-__all__ = ["MembraneTerm", "Objective", "StepsTerm", "Term"]
+__all__ = ["MembraneTerm", "Objective", "StepsTerm", "Term", "outputs"]
 
 
 class Term(Protocol):
@@ -88,6 +88,7 @@ class Objective:
     Args:
         loss: Of logits `[T, N, classes]` and a target.
         terms: Added to it; see `MembraneTerm` and `Distillation`.
+        head: Module whose output the loss takes; empty for the network's output.
 
     >>> import torch
     >>> from rheobase.neurons import LIF
@@ -98,9 +99,10 @@ class Objective:
     torch.Size([])
     """
 
-    def __init__(self, loss: Loss, terms: Sequence[Term] = ()) -> None:
+    def __init__(self, loss: Loss, terms: Sequence[Term] = (), head: str = "") -> None:
         self.loss = loss
         self.terms = list(terms)
+        self.head = head
 
     def set_progress(self, fraction: float) -> None:
         """Tell scheduled weights how much of training is done, 0 to 1."""
@@ -118,11 +120,34 @@ class Objective:
             forward: Calls it on `inputs`: itself, or what wraps it (data parallelism, autocast).
             inputs: The batch.
             target: What `loss` takes.
+
+        Raises:
+            AttributeError: The network has no module of the name `head`.
         """
         with ExitStack() as stack:
             values = [stack.enter_context(term.watching(net, inputs)) for term in self.terms]
+            found = stack.enter_context(outputs(net, [self.head] if self.head else []))
             logits = forward(inputs)
-        total = self.loss(logits, target)
+        total = self.loss(found[self.head].float() if self.head else logits, target)
         for value in values:
             total = total + value(logits)
         return total
+
+
+@contextmanager
+def outputs(net: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """Within the block, the last output of each named module of ``net``."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            found[name] = output
+
+        return hook
+
+    handles = [net.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
