@@ -267,7 +267,9 @@ def _catalog(options: Options) -> int:
 
 
 def _verify_arguments(parser: Parser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE.npz", help="goldens of official models")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE.npz", help="goldens of official models, or their folder"
+    )
 
 
 def _verify(options: Options) -> int:

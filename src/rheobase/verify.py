@@ -127,8 +127,11 @@ def verify(path: str | Path) -> VerifyReport:
 
 
 def verify_many(paths: Iterable[str | Path]) -> list[VerifyReport]:
-    """`verify` of every path, in order."""
-    return [verify(path) for path in paths]
+    """`verify` of every path, in order; of a folder, of all its ``*.npz``."""
+    files: list[str | Path] = []
+    for path in paths:
+        files += sorted(Path(path).glob("*.npz")) if Path(path).is_dir() else [path]
+    return [verify(path) for path in files]
 
 
 def print_reports(reports: Sequence[VerifyReport]) -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import Subset
 import rheobase.data
 from rheobase import cli
 from rheobase.ops.conformance import Row
-from rheobase.verify import VerifyReport
+from rheobase.verify import VerifyReport, verify_many
 
 
 def set_command(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
@@ -228,3 +228,12 @@ def test_selftest_fails_with_any_kernel(ok, status, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert out.startswith("ok" if ok else "NO")
     assert out.endswith(f"1 kernels held to the reference, {1 - ok} differ from it\n")
+
+
+def test_verify_takes_a_folder(tmp_path, monkeypatch):
+    for name in ("b.npz", "a.npz", "notes.md"):
+        (tmp_path / name).touch()
+    seen = []
+    monkeypatch.setattr("rheobase.verify.verify", seen.append)
+    verify_many([tmp_path, "c.npz"])
+    assert seen == [tmp_path / "a.npz", tmp_path / "b.npz", "c.npz"]

@@ -169,6 +169,19 @@ def test_what_would_be_quietly_wrong_is_refused(name):
         convert(Net(run).double().eval(), images(), recipe="threshold_max", T=4)
 
 
+def test_recurrent_layers_are_refused_with_what_to_take():
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(4, 5, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lstm(x)[0][:, -1]
+
+    with pytest.raises(ValueError, match=r"LSTM.* take a rheobase.layers.Recurrent in its place"):
+        convert(Reader().eval(), torch.rand(2, 3, 4))
+
+
 def test_networks_of_another_kind_are_refused():
     x = torch.rand(4, 4)
 

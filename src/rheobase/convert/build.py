@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from rheobase.convert.encode import ENCODERS, Impulse
 from rheobase.convert.kinds import BILINEAR, kind_of, passes_spikes
@@ -228,6 +228,11 @@ def cannot(traced: Traced, node: fx.Node, kind: str | None, recipe: Recipe) -> s
     target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "?")
     what = type(module).__name__ if module is not None else f"{target}"
     start = f"node {node.name!r} ({what}, {line_of(node)}) "
+    if isinstance(module, nn.RNNBase):
+        return start + (
+            "goes through its input in time, which a spiking network's steps are already; take a "
+            "rheobase.layers.Recurrent in its place and train that"
+        )
     if kind is None:
         return start + (
             "is of no kind that conversion knows; if it is linear in its input, say so with "
