@@ -69,87 +69,101 @@ def forward(
     Raises:
         ValueError: ``x`` is not on a GPU.
     """
+    work = _Work(x, u, rest, spec, values, tap)
     chunks = chunks_of(x, values)
     if chunks > 1:
-        in_time = _forward_in_chunks(x, chunks, u, rest, spec, values, tap, as_bytes)
+        in_time = _forward_in_chunks(work, chunks, as_bytes)
         if in_time is not None:
             return in_time
-    spikes = like_rows(x, torch.uint8 if as_bytes else None)
-    last = like_state(x, spec.filtered) if keep else None
-    membranes = like_rows(x, compute_dtype(x)) if tap else None
-    marks = _no_marks(x, spec) if marked else None
-    _run(x, u, rest, spec, values, tap, spikes, last, membranes, marks)
+    spikes, membranes = work.outputs(as_bytes)
+    last = work.state() if keep else None
+    marks = work.marks() if marked else None
+    _run(work, spikes, last, membranes, marks)
     return Outputs(spikes, last, membranes, marks)
 
 
-def _forward_in_chunks(
-    sequence: Tensor,
-    chunks: int,
-    u: Tensor | None,
-    rest: float,
-    spec: ScanSpec,
-    values: Sequence[Value],
-    tap: str,
-    as_bytes: bool,
-) -> Outputs | None:
+class _Work(NamedTuple):
+    """A neuron and what it runs on, as `forward` and `backward` are given them."""
+
+    x: Tensor
+    u: Tensor | None
+    rest: float
+    spec: ScanSpec
+    values: Sequence[Value]
+    tap: str
+
+    @property
+    def axis(self) -> int:
+        """Of the columns in a state: a filtered neuron's has a membrane and a current."""
+        return 1 if self.spec.filtered else 0
+
+    def state(self) -> Tensor:
+        """Room for a state."""
+        return like_state(self.x, self.spec.filtered)
+
+    def outputs(self, as_bytes: bool) -> tuple[Tensor, Tensor | None]:
+        """Room for spikes, and for membranes if they are tapped."""
+        spikes = like_rows(self.x, torch.uint8 if as_bytes else None)
+        return spikes, like_rows(self.x, compute_dtype(self.x)) if self.tap else None
+
+    def marks(self) -> Tensor | None:
+        """Room for the states before each segment but the first; None where there is but one."""
+        count = -(-self.x.shape[0] // _segment(self.x)) - 1
+        if not count:
+            return None
+        states = 2 if self.spec.filtered else 1
+        return self.x.new_empty(count * states, self.x[0].numel(), dtype=compute_dtype(self.x))
+
+
+def _forward_in_chunks(whole: _Work, chunks: int, as_bytes: bool) -> Outputs | None:
     """The same of a sequence cut into chunks (`rheobase.ops.scan.in_chunks`)."""
-    x = split(sequence, chunks)
-    spikes = like_rows(x, torch.uint8 if as_bytes else None)
-    membranes = like_rows(x, compute_dtype(x)) if tap else None
-    ends = like_state(x, spec.filtered)
+    work = whole._replace(x=split(whole.x, chunks))
+    spikes, membranes = work.outputs(as_bytes)
+    ends = work.state()
 
     def run(starts: Tensor) -> Tensor:
-        _run(x, starts, rest, spec, values, tap, spikes, ends, membranes, None)
+        _run(work._replace(u=starts), spikes, ends, membranes, None)
         return ends
 
-    if _settled_starts(x, u, rest, spec, run) is None:
+    if _settled_starts(work, run) is None:
         return None
-    last = like_state(sequence, spec.filtered).copy_(ends.select(1 if spec.filtered else 0, -1))
-    joined = [
-        None if part is None else join(part, like_rows(sequence, part.dtype))
-        for part in (spikes, membranes)
-    ]
-    assert joined[0] is not None
-    return Outputs(joined[0], last, joined[1])
+    all_spikes, all_membranes = whole.outputs(as_bytes)
+    if membranes is not None and all_membranes is not None:
+        join(membranes, all_membranes)
+    last = whole.state().copy_(ends.select(work.axis, -1))
+    return Outputs(join(spikes, all_spikes), last, all_membranes)
 
 
-def _settled_starts(
-    x: Tensor, u: Tensor | None, rest: float, spec: ScanSpec, run: Callable[[Tensor], Tensor]
-) -> Tensor | None:
-    """The states before each chunk."""
-    axis = 1 if spec.filtered else 0
-    starts = like_state(x, spec.filtered).fill_(rest)
-    if spec.filtered:
+def _settled_starts(work: _Work, run: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """The states before each chunk; the first has that of the sequence, ``work.u``."""
+    starts = work.state().fill_(work.rest)
+    if work.spec.filtered:
         starts[1] = 0.0
-    if u is not None:
-        starts.select(axis, 0).copy_(u)
+    if work.u is not None:
+        starts.select(work.axis, 0).copy_(work.u)
 
     def follow(ends: Tensor) -> Tensor:
-        chunks = ends.shape[axis]
-        return torch.cat([starts.narrow(axis, 0, 1), ends.narrow(axis, 0, chunks - 1)], axis)
+        first, others = starts.narrow(work.axis, 0, 1), ends.shape[work.axis] - 1
+        return torch.cat([first, ends.narrow(work.axis, 0, others)], work.axis)
 
     return settle(run, starts, follow)
 
 
 def _run(
-    x: Tensor,
-    u: Tensor | None,
-    rest: float,
-    spec: ScanSpec,
-    values: Sequence[Value],
-    tap: str,
+    work: _Work,
     spikes: Tensor | None,
     last: Tensor | None,
     membranes: Tensor | None,
     marks: Tensor | None,
 ) -> None:
     """Fill those outputs that there are."""
-    coefficients, kinds, _ = _coefficients(spec, values, x, wanted=())
-    variant = _variant(spec, x, kinds, tap)
+    x = work.x
+    coefficients, kinds, _ = _coefficients(work, wanted=())
+    variant = _variant(work, kinds)
     data, x_step = flat(x)
     block = _block(x, variant)
     _launch(_forward_kernel(variant), x, block, -(-x[0].numel() // block), x=data, x_step=x_step,
-            spikes=spikes, first=_first(u, x, spec), start=float(rest), last=last, tap=membranes,
+            spikes=spikes, first=_first(work), start=float(work.rest), last=last, tap=membranes,
             marks=marks, **coefficients)  # fmt: skip
 
 
@@ -175,80 +189,64 @@ def backward(
     Raises:
         ValueError: ``x`` is not on a GPU.
     """
+    work = _Work(x, u, rest, spec, values, tap)
     chunks = 1 if summed else chunks_of(x, values)
     if chunks > 1:
-        in_time = _backward_in_chunks(g, g_tap, x, chunks, u, rest, spec, values, tap, wanted)
+        in_time = _backward_in_chunks(work, chunks, g, g_tap, wanted)
         if in_time is not None:
             return in_time
-    if marks is None and (marks := _no_marks(x, spec)) is not None:
-        _run(x, u, rest, spec, values, "", None, None, None, marks)
-    return _run_back(g, g_tap, x, u, rest, spec, values, tap, wanted, summed, marks)
+    if marks is None and (marks := work.marks()) is not None:
+        _run(work._replace(tap=""), None, None, None, marks)
+    return _run_back(work, g, g_tap, wanted, marks, summed=summed)
 
 
 def _backward_in_chunks(
-    g: Tensor | None,
-    g_tap: Tensor | None,
-    sequence: Tensor,
-    chunks: int,
-    u: Tensor | None,
-    rest: float,
-    spec: ScanSpec,
-    values: Sequence[Value],
-    tap: str,
-    wanted: Sequence[int],
+    whole: _Work, chunks: int, g: Tensor | None, g_tap: Tensor | None, wanted: Sequence[int]
 ) -> list[Tensor] | None:
     """The same of a sequence cut into chunks: their starts, then the gradients at their ends."""
-    x = split(sequence, chunks)
+    work = whole._replace(x=split(whole.x, chunks))
     g, g_tap = (None if v is None else split(v, chunks) for v in (g, g_tap))
-    marks = _no_marks(x, spec)
-    ends = like_state(x, spec.filtered)
+    marks, ends, g_first = work.marks(), work.state(), work.state()
 
     def forward(starts: Tensor) -> Tensor:
-        _run(x, starts, rest, spec, values, "", None, ends, None, marks)
+        _run(work._replace(u=starts, tap=""), None, ends, None, marks)
         return ends
 
-    starts = _settled_starts(x, u, rest, spec, forward)
+    starts = _settled_starts(work, forward)
     if starts is None:
         return None
-    axis = 1 if spec.filtered else 0
-    g_first = like_state(x, spec.filtered)
     gradients: list[Tensor] = []
 
     def back(g_last: Tensor) -> Tensor:
-        gradients[:] = _run_back(
-            g, g_tap, x, starts, rest, spec, values, tap, wanted, False, marks, g_last, g_first
-        )
+        started = work._replace(u=starts)
+        gradients[:] = _run_back(started, g, g_tap, wanted, marks, g_last, g_first)
         return g_first
 
     def follow(g_first: Tensor) -> Tensor:
-        others = g_first.narrow(axis, 1, chunks - 1)
-        return torch.cat([others, torch.zeros_like(g_first.narrow(axis, 0, 1))], axis)
+        others = g_first.narrow(work.axis, 1, chunks - 1)
+        return torch.cat([others, torch.zeros_like(g_first.narrow(work.axis, 0, 1))], work.axis)
 
     if settle(back, torch.zeros_like(g_first), follow) is None:
         return None
     gx, *others = gradients
-    return [join(gx, like_rows(sequence)), *others]
+    return [join(gx, like_rows(whole.x)), *others]
 
 
 def _run_back(
+    work: _Work,
     g: Tensor | None,
     g_tap: Tensor | None,
-    x: Tensor,
-    u: Tensor | None,
-    rest: float,
-    spec: ScanSpec,
-    values: Sequence[Value],
-    tap: str,
     wanted: Sequence[int],
-    summed: bool,
     marks: Tensor | None,
     g_last: Tensor | None = None,
     g_first: Tensor | None = None,
+    summed: bool = False,
 ) -> list[Tensor]:
     """`backward` in one pass; ``g_last`` is the gradient of the last state, ``g_first`` is filled
     with that of the first."""
-    coefficients, kinds, vectors = _coefficients(spec, values, x, wanted)
-    variant = _variant(spec, x, kinds, tap, summed)
+    x, tap = work.x, work.tap
+    coefficients, kinds, vectors = _coefficients(work, wanted)
+    variant = _variant(work, kinds, summed)
     block = _block(x, variant)
     gx = like_rows(x[:1] if summed else x)
     turns = _turns(x, block, [laid for laid in vectors if laid is not None], bool(wanted))
@@ -258,15 +256,15 @@ def _run_back(
     if tap and g_tap is None:
         g_tap = torch.zeros_like(x, dtype=compute_dtype(x))
     g_tap_data, g_tap_step = flat(rows_like(g_tap, x)) if g_tap is not None and tap else (x, 0)
-    outputs = {f"{spec.names[i]}_grad": s for i, s in zip(wanted, sums, strict=True)}
+    outputs = {f"{work.spec.names[i]}_grad": s for i, s in zip(wanted, sums, strict=True)}
     _launch(_backward_kernel(variant), x, block, turns.programs, period=turns.period,
             turns=turns.blocks, g=g_data, g_step=g_step, g_tap=g_tap_data,
-            g_tap_step=g_tap_step, x=data, x_step=x_step, first=_first(u, x, spec),
-            start=float(rest), marks=marks, g_last=g_last, g_first=g_first, gx=gx, **outputs,
+            g_tap_step=g_tap_step, x=data, x_step=x_step, first=_first(work),
+            start=float(work.rest), marks=marks, g_last=g_last, g_first=g_first, gx=gx, **outputs,
             **coefficients)  # fmt: skip
     gradients = []
     for i, buffer in zip(wanted, sums, strict=True):
-        value = values[i]
+        value = work.values[i]
         assert isinstance(value, Tensor)
         gradients.append(_gradient(buffer, vectors[i], value))
     return [gx, *gradients]
@@ -286,19 +284,11 @@ def _segment(x: Tensor) -> int:
     return next((n for n in range(most, most // 2, -1) if steps % n == 0), shortest)
 
 
-def _variant(spec: ScanSpec, x: Tensor, kinds: str, tap: str, summed: bool = False) -> Variant:
-    steps, segment = x.shape[0], _segment(x)
+def _variant(work: _Work, kinds: str, summed: bool = False) -> Variant:
+    steps, segment = work.x.shape[0], _segment(work.x)
     unroll, rest = (0, steps) if segment == steps else (segment, steps % segment)
-    return Variant(spec, DTYPES[x.dtype], kinds, tap, unroll, rest, summed=summed)
-
-
-def _no_marks(x: Tensor, spec: ScanSpec) -> Tensor | None:
-    """Room for the states before each segment but the first; None where there is but one."""
-    count = -(-x.shape[0] // _segment(x)) - 1
-    if not count:
-        return None
-    states = 2 if spec.filtered else 1
-    return x.new_empty(count * states, x[0].numel(), dtype=compute_dtype(x))
+    dtype = DTYPES[work.x.dtype]
+    return Variant(work.spec, dtype, kinds, work.tap, unroll, rest, summed=summed)
 
 
 @cache
@@ -351,15 +341,15 @@ def _block(x: Tensor, variant: Variant) -> int:
 
 
 def _coefficients(
-    spec: ScanSpec, values: Sequence[Value], x: Tensor, wanted: Sequence[int]
+    work: _Work, wanted: Sequence[int]
 ) -> tuple[dict[str, Any], str, list[Vector | None]]:
     """The kernels' arguments for the coefficients, their kinds, and the vectors' layouts.
 
     A number in a tensor is passed as it lies ("p"): reading it here would wait for the GPU.
     """
-    arguments: dict[str, Any] = {}
+    x, arguments = work.x, dict[str, Any]()
     kinds, vectors = "", list[Vector | None]()
-    for i, (name, value) in enumerate(zip(spec.names, values, strict=True)):
+    for i, (name, value) in enumerate(zip(work.spec.names, work.values, strict=True)):
         laid = None
         if not isinstance(value, Tensor):
             kind = "s"
@@ -380,11 +370,13 @@ def _coefficients(
     return arguments, kinds, vectors
 
 
-def _first(u: Tensor | None, x: Tensor, spec: ScanSpec) -> Tensor | None:
+def _first(work: _Work) -> Tensor | None:
     """The first membranes in the dense order of ``x``; of a filtered neuron its currents too."""
-    if spec.filtered and u is not None:
-        return like_state(x, filtered=True).copy_(u)
-    return None if u is None else rows_like(u.expand(x.shape[1:]).unsqueeze(0), x[:1])
+    if work.u is None:
+        return None
+    if work.spec.filtered:
+        return work.state().copy_(work.u)
+    return rows_like(work.u.expand(work.x.shape[1:]).unsqueeze(0), work.x[:1])
 
 
 class _Turns(NamedTuple):
