@@ -47,6 +47,8 @@ class RunFolder:
         """Unlock the folder."""
         if self._lock in _held:
             _held.discard(self._lock)
+            # Closing alone leaves it to a child that was forked and has not yet closed its own.
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
             os.close(self._lock)
 
     def _adopt(self, cfg: TrainConfig) -> None:
