@@ -36,6 +36,7 @@ from rheobase.train.config import (
     ParallelConfig,
     TrainConfig,
 )
+from rheobase.train.run import RunFolder
 
 TRAIN, TEST = images(70), images(30, seed=1)
 
@@ -236,6 +237,14 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def test_a_closed_folder_is_free_while_a_child_still_has_its_copy(tmp_path: Path) -> None:
+    folder = RunFolder(config(tmp_path))
+    copy = os.dup(folder._lock)  # as a fork has until it closes its own
+    folder.close()
+    RunFolder(config(tmp_path)).close()
+    os.close(copy)
 
 
 def test_a_folder_keeps_its_settings(tmp_path: Path) -> None:
