@@ -1,13 +1,15 @@
-"""``python -m benchmarks.gpu [FILE.json]``: the Triton kernels on a real GPU.
+"""``python -m benchmarks.gpu [--only PART] [FILE.json]``: the Triton kernels on a real GPU.
 
 First every kernel of the fast conformance table and, for a minute, of the pairs, against the
 reference. Then LIF forward and backward, large enough to be bound by memory, against a copy and
-SpikingJelly's Triton kernel; then training steps of networks at ImageNet's size in bfloat16, ours
-and, where it is installed, SpikingJelly's of the same weights.
+SpikingJelly's Triton kernel; long sequences of few neurons, in chunks of time against step by step;
+then training steps of networks at ImageNet's size in bfloat16, ours and, where it is installed,
+SpikingJelly's of the same weights.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import statistics
@@ -18,6 +20,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -41,21 +44,30 @@ SHAPE = (32, 64, 65536)
 BATCH = 32
 
 
+# Sequences of few neurons: steps, columns.
+LONG = ((2048, 128), (2048, 4096), (16384, 128), (16384, 4096))
+
+
 def main() -> int:
-    into = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    parts = {"conformance": conform, "lif": lif, "long": long, "networks": networks}
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--only", choices=list(parts), help="run one part")
+    parser.add_argument("into", nargs="?", type=Path, help="where to write results as JSON")
+    arguments = parser.parse_args()
     results: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
     }
-    parts = {"conformance": conform, "lif": lif, "networks": networks}
     for name, part in parts.items():
+        if arguments.only not in (None, name):
+            continue
         try:
             results[name] = part()
         except Exception:
             results[name] = {"error": traceback.format_exc(limit=-4)}
         print(name, json.dumps(results[name], indent=1), flush=True)
-        if into is not None:
-            into.write_text(json.dumps(results, indent=1))
+        if arguments.into is not None:
+            arguments.into.write_text(json.dumps(results, indent=1))
     return 0
 
 
@@ -82,21 +94,12 @@ def lif() -> dict[str, Any]:
 
     Called by Python, and replayed as a CUDA graph: the kernels alone.
     """
-    x = torch.randn(SHAPE, device="cuda", dtype=torch.float16).requires_grad_()
-    g = torch.randn_like(x)
+    x = torch.randn(SHAPE, device="cuda", dtype=torch.float16)
     out = torch.empty_like(x)
-    contenders: dict[str, Callable[[], object]] = {"copy": lambda: out.copy_(x.detach())}
     neurons: dict[str, nn.Module] = {"rheobase": LIF(), "SpikingJelly": spikingjelly_lif()}
     add_triton(neurons, "fp16")
-
-    def both_ways(module: nn.Module) -> Callable[[], object]:
-        def run() -> None:
-            forget(module)
-            torch.autograd.grad(module(x), x, g)
-
-        return run
-
-    contenders |= {name: both_ways(module) for name, module in neurons.items()}
+    contenders: dict[str, Callable[[], object]] = {"copy": lambda: out.copy_(x)}
+    contenders |= {name: both_ways(module, x) for name, module in neurons.items()}
     called = interleaved(contenders)
     replays = {name: replay for name, run in contenders.items() if (replay := replayed(run))}
     times = interleaved(replays)
@@ -107,6 +110,36 @@ def lif() -> dict[str, Any]:
         "milliseconds, replayed": times,
         "share of a copy's bandwidth": 5 * x.nbytes / times["rheobase"] / bandwidth,
     }
+
+
+def long() -> list[dict[str, Any]]:
+    """Milliseconds of LIF forward and backward in float32: chunks side by side, step by step."""
+    rows = []
+    for shape in LONG:
+        x = torch.randn(shape, device="cuda")
+        module = LIF()
+        in_chunks = both_ways(module, x)
+
+        def step_by_step(run: Callable[[], object] = in_chunks) -> None:
+            with patch("rheobase.ops.scan.triton.chunks_of", lambda *_: 1):
+                run()
+
+        times = interleaved({"in chunks": in_chunks, "step by step": step_by_step})
+        rows.append({"steps, neurons": shape, "rate": module(x).mean().item()} | times)
+    return rows
+
+
+def both_ways(module: nn.Module, x: Tensor) -> Callable[[], object]:
+    """A neuron's forward and backward pass."""
+    g = torch.randn_like(x)
+
+    def run() -> None:
+        forget(module)
+        # A leaf of the stream that captures: another stream's cannot be waited for there.
+        leaf = x.detach().requires_grad_()
+        torch.autograd.grad(module(leaf), leaf, g)
+
+    return run
 
 
 def spikingjelly_lif() -> nn.Module:

@@ -260,8 +260,8 @@ def _run_back(
     _launch(_backward_kernel(variant), x, block, turns.programs, period=turns.period,
             turns=turns.blocks, g=g_data, g_step=g_step, g_tap=g_tap_data,
             g_tap_step=g_tap_step, x=data, x_step=x_step, first=_first(work),
-            start=float(work.rest), marks=marks, g_last=g_last, g_first=g_first, gx=gx, **outputs,
-            **coefficients)  # fmt: skip
+            start=float(work.rest), zero=0.0, marks=marks, g_last=g_last, g_first=g_first, gx=gx,
+            **outputs, **coefficients)  # fmt: skip
     gradients = []
     for i, buffer in zip(wanted, sums, strict=True):
         value = work.values[i]

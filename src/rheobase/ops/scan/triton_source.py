@@ -1,10 +1,12 @@
 """The text of a neuron's fused Triton kernels, made from its three scalar functions.
 
 One program owns BLOCK columns and walks over time with their membranes in registers. The steps of a
-segment are unrolled: all their loads can then be on their way at once. The backward pass takes the
-segments from the last to the first; each it runs forward again, keeping the charged membranes in
-registers, then goes back through. So nothing of size T is saved but the input: where there is more
-than one segment, the forward pass leaves the membrane before each (but the first) as a mark.
+segment are unrolled, and the loads of several are on their way at once: they come before the stores
+of those steps, since no compiler moves a load past a store that could be to the same place. The
+backward pass takes the segments from the last to the first; each it runs forward again, keeping the
+charged membranes in registers, then goes back through. So nothing of size T is saved but the input:
+where there is more than one segment, the forward pass leaves the membrane before each (but the
+first) as a mark.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from rheobase.ops.scan.kernel_source import Variant
 from rheobase.ops.translate import Binding, translate
 
 __all__ = ["backward_source", "forward_source"]
+
+# So many steps' loads come first.
+_AHEAD = 8
 
 _BINDING = Binding(
     {
@@ -84,9 +89,10 @@ def forward_source(variant: Variant) -> str:
     """
     v = variant
     tap = {"h": "h#", "v": "u"}.get(v.tap)
+    loads = [_load_input("inside")]
     step = [
         *_at_step(v, "@"),
-        *_input(v, "inside"),
+        *_input(v),
         *_filter(v),
         *_forwards(v),
         "if spikes is not None:",
@@ -98,7 +104,7 @@ def forward_source(variant: Variant) -> str:
 def forward(x, x_step: tl.int64, spikes, first, start: tl.{v.dtype}, last, tap, marks,
             steps: tl.int64, size, row: tl.int64, {_parameters(v)}
             WIDE: tl.constexpr, BLOCK: tl.constexpr):
-{_indented(_at_once(v, [*_first(v), *_in_segments(v, step)]), 4)}
+{_indented(_at_once(v, [*_first(v), *_in_segments(v, loads, step)]), 4)}
     if last is not None:
         tl.store(last + m, u, mask=inside)
         {"tl.store(last + row + m, current, mask=inside)" if v.spec.filtered else ""}
@@ -123,30 +129,35 @@ def backward_source(variant: Variant) -> str:
         # Steps of the last segment behind the end: without input and gradient, they change nothing.
         inside, time = "(inside & (@ < steps))", "tl.minimum(@, steps - 1)"
     both = "reset_by_below, " if spec.two_sided else ""
-    tap_load = f"g_tap_t = tl.load(g_tap + @ * g_tap_step + m, mask={inside}, other=0.0)"
+    tap_load = f"g_tap# = tl.load(g_tap + @ * g_tap_step + m, mask={inside}, other=0.0)"
+    loads = [
+        f"g# = tl.load(g + @ * g_step + m, mask={inside}, other=0.0)",
+        *([tap_load] if v.tap else []),
+        *([_load_input(inside)] if v.needs_input else []),
+    ]
     through_spike = "" if spec.detach_reset else " + g_u * reset_by_s"
     g_x = "g_x * input_gain" if spec.normed else "g_x"
     again = [
-        *_at_step(v, time), *_keep_before(v), *_input(v, inside), *_filter(v), *_forwards(v),
+        *_at_step(v, time), *_keep_before(v), _load_input(inside), *_input(v), *_filter(v),
+        *_forwards(v),
     ]  # fmt: skip
     back = [
         *_at_step(v, time),
-        *_charge_arguments(v, inside),
-        f"g_t = tl.load(g + @ * g_step + m, mask={inside}, other=0.0).to({real})",
-        *([tap_load] if v.tap else []),
-        *_fire(v),
+        *_charge_arguments(v),
+        f"g_t = g#.to({real})",
+        *_fire_again(v),
         f"charge_by_u, charge_by_x, {_names(f'charge_by_{n}' for n in spec.charge_names)} = "
         f"charge_partials({_arguments('u', 'x_t', *spec.charge_names)})",
         "z_by_h, z_by_threshold = argument_partials(h#, threshold)",
         f"reset_by_h, reset_by_s, {both}{_names(f'reset_by_{n}' for n in spec.reset_names)} = "
         f"reset_partials({_arguments('h#', v.spikes('s'), *spec.reset_names)})",
-        *(["g_u += g_tap_t"] if v.tap == "v" else []),
+        *(["g_u += g_tap#"] if v.tap == "v" else []),
         f"g_s = g_t{through_spike}",
         f"g_z = g_s * derivative({_arguments('z', *spec.surrogate_names)})",
         *(_fired_below(v) if spec.two_sided else []),
         "g_h = g_u * reset_by_h + g_z * z_by_h"
         + (" - g_below * below_by_h" if spec.two_sided else "")
-        + (" + g_tap_t" if v.tap == "h" else ""),
+        + (" + g_tap#" if v.tap == "h" else ""),
         "g_x = g_h * charge_by_x" + (" + g_i" if spec.filtered else ""),
         *(["g_i = g_x * current_decay"] if spec.filtered else []),
         f"gx_sum += {g_x}" if v.summed else f"tl.store(gx + @ * row + m, {g_x}, mask={inside})",
@@ -157,7 +168,7 @@ def backward_source(variant: Variant) -> str:
         *_first(v),
         *_last_gradient(v),
         *([f"gx_sum = tl.zeros([BLOCK], {real})"] if v.summed else []),
-        *_in_segments_backwards(v, again, back),
+        *_in_segments_backwards(v, again, loads, back),
         *(["tl.store(gx + m, gx_sum, mask=inside)"] if v.summed else []),
         "if g_first is not None:",
         "    tl.store(g_first + m, g_u, mask=inside)",
@@ -166,7 +177,7 @@ def backward_source(variant: Variant) -> str:
     kernel = f"""
 @triton.jit
 def backward(g, g_step: tl.int64, g_tap, g_tap_step: tl.int64, x, x_step: tl.int64, first,
-             start: tl.{v.dtype}, marks, g_last, g_first, gx,
+             start: tl.{v.dtype}, zero: tl.{v.dtype}, marks, g_last, g_first, gx,
              {_names(f"{n}_grad" for n in v.wanted)}
              steps: tl.int64, size, row: tl.int64, period, turns, {_parameters(v)}
              WIDE: tl.constexpr, BLOCK: tl.constexpr):
@@ -206,11 +217,11 @@ def _in_turns(variant: Variant, lines: list[str]) -> list[str]:
     ]
 
 
-def _in_segments(variant: Variant, step: list[str]) -> list[str]:
+def _in_segments(variant: Variant, loads: list[str], step: list[str]) -> list[str]:
     """A step's lines from the first step to the last; the states before each segment are marked."""
     v = variant
     if not v.unroll:
-        return _unrolled(step, "$", range(v.rest))
+        return _ahead(loads, step, "$", range(v.rest))
     mark = [f"tl.store({place}, {name}, mask=inside)" for name, place in _marks(v)]
     number = f"(segment * {v.unroll} + $)"
     lines = [
@@ -218,24 +229,26 @@ def _in_segments(variant: Variant, step: list[str]) -> list[str]:
         "    if marks is not None:",
         "        if segment > 0:",
         *_indented(mark, 12).splitlines(),
-        *_indented(_unrolled(step, number, range(v.unroll)), 4).splitlines(),
+        *_indented(_ahead(loads, step, number, range(v.unroll)), 4).splitlines(),
     ]
     if v.rest:
         lines += [
             f"segment = steps // {v.unroll}",
             "if marks is not None:",
             *_indented(mark, 4).splitlines(),
-            *_unrolled(step, number, range(v.rest)),
+            *_ahead(loads, step, number, range(v.rest)),
         ]
     return lines
 
 
-def _in_segments_backwards(variant: Variant, again: list[str], back: list[str]) -> list[str]:
+def _in_segments_backwards(
+    variant: Variant, again: list[str], loads: list[str], back: list[str]
+) -> list[str]:
     """From the last segment to the first: its steps forward once more, then back through them."""
     v = variant
     order = range(v.unroll or v.rest)
     if not v.unroll:
-        return [*_unrolled(again, "$", order), *_unrolled(back, "$", order[::-1])]
+        return [*_unrolled(again, "$", order), *_ahead(loads, back, "$", order[::-1])]
     number = f"(segment * {v.unroll} + $)"
     segment = [
         "segment = segments - 1 - done",
@@ -244,7 +257,7 @@ def _in_segments_backwards(variant: Variant, again: list[str], back: list[str]) 
             for name, place in _marks(v)
         ),
         *_unrolled(again, number, order),
-        *_unrolled(back, number, order[::-1]),
+        *_ahead(loads, back, number, order[::-1]),
     ]
     return [
         *(f"{name}_first = {name}" for name, _ in _marks(v)),
@@ -261,6 +274,17 @@ def _marks(variant: Variant) -> list[tuple[str, str]]:
     return [
         ("u", "marks + (segment - 1) * 2 * row + m"),
         ("current", "marks + ((segment - 1) * 2 + 1) * row + m"),
+    ]
+
+
+def _ahead(loads: list[str], lines: list[str], number: str, steps: range) -> list[str]:
+    """`_unrolled`, the loads of several steps before them."""
+    groups = [steps[start : start + _AHEAD] for start in range(0, len(steps), _AHEAD)]
+    return [
+        line
+        for group in groups
+        for part in (loads, lines)
+        for line in _unrolled(part, number, group)
     ]
 
 
@@ -291,6 +315,19 @@ def _fire(variant: Variant) -> list[str]:
     below = "below = argument(-h#, lower)"
     spikes = f"up#, down# = {spikes}, quantize({_arguments('below', *names)})"
     return [above, below, spikes, "s = up# - down#"]
+
+
+def _fire_again(variant: Variant) -> list[str]:
+    """Fire once more on the way back.
+
+    The compiler must not see that it is the same: it would keep what the way there has computed of
+    every step, in twice the registers. So 0 is added to the thresholds, which it does not know.
+    """
+    levels = ["threshold", *(["lower"] if variant.spec.two_sided else [])]
+    text = "\n".join(_fire(variant))
+    for level in levels:
+        text = text.replace(level, f"{level}_again")
+    return [*(f"{level}_again = {level} + zero" for level in levels), *text.splitlines()]
 
 
 def _fired_below(variant: Variant) -> list[str]:
@@ -428,12 +465,16 @@ def _at_step(variant: Variant, time: str) -> list[str]:
     return lines
 
 
-def _input(variant: Variant, inside: str) -> list[str]:
-    """Load a step's input, as it is and as the neuron takes it."""
-    load = f"tl.load(x + @ * x_step + m, mask={inside}, other=0.0).to(tl.{variant.dtype})"
+def _load_input(inside: str) -> str:
+    return f"x# = tl.load(x + @ * x_step + m, mask={inside}, other=0.0)"
+
+
+def _input(variant: Variant) -> list[str]:
+    """A step's input, as it is and as the neuron takes it."""
+    value = f"x#.to(tl.{variant.dtype})"
     if not variant.spec.normed:
-        return [f"x_t = {load}"]
-    return [f"raw = {load}", "x_t = raw * input_gain + input_shift"]
+        return [f"x_t = {value}"]
+    return [f"raw = {value}", "x_t = raw * input_gain + input_shift"]
 
 
 def _filter(variant: Variant) -> list[str]:
@@ -443,12 +484,12 @@ def _filter(variant: Variant) -> list[str]:
     return ["current = current * current_decay + x_t", "x_t = current"]
 
 
-def _charge_arguments(variant: Variant, inside: str) -> list[str]:
+def _charge_arguments(variant: Variant) -> list[str]:
     """Get u and x of a step again; where no partial of charge needs them, anything will do."""
     v = variant
     lines = [] if v.needs_before else ["u = tl.zeros_like(g_u)"]
     lines += [f"{name} = {name}#" for name in _kept(v)]
-    lines += _input(v, inside) if v.needs_input else ["x_t = u"]
+    lines += _input(v) if v.needs_input else ["x_t = u"]
     if v.needs_current:
         lines.append("i = current")
     if v.needs_current and v.needs_input:
