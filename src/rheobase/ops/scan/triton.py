@@ -6,7 +6,7 @@ The generated kernels import Triton, this module does so only to say what went w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -39,7 +39,7 @@ DTYPES = {
 """The dtype of the arithmetic for each dtype of input."""
 
 # The most steps of a segment, whose membranes are all in registers on the way back.
-_SEGMENT = {"float32": 16, "float64": 8}
+_SEGMENT = 8
 _WARPS = 4
 _THREADS = 32 * _WARPS
 # So many programs keep a large GPU busy; with fewer columns each takes less.
@@ -47,6 +47,7 @@ _ENOUGH_PROGRAMS = 1024
 _MOST_TURNS = 64
 
 Value = float | Tensor
+Source = Callable[[Variant], str]
 
 
 def forward(
@@ -108,7 +109,7 @@ class _Work(NamedTuple):
 
     def marks(self) -> Tensor | None:
         """Room for the states before each segment but the first; None where there is but one."""
-        count = -(-self.x.shape[0] // _segment(self.x)) - 1
+        count = -(-self.x.shape[0] // _segment(self.x.shape[0])) - 1
         if not count:
             return None
         states = 2 if self.spec.filtered else 1
@@ -159,12 +160,11 @@ def _run(
     """Fill those outputs that there are."""
     x = work.x
     coefficients, kinds, _ = _coefficients(work, wanted=())
-    variant = _variant(work, kinds)
+    kernel, block = _planned(work, kinds, forward_source)
     data, x_step = flat(x)
-    block = _block(x, variant)
-    _launch(_forward_kernel(variant), x, block, -(-x[0].numel() // block), x=data, x_step=x_step,
-            spikes=spikes, first=_first(work), start=float(work.rest), last=last, tap=membranes,
-            marks=marks, **coefficients)  # fmt: skip
+    _launch(kernel, x, block, -(-x[0].numel() // block), x=data, x_step=x_step, spikes=spikes,
+            first=_first(work), start=float(work.rest), last=last, tap=membranes, marks=marks,
+            **coefficients)  # fmt: skip
 
 
 def backward(
@@ -246,8 +246,7 @@ def _run_back(
     with that of the first."""
     x, tap = work.x, work.tap
     coefficients, kinds, vectors = _coefficients(work, wanted)
-    variant = _variant(work, kinds, summed)
-    block = _block(x, variant)
+    kernel, block = _planned(work, kinds, backward_source, summed)
     gx = like_rows(x[:1] if summed else x)
     turns = _turns(x, block, [laid for laid in vectors if laid is not None], bool(wanted))
     sums = [_sums(vectors[i], x, turns) for i in wanted]
@@ -257,7 +256,7 @@ def _run_back(
         g_tap = torch.zeros_like(x, dtype=compute_dtype(x))
     g_tap_data, g_tap_step = flat(rows_like(g_tap, x)) if g_tap is not None and tap else (x, 0)
     outputs = {f"{work.spec.names[i]}_grad": s for i, s in zip(wanted, sums, strict=True)}
-    _launch(_backward_kernel(variant), x, block, turns.programs, period=turns.period,
+    _launch(kernel, x, block, turns.programs, period=turns.period,
             turns=turns.blocks, g=g_data, g_step=g_step, g_tap=g_tap_data,
             g_tap_step=g_tap_step, x=data, x_step=x_step, first=_first(work),
             start=float(work.rest), zero=0.0, marks=marks, g_last=g_last, g_first=g_first, gx=gx,
@@ -270,35 +269,52 @@ def _run_back(
     return [gx, *gradients]
 
 
-def _segment(x: Tensor) -> int:
+@cache
+def _segment(steps: int) -> int:
     """How many steps a segment has; the whole sequence may be one.
 
     Of the lengths that cut the sequence into the fewest segments, or one more, one is taken that
     leaves no rest, if there is one.
     """
-    steps, most = x.shape[0], _SEGMENT[DTYPES[x.dtype]]
-    if steps <= most:
+    if steps <= _SEGMENT:
         return steps
-    fewest = -(-steps // most)
+    fewest = -(-steps // _SEGMENT)
     shortest = -(-steps // fewest)
-    return next((n for n in range(most, most // 2, -1) if steps % n == 0), shortest)
+    return next((n for n in range(_SEGMENT, _SEGMENT // 2, -1) if steps % n == 0), shortest)
 
 
-def _variant(work: _Work, kinds: str, summed: bool = False) -> Variant:
-    steps, segment = work.x.shape[0], _segment(work.x)
+def _planned(work: _Work, kinds: str, source: Source, summed: bool = False) -> tuple[Any, int]:
+    """The kernel, and how many columns one of its programs takes."""
+    x = work.x
+    return _plan(
+        source, work.spec, DTYPES[x.dtype], kinds, work.tap, summed, x.shape[0], x[0].numel()
+    )
+
+
+@lru_cache(maxsize=4096)
+def _plan(
+    source: Source, spec: ScanSpec, dtype: str, kinds: str, tap: str, summed: bool, steps: int,
+    columns: int,
+) -> tuple[Any, int]:  # fmt: skip
+    segment = _segment(steps)
     unroll, rest = (0, steps) if segment == steps else (segment, steps % segment)
-    dtype = DTYPES[work.x.dtype]
-    return Variant(work.spec, dtype, kinds, work.tap, unroll, rest, summed=summed)
+    variant = Variant(spec, dtype, kinds, tap, unroll, rest, summed=summed)
+    return _kernel(source, variant), _block(columns, variant)
 
 
 @cache
-def _forward_kernel(variant: Variant) -> Any:
-    return load_module("scan_triton_forward", forward_source(variant)).forward
+def _kernel(source: Source, variant: Variant) -> Any:
+    name = source.__name__.removesuffix("_source")
+    return getattr(load_module(f"scan_triton_{name}", source(variant)), name)
 
 
-@cache
-def _backward_kernel(variant: Variant) -> Any:
-    return load_module("scan_triton_backward", backward_source(variant)).backward
+def _block(size: int, variant: Variant) -> int:
+    """Columns of one program: the more for each thread, the fewer registers a column takes."""
+    held = max(variant.unroll, variant.rest) * (2 if variant.needs_before else 1)
+    columns = (2 if held > 16 or (held > 8 and variant.wanted) else 4) * _THREADS
+    while columns > _THREADS and size < _ENOUGH_PROGRAMS * columns:
+        columns //= 2
+    return columns
 
 
 def _launch(kernel: Any, like: Tensor, block: int, programs: int, **arguments: Any) -> None:
@@ -329,15 +345,6 @@ def _check_device(x: Tensor) -> None:
             f"the Triton backend runs on GPU tensors, got one on {x.device}; move it, or set "
             "TRITON_INTERPRET=1 before Python starts to interpret the kernels (slowly, for tests)"
         )
-
-
-def _block(x: Tensor, variant: Variant) -> int:
-    """Columns of one program: the more for each thread, the fewer registers a column takes."""
-    held = max(variant.unroll, variant.rest) * (2 if variant.needs_before else 1)
-    columns = (2 if held > 16 or (held > 8 and variant.wanted) else 4) * _THREADS
-    while columns > _THREADS and x[0].numel() < _ENOUGH_PROGRAMS * columns:
-        columns //= 2
-    return columns
 
 
 def _coefficients(
