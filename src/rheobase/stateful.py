@@ -40,7 +40,8 @@ class Stateful(NumbersChecked, nn.Module):
     def carry(self, state: Tensor) -> None:
         """Keep the state for the next call, if streaming."""
         if self._streams:
-            self._state = state.detach() if self._detaches else state
+            # Past nn.Module, which would look whether it is a parameter.
+            object.__setattr__(self, "_state", state.detach() if self._detaches else state)
 
 
 class Stream:

@@ -1,5 +1,7 @@
 """`rheobase.optimize`: what is folded, what is left, and what the result can do."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from rheobase.layers import (
 )
 from rheobase.layers.folding import fold_norms
 from rheobase.layers.sequential import TimeSequential
-from rheobase.neurons import LIF
+from rheobase.neurons import CUBALIF, LIF, Neuron
 from rheobase.ops import winograd
 
 T, N = 4, 2
@@ -97,6 +99,39 @@ def test_streams_and_exports():
     torch.testing.assert_close(pieces, net(x), rtol=1e-11, atol=1e-11)
     exported = torch.export.export(fast, (x,)).module()
     torch.testing.assert_close(exported(x), net(x), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("neuron", [LIF(v_reset=None), CUBALIF(), LIF(v_threshold=0.5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_settled_neurons_stream_as_they_did(neuron: Neuron, dtype: torch.dtype) -> None:
+    """In any memory order, also from a state that lies in another, and after being copied."""
+    settled = copy.deepcopy(neuron)
+    settled.settle()
+    settled = copy.deepcopy(settled)
+    x = 3.0 * torch.rand(6, 2, 4, 5, 5, dtype=dtype)
+    last = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (6, 2))
+    with torch.no_grad(), rheobase.streaming(settled) as stream:
+        expected = neuron(x)
+        first = [settled(step) for step in x[:3].split(1)]
+        kept = stream.state_dict()
+        again = [settled(step) for step in last[3:].split(1)]
+        stream.load_state_dict(kept)
+        assert torch.equal(torch.cat([settled(step) for step in last[3:].split(1)]), expected[3:])
+    assert torch.equal(torch.cat([*first, *again]), expected)
+    assert 0.05 < expected.mean() < 0.95
+
+
+def test_settled_neurons_send_bytes_and_refuse_another_shape() -> None:
+    neuron = LIF()
+    neuron.settle()
+    x = 3.0 * torch.rand(1, 2, 4)
+    with torch.no_grad(), rheobase.streaming(neuron):
+        spikes = neuron(x)
+        neuron.to_bytes = True
+        assert neuron(torch.zeros_like(x)).dtype == torch.uint8
+        with pytest.raises(ValueError, match=r"streams on inputs \[t, 2, 4\]"):
+            neuron(torch.zeros(1, 3, 4))
+    assert torch.equal(spikes, LIF()(x))
 
 
 def test_what_is_faster_is_taken_and_computes_the_same(monkeypatch):

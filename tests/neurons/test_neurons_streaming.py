@@ -87,6 +87,17 @@ def test_any_chunking_equals_one_call(name: str, cuts: list[int], seed: int) -> 
 
 
 @pytest.mark.parametrize("name", CAUSAL)
+def test_settled_steps_equal_one_call(name: str) -> None:
+    neuron, x = _made(name), _input(name, 0)
+    with torch.no_grad():
+        whole = neuron(x)
+        neuron.settle()
+        with rheobase.streaming(neuron):
+            steps = [neuron(step) for step in x.split(1)]
+    assert torch.equal(torch.cat(steps), whole)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
 def test_these_inputs_make_it_fire(name: str) -> None:
     """Silence would pass the test above."""
     with torch.no_grad():

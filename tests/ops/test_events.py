@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.layers import EventConv2d, EventLinear
-from rheobase.ops.events import event_conv2d, event_linear, weight_gradient
+from rheobase.ops.events import event_conv2d, event_linear, rows_by_input, weight_gradient
 from rheobase.ops.events.compressed import compressed
 
 SHAPES = [(1, 33, 12), (7, 40, 70), (100, 64, 130), (200, 40, 1100)]
@@ -32,6 +32,18 @@ def test_integers_are_exact_and_gradients_those_of_the_dense_product(shape):
         torch.autograd.grad(y, wanted, g), torch.autograd.grad(dense, wanted, g), strict=True
     ):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize(("inputs", "outputs"), [(33, 12), (700, 130), (4096, 1024)])
+def test_a_single_row_of_any_density(density: float, inputs: int, outputs: int) -> None:
+    x, weight = _sparse(1, inputs, density), torch.randint(-8, 8, (outputs, inputs)).double()
+    bias = torch.randint(-8, 8, (outputs,)).double()
+    rows = rows_by_input(weight)
+    for b in (bias, None):
+        with torch.no_grad():
+            y = event_linear(x.unsqueeze(0), weight, b, rows)
+        assert torch.equal(y, nn.functional.linear(x.unsqueeze(0), weight, b))
 
 
 def test_real_weights_agree_to_rounding():

@@ -17,6 +17,7 @@ from rheobase.layers.folding import fold_norms
 from rheobase.layers.int8 import Int8Conv2d, Int8Linear, spike_pool
 from rheobase.layers.spike_bytes import send_bytes
 from rheobase.layers.time import apply_layer
+from rheobase.neurons import Neuron
 from rheobase.ops.int8 import grid_step, to_bytes
 from rheobase.stateful import streaming
 
@@ -117,6 +118,9 @@ def optimize(
         choices = [fold_norms(fast, example)]
         choices += [m.make_over() for m in fast.modules() if isinstance(m, _MadeOver)]
         choices += _event_layers(fast, example, pieces)
+        for module in fast.modules():
+            if stream and isinstance(module, Neuron):
+                module.settle()
         best = base = Optimized(fast, example.dtype, ())
         for other in dtypes or ():
             if other != base.dtype:

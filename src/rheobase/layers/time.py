@@ -104,7 +104,8 @@ def _folded(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tenso
     if type(modules[0]) is nn.Conv2d:
         y = _in_order(y, modules[0])
     # What the first module saves of spikes is kept as bits; shapes alone (meta) have none.
-    with nullcontext() if y.is_meta else saving_packed(x, y):
+    saves = torch.is_grad_enabled() and not y.is_meta
+    with saving_packed(x, y) if saves else nullcontext():
         y = apply_layer(modules[0], y)
     for module in modules[1:]:
         y = apply_layer(module, y)

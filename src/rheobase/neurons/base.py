@@ -6,6 +6,7 @@ from typing import Literal, overload
 
 from torch import Tensor
 
+from rheobase.neurons.settled import SettledSteps
 from rheobase.ops.packed import mark
 from rheobase.ops.scan import InputNorm, ScanSpec, scan, scan_to_bytes, takes_norm
 from rheobase.stateful import Stateful
@@ -46,6 +47,7 @@ class Neuron(Stateful):
     """Give spikes as uint8: in networks made for inference, to layers that take them so."""
     states: int = 1
     """How many tensors like one step of the input make up the state."""
+    _settled: SettledSteps | None = None
 
     def __init__(
         self,
@@ -162,9 +164,12 @@ class Neuron(Stateful):
                 carried by `rheobase.streaming`.
         """
         _check_input(self, x)
+        if self._settled is not None and tap is None and norm is None:
+            spikes = self._settled(self, x)
+            if spikes is not None:
+                return spikes
         carried = self.carried
-        shape = x.shape[1:] if self.states == 1 else (self.states, *x.shape[1:])
-        if carried is not None and carried.shape != shape:
+        if carried is not None and carried.shape != self.state_shape(x):
             raise ValueError(
                 f"{type(self).__name__} streams on inputs [t, {_sizes(carried, self.states)}] but "
                 f"was given {list(x.shape)}; call stream.reset() to start another sequence"
@@ -178,6 +183,19 @@ class Neuron(Stateful):
         if self.largest is not None:
             mark(spikes, self.largest)
         return spikes if membrane is None else (spikes, membrane)
+
+    def settle(self) -> None:
+        """Keep the coefficients that the first call finds, for single steps in inference.
+
+        Such a call then costs little more than its kernel; `rheobase.optimize` asks for it. A
+        neuron with a `run` of its own stays as it is.
+        """
+        if type(self).run is Neuron.run:
+            self._settled = SettledSteps()
+
+    def state_shape(self, x: Tensor) -> tuple[int, ...]:
+        """The shape of the state for an input ``[T, N, ...]``."""
+        return tuple(x.shape[1:] if self.states == 1 else (self.states, *x.shape[1:]))
 
     def run(
         self, x: Tensor, carried: Tensor | None, tap: Tap | None

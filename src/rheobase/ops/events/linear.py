@@ -17,11 +17,14 @@ from torch.nn import functional as F
 from rheobase.ops.events.compressed import Events, compressed, takes_events
 from rheobase.ops.events.kernel import event_kernel
 from rheobase.ops.native import Kernel, in_chunks
+from rheobase.ops.threads import team_size
 
 __all__ = ["event_linear", "rows_by_input", "weight_gradient"]
 
 # Columns that are worth a pass over the events.
 _COLUMNS = 64
+# Of so many inputs one is taken to be active, where that must be guessed.
+_ACTIVE = 8
 
 
 def event_linear(
@@ -31,8 +34,8 @@ def event_linear(
 
     The result is that of the dense product up to rounding (the sums run in another order), and
     exactly that wherever the sums are exact: for integers, and weights that are multiples of a
-    power of two. Denser input (`MAX_DENSITY`), other devices and dtypes, and traced or transformed
-    calls take the dense product.
+    power of two. Denser input (`MAX_DENSITY`; a single row may be as dense as it will), other
+    devices and dtypes, and traced or transformed calls take the dense product.
 
     Args:
         x: ``[..., inputs]``.
@@ -47,7 +50,11 @@ def event_linear(
     >>> event_linear(x, torch.arange(12.0).view(2, 6))
     tensor([[1., 7.]])
     """
-    events = compressed(x) if takes_events(x, weight) else None
+    events = None
+    if takes_events(x, weight):
+        if by_input is not None and x.numel() == x.shape[-1]:
+            return _one_row(x, by_input, bias)
+        events = compressed(x)
     if events is None:
         return F.linear(x, weight, bias)
     out: Tensor = _EventLinear.apply(x, weight, bias, by_input, events)  # type: ignore[no-untyped-call]
@@ -71,6 +78,23 @@ def weight_gradient(x: Tensor, g: Tensor) -> Tensor:
     """
     events = compressed(x) if takes_events(x, g) else None
     return g.t() @ x if events is None else _weight_gradient(events, g.contiguous(), x.shape[1])
+
+
+def _one_row(x: Tensor, by_input: Tensor, bias: Tensor | None) -> Tensor:
+    """The product of a single row, with the fewest operations around it; without gradients."""
+    inputs, outputs = by_input.shape
+    out = x.new_empty(*x.shape[:-1], outputs)
+    start = x.new_zeros(outputs) if bias is None else bias
+    # What it reads of the weights is not known beforehand.
+    traffic = by_input.nbytes // _ACTIVE
+    chunk = max(_COLUMNS, -(-outputs // team_size(outputs, traffic)))
+    chunks = -(-outputs // chunk)
+    which = torch.empty(chunks * inputs, dtype=torch.int32)
+    _line(x.dtype)(
+        chunks, traffic, x.contiguous(), which, x.new_empty(chunks * inputs), by_input, start, out,
+        inputs, outputs, chunk,
+    )  # fmt: skip
+    return out
 
 
 class _EventLinear(torch.autograd.Function):
@@ -115,6 +139,12 @@ def _weight_gradient(events: Events, g: Tensor, inputs: int) -> Tensor:
 def _gather(dtype: torch.dtype) -> Kernel:
     arrays = ("which", "values", "starts", "counts", "matrix", "bias", "out")
     return event_kernel("gather", dtype, arrays, ("outputs", "rows", "chunk"))
+
+
+@cache
+def _line(dtype: torch.dtype) -> Kernel:
+    arrays = ("x", "which", "values", "matrix", "bias", "out")
+    return event_kernel("line", dtype, arrays, ("inputs", "outputs", "chunk"))
 
 
 @cache

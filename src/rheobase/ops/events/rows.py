@@ -12,7 +12,7 @@ from numba import njit
 
 from rheobase.ops.numba_lang import prefer_wide_vectors
 
-__all__ = ["add_rows", "compress", "convolve", "gather", "nonzero", "scatter"]
+__all__ = ["add_rows", "compress", "convolve", "gather", "line", "nonzero", "scatter"]
 
 
 @njit(nogil=True, error_model="numpy")
@@ -33,19 +33,25 @@ def add_rows(into, matrix, values, which, count):
 
     ``matrix`` lies row by row in one line of memory, rows as long as ``into``.
     """
+    add_parts(into, matrix, values, which, count, into.size)
+
+
+@njit(nogil=True, error_model="numpy", fastmath={"contract"})
+def add_parts(into, matrix, values, which, count, step):
+    """`add_rows` of the beginnings of rows that are ``step`` apart."""
     prefer_wide_vectors()
     width = into.size
     whole = count - count % 4
     for i in range(0, whole, 4):
-        a, b = which[i] * width, which[i + 1] * width
-        c, d = which[i + 2] * width, which[i + 3] * width
+        a, b = which[i] * step, which[i + 1] * step
+        c, d = which[i + 2] * step, which[i + 3] * step
         row_a, row_b = matrix[a : a + width], matrix[b : b + width]
         row_c, row_d = matrix[c : c + width], matrix[d : d + width]
         w_a, w_b, w_c, w_d = values[i], values[i + 1], values[i + 2], values[i + 3]
         for j in range(width):
             into[j] += w_a * row_a[j] + w_b * row_b[j] + w_c * row_c[j] + w_d * row_d[j]
     for i in range(whole, count):
-        row, weight = matrix[which[i] * width : which[i] * width + width], values[i]
+        row, weight = matrix[which[i] * step : which[i] * step + width], values[i]
         for j in range(width):
             into[j] += weight * row[j]
 
@@ -78,6 +84,22 @@ def gather(
         into = out[r * outputs : (r + 1) * outputs]
         into[:] = bias
         add_rows(into, matrix, values[starts[r] :], which[starts[r] :], counts[r])
+
+
+@njit(nogil=True, error_model="numpy")
+def line(first_chunk, last_chunk, x, which, values, matrix, bias, out, inputs, outputs, chunk):
+    """`gather` of one row ``x`` that is not compressed, for chunks of columns.
+
+    ``which`` and ``values`` have room for a row in each chunk.
+    """
+    for number in range(first_chunk, last_chunk):
+        first = number * chunk
+        last = min(first + chunk, outputs)
+        mine = slice(number * inputs, (number + 1) * inputs)
+        count = nonzero(x, which[mine], values[mine])
+        into = out[first:last]
+        into[:] = bias[first:last]
+        add_parts(into, matrix[first:], values[mine], which[mine], count, outputs)
 
 
 @njit(nogil=True, error_model="numpy", fastmath={"contract"})

@@ -2,7 +2,9 @@
 
 from rheobase.ops.scan.op import (
     InputNorm,
+    Step,
     available_backends,
+    prepared_step,
     scan,
     scan_to_bytes,
     takes_norm,
@@ -14,7 +16,9 @@ from rheobase.ops.scan.spec import ScanSpec
 __all__ = [
     "InputNorm",
     "ScanSpec",
+    "Step",
     "available_backends",
+    "prepared_step",
     "scan",
     "scan_reference",
     "scan_to_bytes",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import accumulate
 
@@ -25,7 +25,7 @@ from rheobase.ops.scan.layout import (
 )
 from rheobase.ops.scan.spec import ScanSpec
 
-__all__ = ["DTYPES", "backward", "forward"]
+__all__ = ["DTYPES", "backward", "forward", "prepared"]
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
@@ -65,6 +65,39 @@ def forward(
         data, x_step, spikes, first, first_step, last, membranes, steps, size, chunk, *coefficients,
     )  # fmt: skip
     return Outputs(spikes, last, membranes)
+
+
+def prepared(
+    x: Tensor, rest: float, spec: ScanSpec, values: Sequence[Value], as_bytes: bool = False
+) -> Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]:
+    """`forward` of single steps that lie as ``x`` ``[1, ...]`` does, the rest settled beforehand.
+
+    The state is moved in place. At a few thousand columns, what is settled here takes several times
+    as long as the kernel.
+    """
+    size, compute = x.numel(), compute_dtype(x)
+    coefficients, kinds, _ = _prepare(values, x, compute, wanted=())
+    kernel = _forward_kernel(_variant(spec, x, kinds, "", dense=True, as_bytes=as_bytes))
+    chunks, chunk = in_chunks(size, BLOCK)
+    traffic, start = 2 * x.nbytes, _constant(rest, compute)
+    shape, strides, dtype = x.shape, x.stride(), torch.uint8 if as_bytes else x.dtype
+    states = like_state(x, spec.filtered).stride()
+
+    def step(x: Tensor, u: Tensor | None) -> tuple[Tensor, Tensor]:
+        spikes = torch.empty_strided(shape, strides, dtype=dtype)
+        first, first_step, last = start, 0, u
+        if u is None or u.stride() != states or u.dtype != compute:
+            last = like_state(x, spec.filtered)
+            if u is not None:
+                last.copy_(u)
+        assert last is not None
+        if u is not None:
+            first, first_step = last, 1
+        kernel(chunks, traffic, x, size, spikes, first, first_step, last, None, 1, size, chunk,
+               *coefficients)  # fmt: skip
+        return spikes, last
+
+    return step
 
 
 def backward(

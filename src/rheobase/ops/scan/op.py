@@ -9,7 +9,7 @@ through.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
@@ -29,7 +29,9 @@ from rheobase.ops.scan.spec import ScanSpec
 
 __all__ = [
     "InputNorm",
+    "Step",
     "available_backends",
+    "prepared_step",
     "scan",
     "scan_to_bytes",
     "takes_norm",
@@ -37,6 +39,8 @@ __all__ = [
 ]
 
 Coefficients = Mapping[str, float | Tensor]
+Step = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+"""From a step's input ``[1, ...]`` and the state before it to spikes and the state after it."""
 
 _forced: str | None = None
 
@@ -131,6 +135,21 @@ def scan_to_bytes(
         x = at_every_step(dense_rows(_source(x, norm)), steps)
         out = _backend(x).forward(x, first, rest, spec, values, "", keep, as_bytes=True)
         return out.spikes, out.last
+
+
+def prepared_step(
+    x: Tensor, rest: float, spec: ScanSpec, coefficients: Coefficients, as_bytes: bool = False
+) -> Step | None:
+    """The scan of single steps in inference, for inputs that lie as ``x`` ``[1, ...]`` does.
+
+    Whatever can be is settled beforehand; at a few thousand columns that takes several times as
+    long as the kernel. The state is moved in place. None: such an input has no such way.
+    """
+    takes = takes_norm(x, rest, coefficients) and x.is_cpu and _forced in (None, "cpu")
+    if not takes or dense_rows(x) is not x or (as_bytes and spec.two_sided):
+        return None
+    step: Step = _module("cpu").prepared(x, rest, spec, _ordered(spec, coefficients), as_bytes)
+    return step
 
 
 def _normed(

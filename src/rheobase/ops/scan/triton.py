@@ -311,7 +311,8 @@ def _kernel(source: Source, variant: Variant) -> Any:
 def _block(size: int, variant: Variant) -> int:
     """Columns of one program: the more for each thread, the fewer registers a column takes."""
     held = max(variant.unroll, variant.rest) * (2 if variant.needs_before else 1)
-    columns = (2 if held > 16 or (held > 8 and variant.wanted) else 4) * _THREADS
+    few = held > 16 or (variant.wanted and (held > 8 or variant.unroll))
+    columns = (2 if few else 4) * _THREADS
     while columns > _THREADS and size < _ENOUGH_PROGRAMS * columns:
         columns //= 2
     return columns
