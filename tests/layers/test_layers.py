@@ -13,6 +13,7 @@ from rheobase.layers import (
     sew_join,
 )
 from rheobase.neurons import LIF, neuron_factory
+from rheobase.ops import average_pool
 
 
 def test_sew_joins_follow_their_truth_tables():
@@ -111,3 +112,23 @@ def test_a_part_that_knows_time_makes_the_whole_know_it() -> None:
     spikes = over_time(x, conv, two)
     assert spikes.shape == (4, 5, 3, 6, 6)
     assert torch.equal(spikes, two(over_time(x, conv)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("size", [2, 3])
+def test_average_pooling_channels_last_is_that_of_pytorch(size: int, dtype: torch.dtype) -> None:
+    """To the last bit, gradient too; other layouts and windows are left to PyTorch."""
+    pool = nn.AvgPool2d(size)
+    x = torch.randn(2, 3, 37, 6, 6, dtype=dtype)
+    last = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (2, 3))
+    leaves = [x.clone().requires_grad_(), last.clone(memory_format=torch.preserve_format)]
+    assert average_pool.takes(leaves[1].flatten(0, 1), pool)
+    outputs = [over_time(leaf.requires_grad_(), pool) for leaf in leaves]
+    g = torch.randn_like(outputs[0])
+    expected = pool(x.flatten(0, 1)).unflatten(0, (2, 3))
+    for leaf, y in zip(leaves, outputs, strict=True):
+        assert torch.equal(y, expected)
+        y.backward(g)
+    assert torch.equal(leaves[0].grad, leaves[1].grad)
+    for other in (nn.AvgPool2d(3, 2), nn.AvgPool2d(4), nn.AvgPool2d(2, padding=1)):
+        assert not average_pool.takes(last.flatten(0, 1), other)

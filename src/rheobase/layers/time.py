@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rheobase.layers.fused_norm import norm_and_fire
 from rheobase.layers.sync_norm import SyncBatchNorm
-from rheobase.ops import winograd
+from rheobase.ops import average_pool, winograd
 from rheobase.ops.eager import is_plain, is_transformed
 from rheobase.ops.packed import largest, mark, saving_packed
 from rheobase.ops.scan.layout import at_every_step
@@ -135,11 +135,13 @@ def _once(y: Tensor, steps: int, modules: tuple[Callable[[Tensor], Tensor], ...]
 
 
 def apply_layer(module: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
-    """``module(y)``, in the faster memory order and by the faster of two ways of convolution."""
+    """``module(y)``, in the faster memory order and by the faster of two ways, where there are."""
     if type(module) is nn.Conv2d:
         y = _in_order(y, module)
         if winograd.takes(y, module):
             return winograd.conv3x3(y, module.weight, module.bias)
+    if type(module) is nn.AvgPool2d and average_pool.takes(y, module):
+        return average_pool.average_pool(y, module)
     return module(y)
 
 

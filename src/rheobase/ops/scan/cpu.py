@@ -128,11 +128,13 @@ def backward(
     first, first_step = _first(u, rest, x, spec)
     tapped = _tapped(g_tap, x, compute) if tap else None
     chunks, chunk = in_chunks(size, BLOCK)
-    # A row of sums for each chunk, and in it a place for each coefficient.
-    extents = [_extent(vectors[i]) for i in wanted]
-    sums = torch.zeros(chunks, sum(extents), dtype=torch.float64)
-    places = [sums.view(-1)[start:] for start in accumulate(extents[:-1], initial=0)]
-    outputs: list[Value] = [*places, sums.shape[1]] if wanted else []
+    outputs: list[Value] = []
+    if wanted:
+        # A row of sums for each chunk, and in it a place for each coefficient.
+        extents = [_extent(vectors[i]) for i in wanted]
+        sums = torch.zeros(chunks, sum(extents), dtype=torch.float64)
+        places = (sums.view(-1)[start:] for start in accumulate(extents[:-1], initial=0))
+        outputs = [*places, sums.shape[1]]
     kernel(
         chunks, x.element_size() * size * (3 * steps),
         g_data, g_step, tapped, data, x_step, first, first_step, gx, *outputs, steps, size, chunk,
