@@ -71,7 +71,10 @@ class LSGLIF(Neuron):
 
     def charge_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
         """The decay as a tensor that broadcasts to ``x``."""
-        decay = per_channel(positive(self.w.sigmoid(), "LSGLIF", "decay"), x, "LSGLIF")
+        decay = self.w.sigmoid()
+        for value, name in ((decay, "decay"), (1.0 - decay, "1 - decay")):
+            positive(value, "LSGLIF", name)
+        decay = per_channel(decay, x, "LSGLIF")
         return {"decay": decay, "bias": self.rest * (1.0 - decay) if self.rest else 0.0}
 
     def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
