@@ -79,7 +79,7 @@ def _glif(channels: int | None) -> GLIF:
 
 def _lsg(channels: int | None) -> LSGLIF:
     """Of a width at which the surrogate is that of the smooth firing."""
-    neuron = LSGLIF(0.6, width=0.5 * math.sqrt(1.0 - 0.6**2), channels=channels)
+    neuron = LSGLIF(0.6, width=0.5 / math.sqrt(1.0 + 0.6**2), channels=channels)
     neuron.surrogate = Sigmoid(alpha=2.0)
     return neuron
 

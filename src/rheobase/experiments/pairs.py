@@ -84,7 +84,7 @@ PAIRS: dict[str, Pair] = {
         "a width that follows the learnt decay above one that stands still",
         (
             "model.overrides.neuron=plif",
-            "model.overrides.neuron_kwargs={tau: 1.3333333333333333, decay_input: false, "
+            "model.overrides.neuron_kwargs={tau: 1.25, decay_input: false, v_threshold: 0.5, "
             "surrogate: Rectangular}",
         ),
     ),
