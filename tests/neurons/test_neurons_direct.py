@@ -1,7 +1,6 @@
 """The neurons of direct training: what each one is a case of, and what it refuses."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -19,7 +18,6 @@ from rheobase.neurons import (
     LIF,
     LSGLIF,
     LTMD,
-    NEURONS,
     PLIF,
     STBIF,
     DietLIF,
@@ -211,6 +209,9 @@ def test_what_was_learnt_is_held_to_its_domain() -> None:
         getattr(neuron, name).data.fill_(-0.1)
         with pytest.raises(ValueError, match=r"of -0\.1, which must stay above 0"):
             neuron(x)
+    diet = DietLIF()
+    diet.leak.data.fill_(1.2)
+    assert diet(x).isfinite().all()
     ltmd = LTMD()
     ltmd.w.data.fill_(-1.0)
     with pytest.raises(ValueError, match=r"LTMD learnt a threshold of -0\.76"):
@@ -226,57 +227,6 @@ def test_what_was_learnt_is_a_number(neuron: Neuron, name: str) -> None:
     getattr(neuron, name).data.fill_(math.nan)
     with pytest.raises(ValueError, match="of nan, which must stay above 0"):
         neuron(torch.rand(2, 1, 3))
-
-
-BAD: list[tuple[str, dict[str, Any], str]] = [
-    ("diet_lif", {"leak": 1.5}, "leak above 0 and up to 1, got 1.5"),
-    ("diet_lif", {"v_threshold": 0.0}, "v_threshold above 0, got 0.0"),
-    ("ltmd", {"v_threshold": 1.0}, r"tanh\(w\): it must be in \(0, 1\), got 1.0"),
-    ("klif", {"k": 0.0}, "slope k above 0, got 0.0"),
-    ("glif", {"T": 4, "tau": 1.0}, r"GLIF learns tau through a sigmoid"),
-    ("clif", {"tau": 1.0}, "tau must be above 1"),
-    ("clif", {"memory": "none"}, "memory must be 'plain' or 'squashed'"),
-    ("refractory_lif", {"refractory": -1}, "0 or more; got -1"),
-    ("alif", {"beta": -1.0}, "beta must not be negative"),
-    ("alif", {"tau": 0.0}, "time constants must be above 0"),
-    ("lif", {"v_threshold": math.inf}, "LIF takes a finite v_threshold, got inf"),
-    ("lif", {"v_threshold": math.nan}, "LIF takes a finite v_threshold, got nan"),
-    ("lif", {"v_reset": -math.inf}, "LIF takes a finite v_reset, got -inf"),
-    ("glif", {"T": 0}, "GLIF is made for .* at least 1, got T=0"),
-    ("psn", {"T": 0}, "PSN is made for .* at least 1, got T=0"),
-    ("im_lif", {"T": 0}, "IMLIF is made for .* at least 1, got T=0"),
-    ("im_lif", {"T": 4, "reduction": 0}, "reduction of at least 1, got 0"),
-    ("cuba_lif", {"current_decay": 1.0}, r"current_decay must be in \[0, 1\), got 1.0"),
-    ("ilif", {"levels": 0}, "at least 1, got 0"),
-    ("gif", {"levels": 0}, "at least 1, got 0"),
-    ("qif", {"tau": 0.5}, "tau must be at least 1"),
-    ("qif", {"a0": 0.0}, "curvature a0 must be above 0"),
-    ("eif", {"delta_T": 0.0}, "sharpness delta_T must be above 0"),
-    ("adaptive_qif", {"tau_w": 0.5}, "in steps, at least 1"),
-    ("adaptive_qif", {"a0": -1.0}, "curvature a0 must be above 0"),
-    ("raf", {"b": 0.1}, "b below 0"),
-    ("ternary_if", {"v_reset": -1.0}, "would fire for ever"),
-    ("ternary_lif", {"tau": 0.5}, "tau must be at least 1"),
-    ("imbalanced_signed_if", {"slope": 0.0}, "slope must be above 0"),
-    ("signed_if", {"epsilon": 0.0}, "must be above 0"),
-    ("multi_threshold", {"v_negative": -1.0}, "as a positive number"),
-    ("multi_threshold", {"levels": 0}, "levels must be at least 1"),
-    ("st_bif", {"highest": 0}, "lowest <= 0 < highest"),
-    ("dsr_if", {"alpha": 1.5}, r"alpha must be in \(0, 1\]"),
-    ("dsr_if", {"v_threshold": 0.001}, "lowest <= v_threshold"),
-    ("dsr_lif", {"delta_t": 0.0}, "tau and delta_t must be above 0"),
-    ("masked_psn", {"T": 4, "k": 5}, "from 1 to T=4, got 5"),
-    ("masked_psn", {"T": 4, "k": 2, "masking": 2.0}, "from 0 to 1, got 2.0"),
-    ("sliding_psn", {"k": 0}, "at least 1, got 0"),
-    ("adex", {"dt": 0.0}, "dt and surrogate_width must be above 0"),
-    ("izhikevich", {"method": "rk5"}, "unknown integrator 'rk5'; did you mean 'rk4'"),
-]
-
-
-@pytest.mark.parametrize(("name", "arguments", "match"), BAD)
-def test_bad_arguments_are_refused(name: str, arguments: dict[str, Any], match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        NEURONS[name](**arguments)
 
 
 @pytest.mark.parametrize("neuron", [DietLIF(channels=3), GLIF(T=4, channels=3)], ids=repr)

@@ -49,7 +49,6 @@ def _smooth(z: Any) -> Any:
 def _smooth_fires(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("above", "at_or_above", "ratio_above", "both_at_or_beyond"):
         monkeypatch.setitem(FIRES, f"{name}_smooth", replace(FIRES[name], quantize=_smooth))
-    monkeypatch.setattr("rheobase.neurons.parallel.spike", lambda h, surrogate: _smooth(h))
 
 
 def _smoothed(neuron: Neuron) -> Neuron:
@@ -63,6 +62,8 @@ def _smoothed(neuron: Neuron) -> Neuron:
 
         def spike(self, z: Tensor) -> Tensor:
             return torch.sigmoid(2.0 * z)
+
+        fire_at = spike
 
     if not isinstance(neuron, LSGLIF):  # which tells its surrogate how wide to be
         neuron.surrogate = Sigmoid(alpha=2.0)
@@ -78,7 +79,7 @@ def _glif(channels: int | None) -> GLIF:
 
 def _lsg(channels: int | None) -> LSGLIF:
     """Of a width at which the surrogate is that of the smooth firing."""
-    neuron = LSGLIF(0.6, width=0.5 * math.sqrt(1.0 - 0.6**2), channels=channels)
+    neuron = LSGLIF(0.6, width=0.5 / math.sqrt(1.0 + 0.6**2), channels=channels)
     neuron.surrogate = Sigmoid(alpha=2.0)
     return neuron
 

@@ -11,8 +11,9 @@ from rheobase.surrogate import Rectangular
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_the_width_of_the_surrogate_follows_the_decay(backend: str) -> None:
     x = torch.rand(6, 3, 4, dtype=torch.float64, requires_grad=True)
-    ours = LSGLIF(0.6, width=0.8).double()
-    same = LIF(2.5, decay_input=False, surrogate=Rectangular(1.0))  # 0.8 / sqrt(1 - 0.36) = 1
+    ours = LSGLIF(0.75, width=0.8).double()
+    # 0.8 * sqrt(1 + 0.5625) = 1
+    same = LIF(4.0, decay_input=False, v_threshold=0.5, surrogate=Rectangular(1.0))
     with use_backend(backend):
         gradients = [torch.autograd.grad(neuron(x).sum(), x)[0] for neuron in (ours, same)]
     torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-7)
@@ -27,18 +28,26 @@ def test_the_decay_is_learnt_for_each_channel() -> None:
     with use_backend("reference"):
         neuron(torch.rand(5, 2, 3, 4)).sum().backward()
     assert neuron.w.grad is not None and neuron.w.grad.shape == (3,) and neuron.w.grad.any()
-    for bad in ({"decay": 1.0}, {"width": 0.0}):
-        with pytest.raises(ValueError, match="decay in"):
+    for bad, name in (({"decay": 1.0}, "decay"), ({"width": 0.0}, "width")):
+        with pytest.raises(ValueError, match=name):
             LSGLIF(**bad)
 
 
+@pytest.mark.parametrize(("decay", "width"), [(0.2, 1.0198), (0.5, 1.1180), (0.8, 1.2806)])
+def test_widths_at_the_papers_threshold(decay: float, width: float) -> None:
+    assert LSGLIF(decay).width.item() == pytest.approx(width, abs=5e-5)
+
+
 def test_membranes_spread_as_the_width_says() -> None:
-    """Without spikes, the deviation of the membrane is width times that of the input."""
+    """After one step of memory their deviation is half the width, where nothing has fired."""
     torch.manual_seed(0)
-    neuron = LSGLIF(0.8, width=1.0, v_threshold=1e9, v_reset=None)
+    neuron = LSGLIF(0.8, v_threshold=0.5, v_reset=None)
+    x = 0.5 * torch.randn(2, 1, 40_000)
     with use_backend("reference"), torch.no_grad():
-        _, h = neuron(torch.randn(60, 1, 4000), tap="h")
-    assert h[-1].std().item() == pytest.approx(neuron.width.item(), rel=0.05)
+        spikes, h = neuron(x, tap="h")
+        assert spikes[0].any()
+        h = h[1] + 0.8 * 0.5 * spikes[0]  # what the reset took
+    assert 2.0 * h.std().item() == pytest.approx(neuron.width.item(), rel=0.02)
 
 
 def test_tandem_counts_forward_and_rectified_backward() -> None:

@@ -25,13 +25,17 @@ UNNAMED = {
     "pliaf": neurons.PLIAF,
     "detached_lif": neurons.DetachedLIF,
     "magnitude_reset_ternary_if": neurons.MagnitudeResetTernaryIF,
+    "fed_back_burst_if": neurons.FedBackBurstIF,
     "rate_if": neurons.RateIF,
     "masked_rate_if": neurons.MaskedRateIF,
     "offset_rate_if": neurons.OffsetRateIF,
 }
-ALL = NEURONS | UNNAMED
+# Those with the option of a refractory period, which has a way of its own through time.
+REFRACTORY = {f"{name}, refractory": NEURONS[name] for name in ("plif", "cuba_lif", "ternary_lif")}
+ALL = NEURONS | UNNAMED | REFRACTORY
 # What they are made with, where that is not nothing.
 ARGUMENTS = {
+    **{name: {"refractory": 2} for name in REFRACTORY},
     "rate_if": {"v_threshold": torch.tensor(1.0)},
     "psn": {"T": T},
     "masked_psn": {"T": T, "k": 3},

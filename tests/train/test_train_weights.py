@@ -8,6 +8,7 @@ from torch.utils.data import TensorDataset
 
 from rheobase.models import create_model, save_model
 from rheobase.train import Trainer, load_config, train
+from rheobase.train.evaluate import load_run
 
 SMALL = "model.overrides={dim: 16, heads: 2, depth: 1, T: 1}"
 
@@ -60,3 +61,17 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         assert name.startswith("head.") or torch.equal(value, theirs[name])
     with pytest.raises(FileNotFoundError):
         start(tmp_path, SMALL, f"model.weights={tmp_path / 'nothing'}")
+
+
+def test_weights_of_another_number_of_steps_are_refused(tmp_path: Path) -> None:
+    digits = TensorDataset(torch.rand(8, 1, 28, 28), torch.randint(10, (8,)))
+    run = tmp_path / "run"
+    settings = ["features: 4 A", "channels: 1", "image_size: 28", "norm: tebn", "T: 2"]
+    options = [
+        "model.name=vggsnn", f"model.overrides={{{', '.join(settings)}}}", "epochs=1",
+        "data.batch_size=8", "device=cpu", f"run={run}",
+    ]  # fmt: skip
+    train(load_config(None, options), train_set=digits, test_set=digits)
+    match = r"features\.1\.p is \[2\] there and is \[3\] in this SpikingVGG .* only the T that"
+    with pytest.raises(ValueError, match=match):
+        load_run(run, settings=["model.overrides.T=3"])

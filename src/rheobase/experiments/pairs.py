@@ -32,7 +32,7 @@ def _lif(options: str) -> tuple[str, ...]:
 _LIF_OF_SEQUENCES = ("model.overrides.neuron=lif", "model.overrides.neuron_kwargs={tau: 2.0}")
 
 PAIRS: dict[str, Pair] = {
-    "tet": Pair("TET above cross-entropy of the mean", ("loss.name=cross_entropy",)),
+    "tet": Pair("TET above cross-entropy of the mean, at depth", ("loss.name=cross_entropy",)),
     "tdbn": Pair("tdBN above no norm", ("model.overrides.norm=none",)),
     "bntt": Pair("BNTT above no norm", ("model.overrides.norm=none",)),
     "tebn": Pair("TEBN above batch norm", ("model.overrides.norm=batch",)),
@@ -56,10 +56,11 @@ PAIRS: dict[str, Pair] = {
         ),
     ),
     "ltmd": Pair(
-        "learnt threshold above the fixed one",
-        _lif(
-            "tau: 1.3333333333333333, decay_input: false, strict: true, "
-            "v_threshold: 0.46211715726000975, surrogate: Rectangular"
+        "learnt threshold above the fixed one, on sequences",
+        (
+            "model.overrides.neuron=lif",
+            "model.overrides.neuron_kwargs={tau: 1.3333333333333333, decay_input: false, "
+            "strict: true, v_threshold: 0.46211715726000975, surrogate: Rectangular}",
         ),
     ),
     "glif": Pair(
@@ -84,7 +85,7 @@ PAIRS: dict[str, Pair] = {
         "a width that follows the learnt decay above one that stands still",
         (
             "model.overrides.neuron=plif",
-            "model.overrides.neuron_kwargs={tau: 1.3333333333333333, decay_input: false, "
+            "model.overrides.neuron_kwargs={tau: 1.25, decay_input: false, v_threshold: 0.5, "
             "surrogate: Rectangular}",
         ),
     ),
@@ -92,8 +93,8 @@ PAIRS: dict[str, Pair] = {
         "LocalZO above the rectangle, on sequences",
         ("model.overrides.neuron_kwargs={surrogate: Rectangular}",),
     ),
-    "im_loss": Pair("IM-Loss above none", ("loss.membrane=none",)),
-    "recdis": Pair("MPD-Loss above none", ("loss.membrane=none",)),
+    "im_loss": Pair("IM-Loss above none where spikes die out", ("loss.membrane=none",)),
+    "recdis": Pair("MPD-Loss above none where spikes die out", ("loss.membrane=none",)),
     "rmp": Pair("RMP-Loss above none", ("loss.membrane=none",)),
     "kdsnn": Pair(
         "a teacher's logits above labels alone", ("loss.teacher.run=''",), "kdsnn_teacher_small"

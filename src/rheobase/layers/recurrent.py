@@ -79,7 +79,7 @@ class Recurrent(Stateful):
 def _check(neuron: Neuron) -> None:
     own = type(neuron)
     known_synapse = isinstance(neuron, CUBALIF) or not neuron.filtered
-    plain = own.run is Neuron.run and known_synapse and not neuron.spec.two_sided
+    plain = neuron.is_plain_scan and known_synapse and not neuron.spec.two_sided
     if not (plain or isinstance(neuron, ALIF)):
         raise TypeError(
             "Recurrent takes a neuron of the scan that fires on one side (LIF, IF, PLIF, ...), "

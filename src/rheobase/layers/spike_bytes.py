@@ -56,11 +56,8 @@ def send_bytes(net: nn.Module, example: Tensor) -> int:
 
 
 def _gives_bytes(neuron: Neuron) -> bool:
-    return neuron.scanned and type(neuron).run in _SCANS and neuron.largest is not None
-
-
-# Whose spikes are the scan's as they come.
-_SCANS = (Neuron.run, RateIF.run)
+    scans = neuron.is_plain_scan or type(neuron).run is RateIF.run
+    return scans and neuron.largest is not None
 
 
 @dataclass

@@ -34,8 +34,13 @@ class _InPieces(LearningRule):
         Raises:
             ValueError: a module is not causal.
         """
-        with streaming(net, norms_by_piece=True):
-            pass
+        try:
+            with streaming(net, norms_by_piece=True):
+                pass
+        except ValueError as error:
+            raise ValueError(
+                f"{type(self).__name__} learns piece by piece, but {error}; rule=bptt trains it"
+            ) from error
 
     def __call__(self, lesson: Lesson) -> Tensor:
         """See `LearningRule`."""

@@ -6,6 +6,7 @@ from typing import Literal, overload
 
 from torch import Tensor
 
+from rheobase.neurons.hold import hold
 from rheobase.neurons.settled import SettledSteps
 from rheobase.ops.packed import mark
 from rheobase.ops.scan import InputNorm, ScanSpec, scan, scan_to_bytes, takes_norm
@@ -30,10 +31,13 @@ class Neuron(Stateful):
         v_reset: the membrane after a spike (hard reset); None subtracts ``v_threshold`` (soft).
         detach_reset: cut the gradient through the spike in the reset.
         strict: fire when the membrane is above the threshold, instead of at or above it.
+        refractory: steps after a spike in which it takes no input, does not leak and cannot fire
+            (`rheobase.neurons.refractory`); it then runs step by step, in PyTorch.
         surrogate: the gradient of the spike; default `ATan(2.0)`.
 
     Raises:
-        ValueError: ``v_threshold`` or ``v_reset`` is not finite, or ``v_reset`` not below.
+        ValueError: ``v_threshold`` or ``v_reset`` is not finite, or ``v_reset`` not below;
+            ``refractory`` is negative, or given to a neuron whose step is another than the scan's.
     """
 
     charge: str = "integrate"
@@ -56,6 +60,7 @@ class Neuron(Stateful):
         v_reset: float | None = 0.0,
         detach_reset: bool = False,
         strict: bool = False,
+        refractory: int = 0,
         surrogate: Surrogate | None = None,
     ) -> None:
         super().__init__()
@@ -69,11 +74,31 @@ class Neuron(Stateful):
                 f"{type(self).__name__} subtracts v_threshold={v_threshold} at a spike, which must "
                 "be above 0; or give a v_reset below it"
             )
+        if refractory < 0:
+            raise ValueError(f"refractory is a number of steps, 0 or more; got {refractory}")
+        self.refractory: float = refractory
+        if refractory and not self.has_scans_step:
+            raise ValueError(
+                f"{type(self).__name__} has a step of its own and takes no refractory={refractory}"
+                "; IF, LIF, PLIF and others whose step is the scan's do"
+            )
+        if refractory:
+            self.states += 1  # of how many steps are left
         self.v_threshold: float | Tensor = v_threshold
         self.v_reset = v_reset
         self.detach_reset = detach_reset
         self.strict = strict
         self.surrogate = surrogate if surrogate is not None else ATan()
+
+    @property
+    def has_scans_step(self) -> bool:
+        """Whether `spec` and `coefficients` tell all of its step."""
+        return self.scanned and type(self).run is Neuron.run
+
+    @property
+    def is_plain_scan(self) -> bool:
+        """Whether the scan is all that it does."""
+        return self.has_scans_step and not self.refractory
 
     def charge_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
         """The coefficients of ``charge``, by name; tensors broadcast to ``x``."""
@@ -131,8 +156,7 @@ class Neuron(Stateful):
 
     def takes_norm(self, x: Tensor) -> bool:
         """Whether a batch norm of ``x`` can be done in the neuron's own pass (see `forward`)."""
-        own = type(self)
-        if own.run is not Neuron.run:
+        if not self.is_plain_scan:
             return False
         first = self.rest if self.carried is None else self.carried
         return takes_norm(x, first, self.surrogate_coefficients(x))
@@ -190,7 +214,7 @@ class Neuron(Stateful):
         Such a call then costs little more than its kernel; `rheobase.optimize` asks for it. A
         neuron with a `run` of its own stays as it is.
         """
-        if type(self).run is Neuron.run:
+        if self.scanned and type(self).run is Neuron.run:
             self._settled = SettledSteps()
 
     def state_shape(self, x: Tensor) -> tuple[int, ...]:
@@ -201,6 +225,9 @@ class Neuron(Stateful):
         self, x: Tensor, carried: Tensor | None, tap: Tap | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Spikes, the tapped membrane and (when streaming) the last state of checked input."""
+        if self.refractory:
+            first = self.rest if carried is None else carried
+            return hold(x, first, self.spec, self.coefficients(x), self.refractory, tap)
         return self._scan(x, carried, tap, None)
 
     def _scan(
@@ -218,6 +245,7 @@ class Neuron(Stateful):
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
         shown = [f"v_threshold={self.v_threshold}", f"v_reset={self.v_reset}"]
+        shown += [f"refractory={self.refractory}"] if self.refractory else []
         shown += [name for name in ("detach_reset", "strict") if getattr(self, name)]
         return ", ".join(shown)
 

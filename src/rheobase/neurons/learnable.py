@@ -25,7 +25,8 @@ class DietLIF(Neuron):
     released code. Source: Rathi and Roy 2020, arXiv 2008.03658.
 
     Args:
-        leak: initial leak, in (0, 1].
+        leak: initial leak, in (0, 1]. As learnt it must stay above 0; it may pass 1, as in the
+            released code.
         v_threshold: initial threshold, above 0.
         channels: number of channels (axis 2 of ``[T, N, C, ...]``) for parameters each.
         surrogate: the gradient of the spike by h/theta - 1; default `LinearDecay(0.3)`.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from rheobase._numbers import Size
 from rheobase.neurons.base import Neuron, Tap
 from rheobase.neurons.parameters import wrong_steps
-from rheobase.neurons.stepwise import spike
+from rheobase.ops.eager import is_plain, is_transformed
+from rheobase.ops.scan import ScanSpec, scan
 from rheobase.surrogate import Schedule, Surrogate
 
 __all__ = ["PSN", "MaskedPSN", "SlidingPSN"]
@@ -18,7 +21,26 @@ __all__ = ["PSN", "MaskedPSN", "SlidingPSN"]
 Ran = tuple[Tensor, Tensor | None, Tensor | None]
 
 
-class PSN(Neuron):
+class Parallel(Neuron):
+    """Base of neurons that fire where :math:`H \\ge 0`, all steps at once."""
+
+    scanned = False
+
+    def fire_at(self, h: Tensor) -> Tensor:
+        """Spikes of the membranes ``h``: one step of IF of threshold 0, in one fused pass."""
+        flat = h.flatten().unsqueeze(0)
+        spec = ScanSpec.of(
+            charge="integrate",
+            fire="at_or_above",
+            reset="hard",
+            surrogate=type(self.surrogate).__name__,
+            detach_reset=True,
+        )
+        values = {"threshold": 0.0, "v_reset": 0.0, **self.surrogate_coefficients(flat)}
+        return scan(flat, 0.0, spec, values, keep=False)[0].view_as(h)
+
+
+class PSN(Parallel):
     r"""Parallel spiking neuron: :math:`H = WX + b`, :math:`S = [H \ge 0]`, one GEMM over time.
 
     ``W`` is ``[T, T]``: a step may depend on later ones, so T is fixed and nothing can be streamed.
@@ -37,7 +59,6 @@ class PSN(Neuron):
     """
 
     causal = False
-    scanned = False
 
     def __init__(self, T: Size, *, surrogate: Surrogate | None = None) -> None:
         super().__init__(surrogate=surrogate)
@@ -55,7 +76,7 @@ class PSN(Neuron):
         if x.shape[0] != self.T:
             raise ValueError(wrong_steps(type(self).__name__, self.T, x))
         h = torch.addmm(self.bias, self.matrix(), x.flatten(1)).view_as(x)
-        return spike(h, self.surrogate), h if tap else None, None
+        return self.fire_at(h), h if tap else None, None
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
@@ -126,7 +147,7 @@ class MaskedPSN(PSN):
         return f"T={self.T}, k={self.k}, masking={self.masking.item():g}"
 
 
-class SlidingPSN(Neuron):
+class SlidingPSN(Parallel):
     r"""PSN with k weights shared by all steps: :math:`h_t = \sum_{i<k} w_{k-1-i}\,x_{t-i} + b`.
 
     A causal filter of any number of steps; steps before the first are 0. The sum is taken tap by
@@ -144,8 +165,6 @@ class SlidingPSN(Neuron):
     >>> SlidingPSN(k=2)(torch.full((3, 1), 0.7)).flatten().tolist()
     [0.0, 1.0, 1.0]
     """
-
-    scanned = False
 
     def __init__(
         self, k: Size, *, exponential: bool = True, surrogate: Surrogate | None = None
@@ -165,12 +184,62 @@ class SlidingPSN(Neuron):
         if carried is not None and before:
             past = carried.reshape(past.shape)
         seen = torch.cat([past, x])
-        h = self.bias.expand_as(x)
-        for i, weight in enumerate(self.weight.unbind()):
-            h = h + weight * seen[i : i + steps]
+        if is_plain(x) and not is_transformed():
+            h: Tensor = _Filter.apply(seen, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        else:
+            h = _filtered(seen, self.weight, self.bias)
         last = seen[steps:] if before > 1 else seen[-1]
-        return spike(h, self.surrogate), h if tap else None, last
+        return self.fire_at(h), h if tap else None, last
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
         return f"k={self.k}"
+
+
+def _filtered(seen: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``[k - 1 + T, ...] -> [T, ...]``, tap by tap: products and sums apart, never fused to one."""
+    steps = seen.shape[0] - len(weight) + 1
+    first, *taps = weight.unbind()
+    h = bias + first * seen[:steps]
+    for i, tap in enumerate(taps, start=1):
+        h += tap * seen[i : i + steps]
+    return h
+
+
+# So many values of a few steps stay in cache from tap to tap.
+_BLOCK = 1 << 19
+
+
+class _Filter(torch.autograd.Function):
+    """`_filtered` and its gradients, a few steps at a time.
+
+    Autograd would pad, copy and add a whole sequence for each tap.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, seen: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(seen, weight)
+        h = seen.new_empty(seen.shape[0] - len(weight) + 1, *seen.shape[1:])
+        for steps in _blocks(h):
+            h[steps] = _filtered(seen[steps.start : steps.stop + len(weight) - 1], weight, bias)
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        seen, weight = ctx.saved_tensors
+        by_h = by_h.contiguous()
+        by_seen, by_weight = torch.zeros_like(seen), torch.zeros_like(weight)
+        for steps in _blocks(by_h):
+            given = by_h[steps]
+            for i, tap in enumerate(weight.unbind()):
+                window = slice(steps.start + i, steps.stop + i)
+                by_seen[window].addcmul_(given, tap)
+                by_weight[i] += given.flatten().dot(seen[window].flatten())
+        return by_seen, by_weight, by_h.sum()
+
+
+def _blocks(x: Tensor) -> list[slice]:
+    """Steps of ``x`` that fit into cache; on other devices all at once."""
+    steps = max(1, _BLOCK // x[0].numel()) if x.is_cpu else len(x)
+    return [slice(at, min(at + steps, len(x))) for at in range(0, len(x), steps)]

@@ -166,6 +166,7 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
 
     Raises:
         CheckpointError: The checkpoint is damaged.
+        ValueError: The weights are those of a network of other settings.
     """
     verify(checkpoint)
     if (checkpoint / SHARDS).exists():
@@ -176,4 +177,23 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
             load_shards(tensors, storage_reader=reader, no_dist=True)
         return
     averaged = checkpoint / EMA
-    model.load_state_dict(read_tensors(averaged if averaged.exists() else checkpoint / MODEL))
+    weights = read_tensors(averaged if averaged.exists() else checkpoint / MODEL)
+    _check_fit(model, weights, checkpoint)
+    model.load_state_dict(weights)
+
+
+def _check_fit(model: nn.Module, weights: dict[str, Tensor], checkpoint: Path) -> None:
+    """Refuse weights of a network of other settings, another number of time steps for one."""
+    there = {name: list(tensor.shape) for name, tensor in weights.items()}
+    here = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    wrong = [n for n in {**here, **there} if here.get(n) != there.get(n)]
+    if not wrong:
+        return
+    name = wrong[0]
+    found, wanted = (f"is {sizes[name]}" if name in sizes else "is not" for sizes in (there, here))
+    raise ValueError(
+        f"the weights of {checkpoint} are of a network of other settings: {name} {found} there and "
+        f"{wanted} in this {type(model).__name__} (tensors that differ: {len(wrong)}). What has "
+        "parameters of every time step (BNTT, TEBN, attention over time, PSN, ...) takes only the "
+        "T that it was trained for"
+    )

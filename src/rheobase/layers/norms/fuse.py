@@ -43,7 +43,7 @@ class FusedNormNeuron(Neuron):
     def __init__(self, norm: Foldable, neuron: Neuron) -> None:
         if not norm.folded:
             raise ValueError(f"{type(norm).__name__} is not folded; call its fold() first")
-        if type(neuron).run is not Neuron.run:
+        if not neuron.is_plain_scan:
             raise ValueError(f"{type(neuron).__name__} computes more than a scan; call it as it is")
         if neuron.filtered:
             raise ValueError(

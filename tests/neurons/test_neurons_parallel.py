@@ -1,0 +1,61 @@
+"""Parallel neurons: their fused passes against the same in plain PyTorch."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from rheobase.neurons import PSN, MaskedPSN, SlidingPSN, parallel
+from rheobase.neurons.stepwise import spike
+from rheobase.surrogate import ATan, Sigmoid
+
+T = 7
+
+
+def _plain(neuron: PSN | SlidingPSN, x: Tensor) -> Tensor:
+    if isinstance(neuron, SlidingPSN):
+        before = neuron.k - 1
+        lags = [torch.cat([x.new_zeros(j, *x.shape[1:]), x])[:T] for j in range(before, -1, -1)]
+        h = neuron.bias + sum(w * lag for w, lag in zip(neuron.weight, lags, strict=True))
+    else:
+        h = (neuron.matrix() @ x.flatten(1) + neuron.bias).view_as(x)
+    return spike(h, neuron.surrogate)
+
+
+@pytest.mark.parametrize("block", [1, 60, 1 << 19])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: PSN(T),
+        lambda: MaskedPSN(T, 3, masking=0.5, surrogate=Sigmoid()),
+        lambda: SlidingPSN(1),
+        lambda: SlidingPSN(3, exponential=False),
+        lambda: SlidingPSN(9, surrogate=ATan(3.0)),
+    ],
+    ids=["psn", "masked", "sliding of 1", "sliding of 3", "sliding of more than T"],
+)
+def test_spikes_and_gradients_are_those_of_the_formula(
+    make: object, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "_BLOCK", block)
+    torch.manual_seed(0)
+    neuron = make().double()  # type: ignore[operator]
+    x = (2.0 * torch.randn(T, 2, 3, 5, dtype=torch.float64)).requires_grad_()
+    g = torch.randn(T, 2, 3, 5, dtype=torch.float64)
+    leaves = [x, *neuron.parameters()]
+    spikes, expected = neuron(x), _plain(neuron, x)
+    assert 0.02 < expected.mean() < 0.9
+    assert torch.equal(spikes, expected)
+    ours, theirs = (torch.autograd.grad(s, leaves, g) for s in (spikes, expected))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_function_transforms_see_through_a_filter() -> None:
+    neuron, x = SlidingPSN(3), torch.randn(T, 2, 4)
+
+    def loss(x: Tensor) -> Tensor:
+        return neuron(x).square().sum()
+
+    x.requires_grad_()
+    (expected,) = torch.autograd.grad(loss(x), x)
+    torch.testing.assert_close(torch.func.grad(loss)(x.detach()), expected)

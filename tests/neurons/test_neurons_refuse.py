@@ -1,0 +1,58 @@
+"""What no neuron can be made of, and what the message says then."""
+
+import math
+from typing import Any
+
+import pytest
+
+from rheobase.neurons import NEURONS
+
+BAD: list[tuple[str, dict[str, Any], str]] = [
+    ("diet_lif", {"leak": 1.5}, "leak above 0 and up to 1, got 1.5"),
+    ("diet_lif", {"v_threshold": 0.0}, "above 0 as v_threshold, got 0.0"),
+    ("ltmd", {"v_threshold": 1.0}, r"tanh\(w\): it must be in \(0, 1\), got 1.0"),
+    ("klif", {"k": 0.0}, "above 0 as k, got 0.0"),
+    ("glif", {"T": 4, "tau": 1.0}, r"GLIF learns tau through a sigmoid"),
+    ("clif", {"tau": 1.0}, "tau must be above 1"),
+    ("clif", {"memory": "none"}, "memory must be 'plain' or 'squashed'"),
+    ("refractory_lif", {"refractory": -1}, "0 or more; got -1"),
+    ("alif", {"beta": -1.0}, "beta must not be negative"),
+    ("alif", {"tau": 0.0}, "above 0 as tau, got 0.0"),
+    ("lif", {"v_threshold": math.inf}, "LIF takes a finite number as v_threshold, got inf"),
+    ("lif", {"v_threshold": math.nan}, "LIF takes a finite number as v_threshold, got nan"),
+    ("lif", {"v_reset": -math.inf}, "LIF takes a finite number or None as v_reset, got -inf"),
+    ("glif", {"T": 0}, "GLIF takes .* at least 1 as T, got 0"),
+    ("psn", {"T": 0}, "PSN takes .* at least 1 as T, got 0"),
+    ("im_lif", {"T": 0}, "IMLIF takes .* at least 1 as T, got 0"),
+    ("im_lif", {"T": 4, "reduction": 0}, "at least 1 as reduction, got 0"),
+    ("cuba_lif", {"current_decay": 1.0}, r"current_decay must be in \[0, 1\), got 1.0"),
+    ("ilif", {"levels": 0}, "at least 1 as levels, got 0"),
+    ("gif", {"levels": 0}, "at least 1 as levels, got 0"),
+    ("qif", {"tau": 0.5}, "tau must be at least 1"),
+    ("qif", {"a0": 0.0}, "above 0 as a0, got 0.0"),
+    ("eif", {"delta_T": 0.0}, "above 0 as delta_T, got 0.0"),
+    ("adaptive_qif", {"tau_w": 0.5}, "in steps, at least 1"),
+    ("adaptive_qif", {"a0": -1.0}, "above 0 as a0, got -1.0"),
+    ("raf", {"b": 0.1}, "b below 0"),
+    ("ternary_if", {"v_reset": -1.0}, "would fire for ever"),
+    ("ternary_lif", {"tau": 0.5}, "tau must be at least 1"),
+    ("imbalanced_signed_if", {"slope": 0.0}, "above 0 .* as slope, got 0.0"),
+    ("signed_if", {"epsilon": 0.0}, "above 0 .* as epsilon, got 0.0"),
+    ("multi_threshold", {"v_negative": -1.0}, "above 0 .* as v_negative, got -1.0"),
+    ("multi_threshold", {"levels": 0}, "at least 1 as levels, got 0"),
+    ("st_bif", {"highest": 0}, "lowest <= 0 < highest"),
+    ("dsr_if", {"alpha": 1.5}, r"alpha must be in \(0, 1\]"),
+    ("dsr_if", {"v_threshold": 0.001}, "lowest <= v_threshold"),
+    ("dsr_lif", {"delta_t": 0.0}, "above 0 as delta_t, got 0.0"),
+    ("masked_psn", {"T": 4, "k": 5}, "from 1 to T=4, got 5"),
+    ("masked_psn", {"T": 4, "k": 2, "masking": 2.0}, "from 0 to 1, got 2.0"),
+    ("sliding_psn", {"k": 0}, "at least 1 as k, got 0"),
+    ("adex", {"dt": 0.0}, "above 0 as dt, got 0.0"),
+    ("izhikevich", {"method": "rk5"}, "unknown integrator 'rk5'; did you mean 'rk4'"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "match"), BAD)
+def test_bad_arguments_are_refused(name: str, arguments: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        NEURONS[name](**arguments)
