@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Replacements", "depth_of", "need_layers", "replace_in_turn", "split_units"]
+from rheobase.models.registry import Untold
+
+__all__ = [
+    "Replacements",
+    "depth_of",
+    "heads_of",
+    "need_layers",
+    "replace_in_turn",
+    "split_units",
+]
 
 # Pattern -> what takes its place, as `re.sub` understands them.
 Replacements = Mapping[str, str | Callable[[re.Match[str]], str]]
@@ -51,3 +60,17 @@ def need_layers(weights: Mapping[Any, Tensor], what: str, *names: str) -> None:
     for name in names:
         if f"{name}.weight" not in weights and name not in weights:
             raise ValueError(f"not {what} checkpoint: nothing in it is {name}")
+
+
+def heads_of(kwargs: Mapping[str, Any], published: Sequence[Any]) -> int:
+    """The number of heads that official arguments name, else that of the first published config.
+
+    Raises:
+        Untold: there is neither.
+    """
+    if "num_heads" not in kwargs and not published:
+        raise Untold(
+            "the weights do not tell the number of heads; give kwargs num_heads=...", num_heads=1
+        )
+    heads: int = kwargs["num_heads"] if "num_heads" in kwargs else published[0].heads
+    return heads

@@ -25,7 +25,7 @@ from rheobase.layers import (
 )
 from rheobase.models._inputs import check_sizes
 from rheobase.models._names import Replacements, need_layers, replace_in_turn, split_units
-from rheobase.models._vision import VisionNetwork
+from rheobase.models._vision import VisionNetwork, initialise_head
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
@@ -190,8 +190,7 @@ class MetaSpikeFormer(VisionNetwork):
         self.head_kd = nn.Linear(widths[-1], config.num_classes) if config.distilled else None
         for head in (self.head, self.head_kd):
             if head is not None:
-                nn.init.trunc_normal_(head.weight, std=0.02)
-                nn.init.zeros_(head.bias)
+                initialise_head(head)
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a checked sequence, of two heads their mean: ``[T, N, num_classes]``."""
