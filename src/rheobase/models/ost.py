@@ -28,7 +28,7 @@ from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spikformer import spikformer_neuron
 from rheobase.stateful import Stateful
 
-__all__ = ["FAMILY", "OST", "PRESETS", "GatedMlp", "LinearAttention", "OSTConfig"]
+__all__ = ["FAMILY", "OST", "PRESETS", "Block", "GatedMlp", "LinearAttention", "OSTConfig"]
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,16 @@ class GatedMlp(nn.Module):
         return y
 
 
+class Block(SpikingBlock):
+    """Attention, then MLP, each added to a stream of integers."""
+
+    def __init__(self, config: OSTConfig, make_neuron: MakeNeuron) -> None:
+        hidden = int(config.dim * config.mlp_ratio)
+        super().__init__(
+            LinearAttention(config, make_neuron), GatedMlp(config.dim, hidden, make_neuron)
+        )
+
+
 class OST(VisionNetwork):
     """One-step Spiking Transformer: T steps in, one step out.
 
@@ -196,13 +206,7 @@ class OST(VisionNetwork):
         super().__init__(config, config.patch_size)
         make_neuron = make_neuron or spikformer_neuron()
         self.stem = Stem(config, make_neuron)
-        hidden = int(config.dim * config.mlp_ratio)
-        self.blocks = nn.ModuleList(
-            SpikingBlock(
-                LinearAttention(config, make_neuron), GatedMlp(config.dim, hidden, make_neuron)
-            )
-            for _ in range(config.depth)
-        )
+        self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
         self.head = nn.Linear(config.dim, config.num_classes)
         initialise_linear(self)
 
