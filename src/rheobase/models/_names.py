@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -62,15 +62,22 @@ def need_layers(weights: Mapping[Any, Tensor], what: str, *names: str) -> None:
             raise ValueError(f"not {what} checkpoint: nothing in it is {name}")
 
 
-def heads_of(kwargs: Mapping[str, Any], published: Sequence[Any]) -> int:
-    """The number of heads that official arguments name, else that of the first published config.
+def heads_of(kwargs: Mapping[str, Any], usual: Iterable[int], *widths: int) -> int:
+    """The number of heads that official arguments name, else the first usual one that fits.
+
+    Args:
+        kwargs: the official constructor's keyword arguments.
+        usual: numbers of heads of published models, the likeliest first.
+        widths: what it must divide.
 
     Raises:
         Untold: there is neither.
     """
-    if "num_heads" not in kwargs and not published:
-        raise Untold(
-            "the weights do not tell the number of heads; give kwargs num_heads=...", num_heads=1
-        )
-    heads: int = kwargs["num_heads"] if "num_heads" in kwargs else published[0].heads
-    return heads
+    if "num_heads" in kwargs:
+        return int(kwargs["num_heads"])
+    for heads in usual:
+        if heads > 0 and all(width % heads == 0 for width in widths):
+            return heads
+    raise Untold(
+        "the weights do not tell the number of heads; give kwargs num_heads=...", num_heads=1
+    )

@@ -126,7 +126,7 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> RevSFor
     return RevSFormerConfig(
         depth=depth_of(ours, "blocks.f"),
         dim=dim,
-        heads=heads_of(kwargs, known),
+        heads=heads_of(kwargs, [p.heads for p in known]),
         image_size=kwargs.get("img_size_h", 128 if events else 32),
         channels=channels,
         num_classes=num_classes,

@@ -278,7 +278,7 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spikefo
     return SpikeformerCTConfig(
         depth=depth_of(ours, "blocks"),
         dim=dim,
-        heads=heads_of(kwargs, known),
+        heads=heads_of(kwargs, [p.heads for p in known]),
         stages=len(stages),
         blocks_per_stage=stages[0],
         kernel_size=convs[0].shape[-1],

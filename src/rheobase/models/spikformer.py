@@ -253,7 +253,7 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spikfor
     return SpikformerConfig(
         depth=depth,
         dim=dim,
-        heads=heads_of(kwargs, known),
+        heads=heads_of(kwargs, [p.heads for p in known]),
         image_size=kwargs.get(
             "img_size_h", 32 if cifar else 128 if "pos_embed" in weights else 224
         ),

@@ -203,6 +203,9 @@ PRESETS |= {
 }
 
 
+_SIGN = "patch_embed.proj_conv.weight"
+
+
 def _rename(key: str) -> str | None:
     if re.match(r"block\.\d+\.norm[12]\.", key):  # layer norms, never used
         return None
@@ -242,6 +245,15 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spiking
     )
 
 
+def _plain_config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SpikingformerConfig:
+    config = _config(weights, kwargs)
+    if config.patch_size == 4 and _SIGN in weights:  # as its files for larger images spell it
+        raise ValueError(
+            f"not a Spikingformer checkpoint: of small images, that with CML has {_SIGN}"
+        )
+    return config
+
+
 def _cml_config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SpikingformerConfig:
     config = _config(weights, kwargs)
     return replace(config, cml=True, tau=1.75 if config.channels == 2 else 2.0)
@@ -253,12 +265,9 @@ FAMILY = Family(
     presets=PRESETS,
     neuron=spikingformer_neuron,
     official={
-        "spikingformer": Official(_config, _rename),
+        "spikingformer": Official(_plain_config, _rename),
         "spikingformer_cml": Official(
-            _cml_config,
-            _rename,
-            mark="block.0.mlp.mlp1_conv.weight",
-            sign="patch_embed.proj_conv.weight",
+            _cml_config, _rename, mark="block.0.mlp.mlp1_conv.weight", sign=_SIGN
         ),
     },
 )
