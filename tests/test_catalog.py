@@ -54,6 +54,19 @@ def test_every_row_is_complete(system):
         assert system.evidence, "what works has a test that shows it"
 
 
+def test_models_without_public_code_say_what_is_uncertain():
+    """In the catalog and in the docstring of their module."""
+    marked = {system.id: system for system in SYSTEMS if system.uncertain}
+    assert marked.keys() == {
+        "spikformer_lt", "spiking_vit_dts", "spikformer_v2", "dista", "mast", "te_spikformer",
+    }  # fmt: skip
+    for id, system in marked.items():
+        text = (ROOT / f"src/rheobase/models/{id}.py").read_text(encoding="utf-8")
+        docstring = " ".join((ast.get_docstring(ast.parse(text)) or "").split())
+        assert "reconstruction" in docstring and "hosen here" in docstring
+        assert f"(a reconstruction; uncertain: {system.uncertain})" in system.row()["name"]
+
+
 @pytest.mark.parametrize("system", CLAIMED, ids=by_id)
 def test_every_entry_can_be_called(system):
     if system.entry.startswith("rheobase "):

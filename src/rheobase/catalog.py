@@ -34,6 +34,7 @@ class System:
         paper: where it was published; the place in the surveys where that is not one paper.
         entry: what a user calls: a dotted path, such a path with a call, or a command.
         evidence: the tests (``tests/FILE.py::FUNCTION``) that hold it to its source.
+        uncertain: of a reconstruction, which has no public code, what had to be chosen.
     """
 
     id: str
@@ -43,10 +44,15 @@ class System:
     paper: str
     entry: str
     evidence: tuple[str, ...]
+    uncertain: str = ""
 
     def row(self) -> dict[str, Any]:
-        """The row as plain data."""
-        return asdict(self)
+        """The row as plain data; what is uncertain is part of the name."""
+        row = asdict(self)
+        uncertain = row.pop("uncertain")
+        if uncertain:
+            row["name"] += f" (a reconstruction; uncertain: {uncertain})"
+        return row
 
 
 @cache
@@ -66,6 +72,7 @@ def _read(groups: dict[str, dict[str, dict[str, Any]]]) -> Iterator[System]:
                 paper=row.get("paper", row["source"]),
                 entry=row.get("entry", ""),
                 evidence=tuple(row.get("evidence", ())),
+                uncertain=row.get("uncertain", ""),
             )
 
 

@@ -261,6 +261,9 @@ def _catalog(options: Options) -> int:
         ((row.status, row.group, row.id, row.entry or row.paper) for row in rows),
         head=("status", "group", "id", "entry, or where to read of it"),
     )
+    for row in rows:
+        if row.uncertain:
+            print(f"{row.id}: a reconstruction; uncertain: {row.uncertain}")
     counts = {status: sum(row.status == status for row in rows) for status in STATUSES}
     print(f"{len(rows)} systems:", ", ".join(f"{n} {status}" for status, n in counts.items()))
     return 0

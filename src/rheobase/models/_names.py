@@ -8,7 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Replacements", "depth_of", "need_layers", "replace_in_turn", "split_units"]
+from rheobase.models.registry import Untold
+
+__all__ = [
+    "Replacements",
+    "depth_of",
+    "heads_of",
+    "need_layers",
+    "replace_in_turn",
+    "split_units",
+]
 
 # Pattern -> what takes its place, as `re.sub` understands them.
 Replacements = Mapping[str, str | Callable[[re.Match[str]], str]]
@@ -51,3 +60,24 @@ def need_layers(weights: Mapping[Any, Tensor], what: str, *names: str) -> None:
     for name in names:
         if f"{name}.weight" not in weights and name not in weights:
             raise ValueError(f"not {what} checkpoint: nothing in it is {name}")
+
+
+def heads_of(kwargs: Mapping[str, Any], usual: Iterable[int], *widths: int) -> int:
+    """The number of heads that official arguments name, else the first usual one that fits.
+
+    Args:
+        kwargs: the official constructor's keyword arguments.
+        usual: numbers of heads of published models, the likeliest first.
+        widths: what it must divide.
+
+    Raises:
+        Untold: there is neither.
+    """
+    if "num_heads" in kwargs:
+        return int(kwargs["num_heads"])
+    for heads in usual:
+        if heads > 0 and all(width % heads == 0 for width in widths):
+            return heads
+    raise Untold(
+        "the weights do not tell the number of heads; give kwargs num_heads=...", num_heads=1
+    )

@@ -19,14 +19,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from rheobase._errors import unknown_name
-from rheobase.layers import (
-    ConvNormNeuron,
-    MembraneBlock,
-    MembraneMlp,
-    NeuronConvNorm,
-    add_mlp,
-    over_time,
-)
+from rheobase.layers import ConvNormNeuron, MembraneBlock, MembraneMlp, NeuronConvNorm, over_time
+from rheobase.layers.mlp import add_mlp
+from rheobase.models._initialise import initialise_layers
 from rheobase.models._inputs import check_sizes
 from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn, split_units
 from rheobase.models._vision import VisionNetwork
@@ -228,11 +223,7 @@ class MaxFormer(VisionNetwork):
         self.stages.append(nn.Sequential(*attention_blocks))
         self.neuron = make_neuron()
         self.head = nn.Linear(dim, config.num_classes)
-        for module in self.modules():  # as released
-            if isinstance(module, nn.Conv2d if config.layout == "imagenet" else nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise_layers(self, nn.Conv2d if config.layout == "imagenet" else nn.Linear)
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a sequence ``[T, N, C, H, W]``: ``[T, N, num_classes]``."""
@@ -246,12 +237,8 @@ PRESETS: dict[str, MaxFormerConfig] = {
     "max_former_10_384": MaxFormerConfig(384, 6),
     "max_former_10_512": MaxFormerConfig(512, 8),
     "max_former_10_768": MaxFormerConfig(768, 12),
-    **{
-        f"max_former_cifar{n}_4_384": MaxFormerConfig(
-            384, 8, 2, "cifar", image_size=32, num_classes=n
-        )
-        for n in (10, 100)
-    },
+    "max_former_cifar10_4_384": MaxFormerConfig(384, 8, 2, "cifar", 32, num_classes=10),
+    "max_former_cifar100_4_384": MaxFormerConfig(384, 8, 2, "cifar", 32, num_classes=100),
     **{
         f"max_former_{name}_2_256": MaxFormerConfig(
             256, 16, 1, "events", 128, channels=2, num_classes=n, T=16, mlp_ratio=1.0

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rheobase.layers.ann_activations import QCFS
 from rheobase.layers.drop import DropPath
+from rheobase.models._initialise import initialise_layers
 from rheobase.models._inputs import as_sequence
 from rheobase.models.registry import Family
 
@@ -320,11 +321,7 @@ class MaskedSpikingTransformer(nn.Module):
         width = config.dim * 2 ** (len(config.depths) - 1)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, config.num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise_layers(self, nn.Linear)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of images: ``[N, C, H, W]`` to ``[N, num_classes]``."""

@@ -18,11 +18,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rheobase.layers import ConvNormNeuron, over_time, sew_join
+from rheobase.layers import ConvNormNeuron, SpikingBlock, over_time, sew_join
 from rheobase.layers.sequential import TimeSequential
 from rheobase.models._initialise import initialise_linear
 from rheobase.models._inputs import check_choice, check_sizes
-from rheobase.models._names import depth_of, need_layers, split_units
+from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn, split_units
 from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spikformer import spikformer_neuron
@@ -176,19 +176,14 @@ class GatedMlp(nn.Module):
         return y
 
 
-class Block(nn.Module):
+class Block(SpikingBlock):
     """Attention, then MLP, each added to a stream of integers."""
 
     def __init__(self, config: OSTConfig, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        self.attn = LinearAttention(config, make_neuron)
-        self.mlp = GatedMlp(config.dim, int(config.dim * config.mlp_ratio), make_neuron)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[1, N, C, H, W]`` to the same shape."""
-        x = x + self.attn(x)
-        y: Tensor = x + self.mlp(x)
-        return y
+        hidden = int(config.dim * config.mlp_ratio)
+        super().__init__(
+            LinearAttention(config, make_neuron), GatedMlp(config.dim, hidden, make_neuron)
+        )
 
 
 class OST(VisionNetwork):
@@ -245,23 +240,23 @@ PRESETS: dict[str, OSTConfig] = {
 }  # fmt: skip
 
 
-_RULES = (
-    (r"^block\.", "blocks."),
-    (r"attn\.to_project_fire_block\.fire_block", "attn.proj.neuron.neurons"),
-    (r"attn\.to_([qk])_fire_block\.fire_block", r"attn.\1.neuron.neurons"),
-    (r"dynamic_threshold$", "v_threshold"),
-    (r"attn\.to_([qk])_bn\.", r"attn.\1.norm."),
-    (r"attn\.to_([qk])\.", r"attn.\1.conv."),
-    (r"attn\.to_v\.", "attn.v."),
-    (r"attn\.project_bn\.", "attn.proj.norm."),
-    (r"attn\.project\.", "attn.proj.conv."),
-    (r"sgfnn\.to_hidden_linear\.", "mlp.hidden."),
-    (r"sgfnn\.to_hidden_v_bn\.", "mlp.norm."),
-    (r"sgfnn\.to_hidden_v_lif", "mlp.neuron"),
-    (r"sgfnn\.to_out\.", "mlp.out.conv."),
-    (r"sgfnn\.to_bn\.", "mlp.out.norm."),
-    (r"sgfnn\.to_lif", "mlp.out.neuron"),
-)
+_OURS: Replacements = {
+    r"^block\.": "blocks.",
+    r"attn\.to_project_fire_block\.fire_block": "attn.proj.neuron.neurons",
+    r"attn\.to_([qk])_fire_block\.fire_block": r"attn.\1.neuron.neurons",
+    r"dynamic_threshold$": "v_threshold",
+    r"attn\.to_([qk])_bn\.": r"attn.\1.norm.",
+    r"attn\.to_([qk])\.": r"attn.\1.conv.",
+    r"attn\.to_v\.": "attn.v.",
+    r"attn\.project_bn\.": "attn.proj.norm.",
+    r"attn\.project\.": "attn.proj.conv.",
+    r"sgfnn\.to_hidden_linear\.": "mlp.hidden.",
+    r"sgfnn\.to_hidden_v_bn\.": "mlp.norm.",
+    r"sgfnn\.to_hidden_v_lif": "mlp.neuron",
+    r"sgfnn\.to_out\.": "mlp.out.conv.",
+    r"sgfnn\.to_bn\.": "mlp.out.norm.",
+    r"sgfnn\.to_lif": "mlp.out.neuron",
+}
 
 
 def _rename(key: str) -> str | None:
@@ -272,9 +267,7 @@ def _rename(key: str) -> str | None:
         key = re.sub(r"^proj(\d?)\.", lambda m: f"stages.{m[1] or 0}.", key)
         key = re.sub(r"^down_sample(\d?)\.", lambda m: f"halvings.{m[1] or 0}.", key)
         return f"stem.{key}"
-    for pattern, ours in _RULES:
-        key = re.sub(pattern, ours, key)
-    return key
+    return replace_in_turn(key, _OURS)
 
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> OSTConfig:

@@ -28,7 +28,7 @@ from rheobase.layers import (
     split_heads,
 )
 from rheobase.models._inputs import check_divides, check_sizes
-from rheobase.models._names import depth_of, need_layers, split_units
+from rheobase.models._names import depth_of, heads_of, need_layers, split_units
 from rheobase.models._vision import VisionNetwork, initialise_head
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spikformer import spikformer_neuron
@@ -263,7 +263,8 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> QKForme
     if "stage3.0.attn.q_conv.weight" not in weights:
         layout = "cifar" if "stage3.0.ssa.q_conv.weight" in weights else "events"
     # The released code ignores num_heads except on ImageNet.
-    heads = {"cifar": 8, "events": 16, "imagenet": kwargs.get("num_heads", dim // 64)}[layout]
+    fixed = {"cifar": 8, "events": 16}
+    heads = fixed[layout] if layout in fixed else heads_of(kwargs, [dim // 64], dim // 4)
     return QKFormerConfig(
         depth=sum(depth_of(ours, f"stages.{i}") for i in range(3)),
         dim=dim,

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from rheobase.layers import MembraneBlock, ReversibleSequence
 from rheobase.models._inputs import check_choice
-from rheobase.models._names import depth_of, need_layers
-from rheobase.models._vision import VisionNetwork
-from rheobase.models.registry import Family, MakeNeuron, Official, Untold
+from rheobase.models._names import depth_of, heads_of, need_layers
+from rheobase.models._vision import VisionNetwork, initialise_head
+from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spikingformer import FAMILY as SPIKINGFORMER
 from rheobase.models.spikingformer import (
     SpikingformerConfig,
@@ -77,8 +77,7 @@ class RevSFormer(VisionNetwork):
             update_twice=config.compat == "official",
         )
         self.head = nn.Linear(2 * config.dim, config.num_classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        initialise_head(self.head)
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a checked sequence: ``[T, N, num_classes]``."""
@@ -123,15 +122,11 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> RevSFor
     num_classes, dim = ours["head.weight"].shape[0], ours["head.weight"].shape[1] // 2
     channels = ours["stem.first.conv.weight"].shape[1]
     events = channels == 2
-    known = [p.heads for p in PRESETS.values() if (p.dim, p.num_classes) == (dim, num_classes)]
-    if "num_heads" not in kwargs and not known:
-        raise Untold(
-            "the weights do not tell the number of heads; give kwargs num_heads=...", num_heads=1
-        )
+    known = [p for p in PRESETS.values() if (p.dim, p.num_classes) == (dim, num_classes)]
     return RevSFormerConfig(
         depth=depth_of(ours, "blocks.f"),
         dim=dim,
-        heads=kwargs["num_heads"] if "num_heads" in kwargs else known[0],
+        heads=heads_of(kwargs, [p.heads for p in known]),
         image_size=kwargs.get("img_size_h", 128 if events else 32),
         channels=channels,
         num_classes=num_classes,

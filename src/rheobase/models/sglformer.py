@@ -23,13 +23,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from rheobase._errors import unknown_name
-from rheobase.layers import (
-    ConvNormNeuron,
-    SpikingBlock,
-    SpikingMlp,
-    SpikingSelfAttention,
-    sew_join,
-)
+from rheobase.layers import ConvNormNeuron, SpikingBlock, SpikingMlp, SpikingSelfAttention, sew_join
 from rheobase.models._inputs import check_sizes
 from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn, split_units
 from rheobase.models._vision import VisionNetwork, initialise_head
@@ -238,12 +232,10 @@ PRESETS: dict[str, SGLFormerConfig] = {
     # In the released code, without published results.
     "sglformer_8_384_early": SGLFormerConfig(384, 6, 6, "imagenet_early"),
     "sglformer_8_768_late": SGLFormerConfig(768, 12, 6),
-    **{
-        f"sglformer_cifar{n}_4_384": SGLFormerConfig(
-            384, 16, 2, "cifar", image_size=32, num_classes=n
-        )
-        for n in (10, 100)
-    },
+    "sglformer_cifar10_4_384": SGLFormerConfig(384, 16, 2, "cifar", image_size=32, num_classes=10),
+    "sglformer_cifar100_4_384": SGLFormerConfig(
+        384, 16, 2, "cifar", image_size=32, num_classes=100
+    ),
     **{
         f"sglformer_{name}_3_256_T{T}": SGLFormerConfig(
             256, 16, 2, "events", image_size=128, channels=2, num_classes=n, T=T

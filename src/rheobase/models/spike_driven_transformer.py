@@ -29,6 +29,7 @@ from rheobase.layers import (
     over_time,
     sew_join,
 )
+from rheobase.models._initialise import initialise_layers
 from rheobase.models._inputs import check_sizes
 from rheobase.models._names import depth_of, need_layers, split_units
 from rheobase.models._vision import VisionNetwork
@@ -192,11 +193,7 @@ class SpikeDrivenTransformer(VisionNetwork):
         self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
         self.neuron = make_neuron()
         self.head = nn.Linear(config.dim, config.num_classes)
-        for module in self.modules():  # as released: not the head
-            if isinstance(module, nn.Conv2d):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise_layers(self, nn.Conv2d)  # as released: not the head
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a sequence ``[T, N, C, H, W]``: ``[T, N, num_classes]``."""

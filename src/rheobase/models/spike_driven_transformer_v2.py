@@ -24,8 +24,8 @@ from rheobase.layers import (
     over_time,
 )
 from rheobase.models._inputs import check_sizes
-from rheobase.models._names import Replacements, need_layers, replace_in_turn, split_units
-from rheobase.models._vision import VisionNetwork
+from rheobase.models._names import Replacements, heads_of, need_layers, replace_in_turn, split_units
+from rheobase.models._vision import VisionNetwork, initialise_head
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
@@ -190,8 +190,7 @@ class MetaSpikeFormer(VisionNetwork):
         self.head_kd = nn.Linear(widths[-1], config.num_classes) if config.distilled else None
         for head in (self.head, self.head_kd):
             if head is not None:
-                nn.init.trunc_normal_(head.weight, std=0.02)
-                nn.init.zeros_(head.bias)
+                initialise_head(head)
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a checked sequence, of two heads their mean: ``[T, N, num_classes]``."""
@@ -274,7 +273,7 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> MetaSpi
     hidden, width = ours["stages.4.1.mlp.fc1.conv.weight"].shape[:2]
     return MetaSpikeFormerConfig(
         widths=(a, b, c, d),
-        heads=kwargs.get("num_heads", 8),
+        heads=heads_of(kwargs, [8], c, d),
         image_size=kwargs.get("img_size_h", 224),
         channels=ours["downs.0.conv.weight"].shape[1],
         num_classes=ours["head.weight"].shape[0],

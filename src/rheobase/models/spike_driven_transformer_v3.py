@@ -26,8 +26,8 @@ from rheobase.layers import (
     meta_downsampling,
 )
 from rheobase.models._inputs import check_sizes
-from rheobase.models._names import Replacements, need_layers, replace_in_turn, split_units
-from rheobase.models._vision import VisionNetwork
+from rheobase.models._names import Replacements, heads_of, need_layers, replace_in_turn, split_units
+from rheobase.models._vision import VisionNetwork, initialise_head
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spike_driven_transformer_v2 import STAGES
 from rheobase.neurons import SpikeFiringApproximation, neuron_factory, spike_trains
@@ -160,8 +160,7 @@ class ESpikeFormer(VisionNetwork):
         )
         self.neuron = make_neuron()
         self.head = nn.Linear(widths[-1], config.num_classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        initialise_head(self.head)
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a checked sequence: ``[T, N, num_classes]``."""
@@ -249,7 +248,7 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> ESpikeF
     a, b, c, d = (ours[f"downs.{i}.conv.weight"].shape[0] for i in range(1, 5))
     return ESpikeFormerConfig(
         widths=(a, b, c, d),
-        heads=kwargs.get("num_heads", 8),
+        heads=heads_of(kwargs, [8], c, d),
         image_size=kwargs.get("img_size_h", 224),
         channels=ours["downs.0.conv.weight"].shape[1],
         num_classes=ours["head.weight"].shape[0],

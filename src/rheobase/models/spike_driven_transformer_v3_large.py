@@ -28,7 +28,14 @@ from rheobase.layers import (
     over_time,
 )
 from rheobase.models._inputs import check_choice, check_sizes
-from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn, split_units
+from rheobase.models._names import (
+    Replacements,
+    depth_of,
+    heads_of,
+    need_layers,
+    replace_in_turn,
+    split_units,
+)
 from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spike_driven_transformer_v2 import STAGES
@@ -259,7 +266,7 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> LargeES
         widths=(a, b, c),
         linear_branch="stages.3.0.rep.first.weight" in ours,
         depth=depth_of(ours, "stages.3"),
-        heads=kwargs.get("num_heads", 8),
+        heads=heads_of(kwargs, [8], c),
         channels=ours["downs.0.conv.weight"].shape[1],
         num_classes=ours["head.weight"].shape[0],
         T=kwargs.get("T", 1),

@@ -8,7 +8,6 @@ TimeSformer. The ImageNet networks have analog neurons (`PLIAF`), whose outputs 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -21,9 +20,9 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention
 from rheobase.layers import ConvNormNeuron, DropPath, over_time
 from rheobase.models._initialise import initialise_linear
 from rheobase.models._inputs import check_sizes
-from rheobase.models._names import depth_of, need_layers
+from rheobase.models._names import Replacements, depth_of, heads_of, need_layers, replace_in_turn
 from rheobase.models._vision import VisionNetwork
-from rheobase.models.registry import Family, MakeNeuron, Official, Untold
+from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import PLIAF, PLIF, neuron_factory
 from rheobase.surrogate import Sigmoid
 
@@ -234,43 +233,37 @@ def _tokenizer(config: SpikeformerCTConfig, make_neuron: MakeNeuron) -> nn.Seque
 
 PRESETS: dict[str, SpikeformerCTConfig] = {
     "spikeformer_ct_7_3x2x4": SpikeformerCTConfig(
-        depth=7, dim=512, heads=8, stages=4, image_size=224, channels=3, num_classes=1000,
-        mlp_ratio=3.0, analog=True,
+        7, 512, 8, 4, image_size=224, channels=3, num_classes=1000, mlp_ratio=3.0, analog=True
     ),
-    "spikeformer_ct_cifar10dvs_7_3x2x3": SpikeformerCTConfig(depth=7, dim=256, heads=4, stages=3),
+    "spikeformer_ct_cifar10dvs_7_3x2x3": SpikeformerCTConfig(7, 256, 4, 3),
     "spikeformer_ct_dvs128_7_5x3x1": SpikeformerCTConfig(
-        depth=7, dim=256, heads=4, stages=3, blocks_per_stage=1, kernel_size=5, num_classes=11,
-        T=16,
+        7, 256, 4, 3, blocks_per_stage=1, kernel_size=5, num_classes=11, T=16
     ),
-}  # fmt: skip
+}
 
-
-_UNIT = {"0.0": "conv", "0.1": "norm", "1": "neuron"}
-_RULES = (
-    (r"^patch_embed\.conv_layers\.", "tokenizer."),
-    (r"temporal_norm1\.", "temporal_norm."),
-    (r"temporal_attn\.", "temporal."),
-    (r"\.norm1\.", ".spatial_norm."),
-    (r"\.attn\.", ".spatial."),
-    (r"\.norm2\.", ".mlp_norm."),
-    (r"\.mlp\.mlp\.0\.0\.", ".fc1."),
-    (r"\.mlp\.mlp\.1(?=\.|$)", ".neuron"),
-    (r"\.mlp\.mlp\.2\.0\.", ".fc2."),
-    (r"^attention_pool\.", "pool."),
-    (r"^pos_embed$", "position"),
-    (r"^time_embed$", "time"),
-)
+_OURS: Replacements = {
+    r"^patch_embed\.conv_layers\.": "tokenizer.",
+    r"temporal_norm1\.": "temporal_norm.",
+    r"temporal_attn\.": "temporal.",
+    r"\.norm1\.": ".spatial_norm.",
+    r"\.attn\.": ".spatial.",
+    r"\.norm2\.": ".mlp_norm.",
+    r"\.mlp\.mlp\.0\.0\.": ".fc1.",
+    r"\.mlp\.mlp\.1(?=\.|$)": ".neuron",
+    r"\.mlp\.mlp\.2\.0\.": ".fc2.",
+    r"^attention_pool\.": "pool.",
+    r"^pos_embed$": "position",
+    r"^time_embed$": "time",
+    r"\.residual_function\.": ".branch.",
+    r"\.shortcut\.1\.": ".shortcut.",
+    r"\.(branch\.\d|shortcut)\.0\.0\.": r".\1.conv.",
+    r"\.(branch\.\d|shortcut)\.0\.1\.": r".\1.norm.",
+    r"\.(branch\.\d|shortcut)\.1(?=\.|$)": r".\1.neuron",
+}
 
 
 def _rename(key: str) -> str:
-    key = key.removeprefix("model.")
-    for pattern, ours in _RULES:
-        key = re.sub(pattern, ours, key)
-    return re.sub(
-        r"\.(?:residual_function\.(\d)|shortcut\.1)\.(0\.[01]|1)(?=\.|$)",
-        lambda m: f".{f'branch.{m[1]}' if m[1] else 'shortcut'}.{_UNIT[m[2]]}",
-        key,
-    )
+    return replace_in_turn(key.removeprefix("model."), _OURS)
 
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SpikeformerCTConfig:
@@ -281,15 +274,11 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spikefo
     convs = [ours[f"tokenizer.{i}.branch.0.conv.weight"] for i in range(count)]
     stages = [len(list(group)) for _, group in groupby(conv.shape[0] for conv in convs)]
     channels = convs[0].shape[1]
-    known = [p.heads for p in PRESETS.values() if (p.dim, p.num_classes) == (dim, num_classes)]
-    if "num_heads" not in kwargs and not known:
-        raise Untold(
-            "the weights do not tell the number of heads; give kwargs num_heads=...", num_heads=1
-        )
+    known = [p for p in PRESETS.values() if (p.dim, p.num_classes) == (dim, num_classes)]
     return SpikeformerCTConfig(
         depth=depth_of(ours, "blocks"),
         dim=dim,
-        heads=kwargs["num_heads"] if "num_heads" in kwargs else known[0],
+        heads=heads_of(kwargs, [p.heads for p in known]),
         stages=len(stages),
         blocks_per_stage=stages[0],
         kernel_size=convs[0].shape[-1],

@@ -26,9 +26,9 @@ from rheobase.layers import (
     sew_join,
 )
 from rheobase.models._inputs import check_choice, check_sizes
-from rheobase.models._names import depth_of, need_layers, split_units
+from rheobase.models._names import depth_of, heads_of, need_layers, split_units
 from rheobase.models._vision import VisionNetwork
-from rheobase.models.registry import Family, MakeNeuron, Official, Untold
+from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
 
@@ -250,15 +250,10 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spikfor
     known = [
         p for p in PRESETS.values() if (p.dim, p.depth, p.patch_size) == (dim, depth, patch_size)
     ]
-    heads = kwargs.get("num_heads", known[0].heads if known else None)
-    if heads is None:
-        raise Untold(
-            "the weights do not tell the number of heads; give kwargs num_heads=...", num_heads=1
-        )
     return SpikformerConfig(
         depth=depth,
         dim=dim,
-        heads=heads,
+        heads=heads_of(kwargs, [p.heads for p in known]),
         image_size=kwargs.get(
             "img_size_h", 32 if cifar else 128 if "pos_embed" in weights else 224
         ),

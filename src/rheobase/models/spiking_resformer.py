@@ -9,13 +9,14 @@ keys nor values, and its scales follow from how often the neurons fire.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from rheobase.layers import ConvNormNeuron, NeuronConvNorm, over_time, split_heads
+from rheobase.models._initialise import initialise_layers
 from rheobase.models._inputs import check_choice, check_divides, check_sizes
 from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn
 from rheobase.models._vision import VisionNetwork
@@ -210,9 +211,7 @@ class SpikingResformer(VisionNetwork):
             _stage(config, i, make_neuron) for i in range(len(config.widths))
         )
         self.head = nn.Linear(config.widths[-1], config.num_classes, bias=False)
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+        initialise_layers(self, nn.Linear, nn.Conv2d)
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a sequence ``[T, N, C, H, W]``: ``[T, N, num_classes]``."""
@@ -237,25 +236,23 @@ def _stage(config: SpikingResformerConfig, i: int, make_neuron: MakeNeuron) -> n
     return layers
 
 
+_CIFAR10 = SpikingResformerConfig(
+    (64, 192, 384), (1, 3, 6), stem="cifar", image_size=32, num_classes=10
+)
+
 PRESETS: dict[str, SpikingResformerConfig] = {
     "spiking_resformer_ti": SpikingResformerConfig((64, 192, 384), (1, 3, 6)),
     "spiking_resformer_s": SpikingResformerConfig((64, 256, 512), (1, 4, 8)),
     "spiking_resformer_m": SpikingResformerConfig((64, 384, 768), (1, 6, 12)),
     "spiking_resformer_l": SpikingResformerConfig((128, 512, 1024), (2, 8, 16)),
-    **{
-        f"spiking_resformer_{name}": SpikingResformerConfig(
-            (64, 192, 384), (1, 3, 6), stem="cifar", image_size=size, num_classes=n, T=T
-        )
-        for name, n, size, T in (
-            ("cifar10", 10, 32, 4), ("cifar100", 100, 32, 4), ("cifar10dvs", 10, 64, 16)
-        )
-    },
+    "spiking_resformer_cifar10": _CIFAR10,
+    "spiking_resformer_cifar100": replace(_CIFAR10, num_classes=100),
+    "spiking_resformer_cifar10dvs": replace(_CIFAR10, image_size=64, T=16),
     "spiking_resformer_dvs128": SpikingResformerConfig(
         (32, 96, 192), (1, 3, 6), stem="cifar", group_size=32, image_size=64, num_classes=11, T=16,
         learn_tau=True,
     ),
 }  # fmt: skip
-
 
 _OURS: Replacements = {
     r"^prologue\.0": "stem.conv",
@@ -287,18 +284,15 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spiking
     need_layers(ours, "a SpikingResformer", "stem.conv", "stages.0.0.branch.firing_rate_x", "head")
     stages = range(depth_of(ours, "stages"))
     first = ["stages.0.0.branch"] + [f"stages.{i}.1.branch" for i in stages[1:]]
-    stem: Literal["imagenet", "cifar"] = "cifar"
-    if ours["stem.conv.weight"].shape[-1] == 7:
-        stem = "imagenet"
-    image_size = kwargs.get("img_size", 224 if stem == "imagenet" else 32)
+    large = ours["stem.conv.weight"].shape[-1] == 7
     return SpikingResformerConfig(
         widths=tuple(ours[f"{name}.conv.weight"].shape[1] for name in first),
         heads=tuple(ours[f"{name}.firing_rate_x"].numel() for name in first),
         depths=tuple(depth_of(ours, f"stages.{i}") // 2 for i in stages),
         patch_sizes=tuple(ours[f"{name}.conv.weight"].shape[-1] for name in first),
-        stem=stem,
+        stem="imagenet" if large else "cifar",
         group_size=ours["stages.0.1.branch.mix.conv.weight"].shape[1],
-        image_size=image_size,
+        image_size=kwargs.get("img_size", 224 if large else 32),
         channels=ours["stem.conv.weight"].shape[1],
         num_classes=ours["head.weight"].shape[0],
         T=kwargs.get("T", 4),

@@ -29,7 +29,7 @@ from rheobase.layers import (
 )
 from rheobase.models._inputs import check_sizes
 from rheobase.models._names import depth_of, need_layers, split_units
-from rheobase.models._vision import VisionNetwork
+from rheobase.models._vision import VisionNetwork, initialise_head
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
@@ -156,8 +156,7 @@ class Spikingformer(VisionNetwork):
             for _ in range(config.depth)
         )
         self.head = nn.Linear(config.dim, config.num_classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        initialise_head(self.head)
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a checked sequence: ``[T, N, num_classes]``."""
@@ -204,6 +203,9 @@ PRESETS |= {
 }
 
 
+_SIGN = "patch_embed.proj_conv.weight"
+
+
 def _rename(key: str) -> str | None:
     if re.match(r"block\.\d+\.norm[12]\.", key):  # layer norms, never used
         return None
@@ -243,6 +245,15 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Spiking
     )
 
 
+def _plain_config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SpikingformerConfig:
+    config = _config(weights, kwargs)
+    if config.patch_size == 4 and _SIGN in weights:  # as its files for larger images spell it
+        raise ValueError(
+            f"not a Spikingformer checkpoint: of small images, that with CML has {_SIGN}"
+        )
+    return config
+
+
 def _cml_config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SpikingformerConfig:
     config = _config(weights, kwargs)
     return replace(config, cml=True, tau=1.75 if config.channels == 2 else 2.0)
@@ -254,12 +265,9 @@ FAMILY = Family(
     presets=PRESETS,
     neuron=spikingformer_neuron,
     official={
-        "spikingformer": Official(_config, _rename),
+        "spikingformer": Official(_plain_config, _rename),
         "spikingformer_cml": Official(
-            _cml_config,
-            _rename,
-            mark="block.0.mlp.mlp1_conv.weight",
-            sign="patch_embed.proj_conv.weight",
+            _cml_config, _rename, mark="block.0.mlp.mlp1_conv.weight", sign=_SIGN
         ),
     },
 )

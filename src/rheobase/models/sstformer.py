@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from rheobase.layers import over_time
 from rheobase.layers._checks import check_steps
 from rheobase.models._inputs import check_choice, check_divides, check_sizes
+from rheobase.models._names import Replacements, replace_in_turn
 from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, Official
 from rheobase.models.sew_resnet import SEWResNet, SEWResNetConfig
@@ -222,24 +223,24 @@ _NEVER_USED = re.compile(
     r"deconv1\.|former_out\.|.*\.norm[34]\.|resnet18_feature_extractor\.fc\.|snn_lif\d\.(?!C$)"
 )
 _FUSION = {"conv1": 0, "dcn_conv2": 4, "dcn_conv3": 8, "dcn_conv4": 11, "dcn_conv5": 14}
-_RULES = (
-    (r"^GRU_Transformer\.|^t\.", "memory."),
-    (r"^memory\.linear\.", "memory.memory."),
-    (r"^memory\.pos_embed$", "memory.position"),
-    (r"\.GRU_Attention(\d)\.", r".attention\1."),
-    (r"\.GRU\.", ".gru."),
-    (r"\.attn\.(kv|proj)\.", r".\1."),
-    (r"\.ls(\d)\.gamma$", r".scale\1"),
-    (r"\.mlp\.fc1\.", ".mlp.0."),
-    (r"\.mlp\.fc2\.", ".mlp.2."),
-    (r"^fu_concat_1\.", "concat."),
-    (r"^fu_concat_2\.", "bottleneck."),
-    (r"^fusion_feature_map$", "fusion_map"),
-    (r"^snn_former_fc\.", "features."),
-    (r"^conv2d_(query|support)\.", r"\1."),
-    (r"^resnet18_feature_extractor\.", "resnet."),
-    (r"^cls_head\.fc_cls\.", "head."),
-)
+_OURS: Replacements = {
+    r"^GRU_Transformer\.|^t\.": "memory.",
+    r"^memory\.linear\.": "memory.memory.",
+    r"^memory\.pos_embed$": "memory.position",
+    r"\.GRU_Attention(\d)\.": r".attention\1.",
+    r"\.GRU\.": ".gru.",
+    r"\.attn\.(kv|proj)\.": r".\1.",
+    r"\.ls(\d)\.gamma$": r".scale\1",
+    r"\.mlp\.fc1\.": ".mlp.0.",
+    r"\.mlp\.fc2\.": ".mlp.2.",
+    r"^fu_concat_1\.": "concat.",
+    r"^fu_concat_2\.": "bottleneck.",
+    r"^fusion_feature_map$": "fusion_map",
+    r"^snn_former_fc\.": "features.",
+    r"^conv2d_(query|support)\.": r"\1.",
+    r"^resnet18_feature_extractor\.": "resnet.",
+    r"^cls_head\.fc_cls\.": "head.",
+}
 
 
 def _rename(key: str) -> str | None:
@@ -255,9 +256,7 @@ def _rename(key: str) -> str | None:
     if match := re.match(r"dcnfeat_layers\.(\w+)\.(\d)\.", key):
         rest = key[match.end() :].replace("conv_offset", "offset")
         return f"fusion.{_FUSION[match[1]] + int(match[2])}.{rest}"
-    for pattern, ours in _RULES:
-        key = re.sub(pattern, ours, key)
-    return key
+    return replace_in_turn(key, _OURS)
 
 
 def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Config:

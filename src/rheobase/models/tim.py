@@ -29,7 +29,7 @@ from rheobase.layers import (
     split_heads,
 )
 from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn, split_units
-from rheobase.models._vision import VisionNetwork
+from rheobase.models._vision import VisionNetwork, initialise_head
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spikformer import SpikformerConfig, Stem
 from rheobase.neurons import DetachedLIF, neuron_factory
@@ -201,8 +201,7 @@ class TIM(VisionNetwork):
         self.stem = Stem(config.stem, make_neuron)
         self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
         self.head = nn.Linear(config.dim, config.num_classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        initialise_head(self.head)
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a checked sequence: ``[T, N, num_classes]``.

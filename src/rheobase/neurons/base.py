@@ -214,7 +214,7 @@ class Neuron(Stateful):
         Such a call then costs little more than its kernel; `rheobase.optimize` asks for it. A
         neuron with a `run` of its own stays as it is.
         """
-        if self.scanned and type(self).run is Neuron.run:
+        if self.is_plain_scan:
             self._settled = SettledSteps()
 
     def state_shape(self, x: Tensor) -> tuple[int, ...]:
