@@ -191,7 +191,11 @@ def forget(module: nn.Module) -> None:
 
 def networks() -> list[dict[str, Any]]:
     """Images a second in training, bfloat16 autocast, and peak memory, of the same networks."""
-    return [network(pair) for pair in LARGE]
+    rows = []
+    for pair in LARGE:
+        rows.append(network(pair))
+        print(json.dumps(rows[-1], indent=1), flush=True)
+    return rows
 
 
 def network(pair: Pair) -> dict[str, Any]:
