@@ -20,7 +20,7 @@ from torch import Tensor
 __all__ = ["chunks_of", "join", "settle", "split"]
 
 # Where it was measured to win: docs/performance.md.
-_LEAST_STEPS, _MOST_COLUMNS = 2048, 8192
+_LEAST_STEPS, _MOST_COLUMNS = 8192, 8192
 _MOST_CHUNKS, _LEAST_LENGTH = 64, 64
 _MOST_PASSES = 4
 
