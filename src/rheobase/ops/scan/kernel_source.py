@@ -244,7 +244,7 @@ def scalar_functions(variant: Variant, backward: bool) -> str:
         "charge": spec.charge_functions.value,
         "argument": spec.fire_functions.argument,
         "quantize": spec.fire_functions.quantize,
-        "reset": spec.reset_functions.value,
+        "reset": spec.kernels_reset,
     }
     if backward:
         wanted |= {

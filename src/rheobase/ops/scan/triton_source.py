@@ -372,7 +372,7 @@ def _functions(variant: Variant, backward: bool) -> str:
         "charge": spec.charge_functions.value,
         "argument": spec.fire_functions.argument,
         "quantize": spec.fire_functions.quantize,
-        "reset": spec.reset_functions.value,
+        "reset": spec.kernels_reset,
     }
     slopes = {
         "charge_partials": spec.charge_functions.partials,
