@@ -84,16 +84,18 @@ class _Sweep:
     Its arrays are arguments, of which the compiler may be told that they do not overlap. Otherwise
     it would have to test every pair of them, and gives up making vectors where they are many.
 
-    ``arguments``: its name for each of them, and what the kernel calls it with.
+    ``arguments``: its name for each of them, and what the kernel calls it with. ``decorator``: how
+    it is compiled.
     """
 
     name: str
     arguments: dict[str, str]
     body: str
+    decorator: str = '@njit(nogil=True, error_model="numpy")'
 
     @property
     def definition(self) -> str:
-        return f"""@njit(nogil=True, error_model="numpy")
+        return f"""{self.decorator}
 def {self.name}(n, {", ".join(self.arguments)}):
     arrays_do_not_overlap()
     prefer_wide_vectors()
@@ -142,7 +144,10 @@ def _sweep_back(variant: Variant) -> _Sweep:
     sequences = ("x", "g", *(["gt"] if v.tap else ()))
     given = _before(v) | {name: name for name in (*sums, *(f"{n}_sum" for n in v.wanted))}
     given |= {"gx_sum": "gx_sum"} if v.summed else _rows(v, ("gx",))
-    return _Sweep("sweep_back", given | _rows(v, sequences) | _coefficients(v), "\n".join(body))
+    given |= _rows(v, sequences) | _coefficients(v)
+    # The gradients' own arithmetic may fuse multiply and add.
+    decorator = '@njit(nogil=True, error_model="numpy", fastmath={"contract"})'
+    return _Sweep("sweep_back", given, "\n".join(body), decorator)
 
 
 # Where a step of each sequence lies, and how far it is from the next.

@@ -44,9 +44,10 @@ _CALLS = {
     "tanh": "math.tanh({0})",
     "where": "({1} if {0} else {2})",
 }
-# What decides a spike is rounded as the reference rounds it. A slope may fuse multiply and add.
-_EXACT = '@njit(inline="always")'
-_DECORATORS = {"derivative": '@njit(fastmath={"contract"})'}
+# What decides a spike is rounded as the reference rounds it, so these functions are compiled by
+# themselves, before they go into a loop. Slopes may fuse multiply and add.
+_EXACT = '@njit(error_model="numpy")'
+_SLOPE = '@njit(error_model="numpy", fastmath={"contract"})'
 _EXP = {"float32": "exp32({0})", "float64": "math.exp({0})"}
 
 
@@ -176,13 +177,14 @@ class Variant:
         load = self.load(f"{row}[j]")
         if not self.spec.normed:
             return (f"x# = {load}",)
-        return (f"raw# = {load}", f"x# = raw# * {self.at('input_gain')} + {self.at('input_shift')}")
+        gain, shift = self.at("input_gain"), self.at("input_shift")
+        return (f"raw# = {load}", f"x# = multiply_add(raw#, {gain}, {shift})")
 
     def filter_input(self) -> tuple[str, ...]:
         """Lines that charge the synapse; i# is its current before."""
         if not self.spec.filtered:
             return ()
-        return ("i# = i", f"i = i * {self.at('current_decay')} + x#", "x# = i")
+        return ("i# = i", f"i = multiply_add(i, {self.at('current_decay')}, x#)", "x# = i")
 
     def fire(self, h: str, s: str) -> tuple[str, ...]:
         """Lines that fire: how far a membrane is above threshold (below the lower one), spikes."""
@@ -240,21 +242,26 @@ def scalar_functions(variant: Variant, backward: bool) -> str:
     """The neuron's functions as numba code, with their partials for the way back."""
     spec = variant.spec
     binding = Binding({**_CALLS, "exp": _EXP[variant.compute]}, literal="real({0})")
-    wanted = {
+    exact = {
         "charge": spec.charge_functions.value,
         "argument": spec.fire_functions.argument,
         "quantize": spec.fire_functions.quantize,
         "reset": spec.kernels_reset,
     }
+    slopes = {}
     if backward:
-        wanted |= {
+        slopes = {
             "charge_partials": spec.charge_functions.partials,
             "argument_partials": spec.fire_functions.partials,
             "reset_partials": spec.reset_functions.partials,
             "derivative": spec.surrogate_functions.derivative,
         }
     return "\n\n".join(
-        translate(f, n, binding, _DECORATORS.get(n, _EXACT)) for n, f in wanted.items()
+        [
+            f"{_EXACT}\ndef multiply_add(a, b, c):\n    return a * b + c\n",
+            *(translate(f, n, binding, _EXACT) for n, f in exact.items()),
+            *(translate(f, n, binding, _SLOPE) for n, f in slopes.items()),
+        ]
     )
 
 
