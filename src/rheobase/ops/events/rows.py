@@ -1,16 +1,18 @@
 """Rows of a matrix added up where the input is not 0, on the CPU.
 
 A weight lies with one row for each input. What an input sends is its row; a silent input costs
-nothing. Four rows at a time: the sum is then loaded and stored once for four products.
+nothing. Sums of 64 or 128 columns stay in registers; wider ones are loaded and stored once for four
+rows, which are read to their ends.
 """
 
 # numba compiles these; their types are the compiler's, not mypy's.
 # mypy: disable-error-code="no-untyped-def, call-arg"
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
-from rheobase.ops.numba_lang import prefer_wide_vectors
+from rheobase.ops.numba_lang import arrays_do_not_overlap, prefer_wide_vectors
 
 __all__ = ["add_rows", "compress", "convolve", "gather", "line", "nonzero", "scatter"]
 
@@ -36,11 +38,36 @@ def add_rows(into, matrix, values, which, count):
     add_parts(into, matrix, values, which, count, into.size)
 
 
+def _in_registers(width):
+    """`add_parts` for so many columns."""
+
+    @njit(nogil=True, error_model="numpy", fastmath={"contract"})
+    def add(into, matrix, values, which, count, step):
+        prefer_wide_vectors()
+        arrays_do_not_overlap()
+        for i in range(count):
+            # Unsigned places: the compiler need not ask whether they count from the end.
+            start, weight = np.uint64(which[i] * step), values[i]
+            for k in range(width):
+                into[k] += weight * matrix[start + np.uint64(k)]
+
+    return add
+
+
+_add_64, _add_128 = map(_in_registers, (64, 128))
+
+
 @njit(nogil=True, error_model="numpy", fastmath={"contract"})
 def add_parts(into, matrix, values, which, count, step):
     """`add_rows` of the beginnings of rows that are ``step`` apart."""
     prefer_wide_vectors()
     width = into.size
+    if width == 64:
+        _add_64(into, matrix, values, which, count, step)
+        return
+    if width == 128:
+        _add_128(into, matrix, values, which, count, step)
+        return
     whole = count - count % 4
     for i in range(0, whole, 4):
         a, b = which[i] * step, which[i + 1] * step
