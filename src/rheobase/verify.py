@@ -257,12 +257,12 @@ def _compare_corrected(golden: Golden) -> list[Check]:
 
 
 def _output_names(golden: Golden) -> list[str]:
-    return [f"output/{i}" for i in golden.group("output")] or ["output"]
+    return [f"output/{i}" for i in range(len(golden.group("output")))] or ["output"]
 
 
 def _call(golden: Golden, net: nn.Module, x: Tensor) -> list[Tensor]:
     """Event frames ``[B, T, C, H, W]`` become time first; outputs ``[B, K]`` are means over T."""
-    y = net(x.transpose(0, 1) if x.dim() == 5 else x)
+    y = net(x.transpose(0, 1) if x.dim() == 5 and golden.batch_first else x)
     if not isinstance(y, Tensor):
         return list(y)
     if golden.config.get("official", {}).get("output_layout", "").startswith("B,T"):

@@ -71,6 +71,11 @@ class Golden:
         """The keys of the official state dict."""
         return {*self.group("sd"), *self.config.get("weights", {}).get("keys", {})}
 
+    @property
+    def batch_first(self) -> bool:
+        """Whether its sequences are ``[B, T, ...]``; levels that a pyramid takes are time first."""
+        return not any(key.startswith("neck.") for key in self.keys)
+
     def tensor(self, name: str) -> Tensor:
         """A stored array in float64."""
         return torch.from_numpy(self.arrays[name]).double()

@@ -1,24 +1,34 @@
-"""Meta-SpikeFormer for dense prediction: segmentation, and the heads of Mask R-CNN.
+"""Meta-SpikeFormer for dense prediction: segmentation, and what a detector has of neurons.
 
 Yao et al. 2024, arXiv 2404.03663; released code: BICLab/Spike-Driven-Transformer-V2, folders
-segmentation and detection of earlier commits. A feature pyramid and heads in which every
-convolution takes spikes. For segmentation the membranes of each level are averaged over T, so
-pyramid and head work on one step; for detection they keep their steps, and what the heads give is
-averaged. The search for boxes around the detection heads (anchors, suppression of overlaps,
-regions cut out of the levels) is not here.
+segmentation and detection of earlier commits. For segmentation the membranes of each level are
+averaged over T, so pyramid and head work on one step; for detection they keep their steps, and what
+the heads give is averaged. `SegmentationHeads` and `DetectionHeads` are all that is behind the
+backbone, and are held to the released code by its weights; `MetaSegmenter` is a whole network. The
+search for boxes around the detection heads (anchors, suppression of overlaps, regions cut out of
+the levels) is not here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
-from rheobase.layers import NeuronConvNorm, over_time
 from rheobase.models._inputs import as_sequence
-from rheobase.models.registry import Family, MakeNeuron
+from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn
+from rheobase.models.meta_spikeformer_heads import (
+    BoxHead,
+    MaskHead,
+    RegionHead,
+    SegmentationHead,
+    SpikePyramid,
+    resized,
+)
+from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spike_driven_transformer_v2 import (
     MetaSpikeFormer,
     MetaSpikeFormerConfig,
@@ -29,191 +39,103 @@ __all__ = [
     "FAMILY",
     "PRESETS",
     "BoxHead",
+    "DetectionHeads",
+    "HeadsConfig",
     "MaskHead",
     "MetaSegmenter",
     "MetaSegmenterConfig",
     "RegionHead",
     "SegmentationHead",
+    "SegmentationHeads",
     "SpikePyramid",
 ]
 
 
-class NeuronThen(nn.Module):
-    """``layer(neuron(x))`` on a sequence ``[T, N, ...]``."""
-
-    def __init__(self, neuron: nn.Module, layer: nn.Module) -> None:
-        super().__init__()
-        self.neuron = neuron
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Membranes ``[T, N, ...]`` to membranes."""
-        return over_time(self.neuron(x), self.layer)
-
-
-class SpikePyramid(nn.Module):
-    """Feature pyramid: to every level what the coarser ones see is added.
+@dataclass(frozen=True)
+class HeadsConfig:
+    """What a network has behind its backbone.
 
     Args:
-        channels: of the levels, fine to coarse.
-        width: of all levels of the pyramid.
+        channels: of the backbone's levels, fine to coarse, each half as large as the one before.
+        width: channels of the pyramid and of the heads.
+        num_classes: of pixels, or of things.
+        anchors: boxes tried at a place by a detector; 0: a segmenter.
+        hidden: neurons in each layer of a detector's box head.
+        depth: convolutions of a detector's mask head.
+    """
+
+    channels: tuple[int, ...]
+    width: int
+    num_classes: int
+    anchors: int = 0
+    hidden: int = 0
+    depth: int = 0
+
+
+class SegmentationHeads(nn.Module):
+    """Pyramid and head of a segmenter.
+
+    Args:
+        config: sizes.
         make_neuron: makes each neuron.
     """
 
-    def __init__(self, channels: Sequence[int], width: int, make_neuron: MakeNeuron) -> None:
+    def __init__(self, config: HeadsConfig, make_neuron: MakeNeuron) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList(
-            NeuronThen(make_neuron(), nn.Conv2d(count, width, 1)) for count in channels
-        )
-        self.outputs = nn.ModuleList(
-            NeuronThen(make_neuron(), nn.Conv2d(width, width, 3, padding=1)) for _ in channels
-        )
+        self.config = config
+        count, width = len(config.channels), config.width
+        self.pyramid = SpikePyramid(config.channels, width, make_neuron)
+        self.head = SegmentationHead(width, count, config.num_classes, make_neuron)
 
-    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Levels ``[T, N, C, H, W]``, fine to coarse, to as many of one width."""
-        found = [lateral(x) for lateral, x in zip(self.laterals, levels, strict=True)]
-        for i in range(len(found) - 1, 0, -1):
-            finer = found[i - 1]
-            coarse = F.interpolate(found[i].flatten(0, 1), size=finer.shape[-2:])
-            found[i - 1] = finer + coarse.unflatten(0, finer.shape[:2])  # type: ignore[no-untyped-call]
-        return [output(x) for output, x in zip(self.outputs, found, strict=True)]
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Levels in one tensor, channel after channel, to logits ``[N, classes, H, W]``."""
+        levels = _levels_of(x, self.config.channels)
+        return [self.head(self.pyramid(levels)).mean(0)]
 
 
-class Scale(nn.Module):
-    """A level brought to the size of the finest: twice as large after every convolution.
+class DetectionHeads(nn.Module):
+    """Pyramid and heads of a detector.
 
     Args:
-        width: channels.
-        level: how many times it was halved.
+        config: sizes.
         make_neuron: makes each neuron.
     """
 
-    def __init__(self, width: int, level: int, make_neuron: MakeNeuron) -> None:
+    def __init__(self, config: HeadsConfig, make_neuron: MakeNeuron) -> None:
         super().__init__()
-        self.grows = level > 0
-        self.units = nn.ModuleList(
-            NeuronConvNorm(width, width, make_neuron(), kernel_size=3) for _ in range(max(1, level))
-        )
+        self.config = config
+        width, classes = config.width, config.num_classes
+        self.pyramid = SpikePyramid(config.channels, width, make_neuron)
+        self.regions = RegionHead(width, config.anchors, make_neuron)
+        self.boxes = BoxHead(width, 7, config.hidden, classes, make_neuron)
+        self.masks = MaskHead(width, config.depth, classes, make_neuron)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, C, H, W]`` to the finest level's size."""
-        for unit in self.units:
-            x = unit(x)
-            if self.grows:
-                x = _resized(x, (2 * x.shape[-2], 2 * x.shape[-1]))
-        return x
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Levels in one tensor, channel after channel, to everything that the heads give.
+
+        The box head sees two fixed regions of 7x7 pixels of the finest level, the mask head two of
+        14x14, in the place of those that a search would find.
+
+        Returns:
+            scores and shifts of every level and of one more, then those of the boxes, each with
+            its T steps; last the masks' logits, averaged over T.
+        """
+        levels = self.pyramid(_levels_of(x, self.config.channels))
+        levels.append(levels[-1][..., ::2, ::2])  # a max pool of one pixel
+        found = [output for pair in self.regions(levels) for output in pair]
+        finest = levels[0][:, 0]
+        boxes = torch.stack([finest[..., i : i + 7, i : i + 7] for i in (2, 10)], 1)
+        masks = torch.stack([finest[..., i : i + 14, i : i + 14] for i in (2, 16)], 1)
+        return [*found, *self.boxes(boxes), self.masks(masks).mean(0)]
 
 
-class SegmentationHead(nn.Module):
-    """Every level brought to the size of the finest, summed, and classified pixel by pixel.
+def _levels_of(x: Tensor, channels: Sequence[int]) -> list[Tensor]:
+    """The levels that lie one after another in the channels of ``[T, N, C, H, W]``.
 
-    Args:
-        width: channels of the levels.
-        levels: how many, each half as large as the one before.
-        num_classes: outputs.
-        make_neuron: makes each neuron.
+    Of each level after the first every other pixel is taken: it is half as large as the one before.
     """
-
-    def __init__(self, width: int, levels: int, num_classes: int, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        self.scales = nn.ModuleList(Scale(width, level, make_neuron) for level in range(levels))
-        self.neuron = make_neuron()
-        self.head = nn.Conv2d(width, num_classes, 1)
-
-    def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Levels ``[T, N, C, H, W]``, fine to coarse, to logits ``[T, N, classes, H, W]``."""
-        same = [scale(x) for scale, x in zip(self.scales, levels, strict=True)]
-        total = same[0]
-        for x in same[1:]:
-            total = total + _resized(x, total.shape[-2:])
-        return over_time(self.neuron(total), self.head)
-
-
-def _resized(x: Tensor, size: Sequence[int]) -> Tensor:
-    """``[T, N, C, H, W]`` bilinearly to another height and width."""
-    y = F.interpolate(x.flatten(0, 1), size=tuple(size), mode="bilinear", align_corners=False)
-    return y.unflatten(0, x.shape[:2])  # type: ignore[no-untyped-call,no-any-return]
-
-
-class RegionHead(nn.Module):
-    """Whether there is something at a place, and where: the proposals of Mask R-CNN.
-
-    Args:
-        width: channels of the levels.
-        anchors: boxes tried at a place.
-        make_neuron: makes each neuron.
-    """
-
-    def __init__(self, width: int, anchors: int, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        self.conv = NeuronThen(make_neuron(), nn.Conv2d(width, width, 3, padding=1))
-        self.score = NeuronThen(make_neuron(), nn.Conv2d(width, anchors, 1))
-        self.shift = NeuronThen(make_neuron(), nn.Conv2d(width, 4 * anchors, 1))
-
-    def forward(self, levels: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Levels ``[T, N, C, H, W]`` to scores ``[..., anchors, H, W]`` and shifts, four times as
-        many; every level anew. Their means over T are the proposals."""
-        found = [self.conv(x) for x in levels]
-        return [(self.score(x), self.shift(x)) for x in found]
-
-
-class BoxHead(nn.Module):
-    """What is in a region, and its box: two layers of neurons, then two readouts.
-
-    Args:
-        width: channels of a region.
-        side: pixels on a side of a region.
-        hidden: neurons of each layer.
-        num_classes: without the background.
-        make_neuron: makes each neuron.
-    """
-
-    def __init__(
-        self, width: int, side: int, hidden: int, num_classes: int, make_neuron: MakeNeuron
-    ) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            NeuronThen(make_neuron(), nn.Linear(width * side * side, hidden)),
-            NeuronThen(make_neuron(), nn.Linear(hidden, hidden)),
-        )
-        self.score = nn.Linear(hidden, num_classes + 1)
-        self.shift = nn.Linear(hidden, 4 * num_classes)
-
-    def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """Regions ``[T, R, C, side, side]`` to scores ``[T, R, classes + 1]`` and shifts."""
-        x = self.layers(regions.flatten(2))
-        return self.score(x), self.shift(x)
-
-
-class MaskHead(nn.Module):
-    """The shape of what is in a region, in twice its resolution.
-
-    Args:
-        width: channels of a region.
-        depth: convolutions.
-        num_classes: without the background.
-        make_neuron: makes each neuron.
-    """
-
-    def __init__(self, width: int, depth: int, num_classes: int, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        # The released convolutions are followed by a ReLU, before the next layer's neurons.
-        self.convs = nn.Sequential(
-            *(
-                NeuronThen(
-                    make_neuron(),
-                    nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU()),
-                )
-                for _ in range(depth)
-            )
-        )
-        self.up = NeuronThen(make_neuron(), nn.ConvTranspose2d(width, width, 2, stride=2))
-        self.mask = NeuronThen(make_neuron(), nn.Conv2d(width, num_classes, 1))
-
-    def forward(self, regions: Tensor) -> Tensor:
-        """Regions ``[T, R, C, side, side]`` to logits ``[T, R, classes, 2 side, 2 side]``."""
-        logits: Tensor = self.mask(self.up(self.convs(regions)))
-        return logits
+    levels = torch.split(x, list(channels), 2)
+    return [level[..., :: 2**i, :: 2**i] for i, level in enumerate(levels)]
 
 
 @dataclass(frozen=True)
@@ -278,7 +200,7 @@ class MetaSegmenter(nn.Module):
             x = stage(down(x))
             levels.append(x.mean(0, keepdim=True))
         del levels[3]  # as large as the last one
-        return _resized(self.head(self.pyramid(levels)), size)
+        return resized(self.head(self.pyramid(levels)), size)
 
 
 def _ade20k(widths: tuple[int, int, int, int], width: int) -> MetaSegmenterConfig:
@@ -290,6 +212,70 @@ PRESETS: Mapping[str, MetaSegmenterConfig] = {
     "spike_driven_transformer_v2_55m_ade20k": _ade20k((128, 256, 512, 640), 256),
 }
 
+
+_OURS: Replacements = {
+    r"^neck\.lateral_convs\.(\d)": r"pyramid.laterals.\1",
+    r"^neck\.fpn_convs\.(\d)": r"pyramid.outputs.\1",
+    r"^decode_head\.scale_heads\.(\d)\.(\d)\.0$": r"head.scales.\1.units.\2.neuron",
+    r"^decode_head\.scale_heads\.(\d)\.(\d)\.1\.0\.conv": r"head.scales.\1.units.\2.conv",
+    r"^decode_head\.scale_heads\.(\d)\.(\d)\.1\.0\.bn": r"head.scales.\1.units.\2.norm",
+    r"^decode_head\.decode_lif$": "head.neuron",
+    r"^decode_head\.conv_seg": "head.head",
+    r"^rpn_(conv|cls|reg)": r"regions.\1",
+    r"^shared_fcs\.(\d)": r"boxes.layers.\1",
+    r"^fc_(cls|reg)": r"boxes.\1",
+    r"^convs\.(\d)\.1\.0\.conv": r"masks.convs.\1.layer.0",
+    r"^convs\.(\d)": r"masks.convs.\1",
+    r"^upsample": "masks.up",
+    r"^conv_logits": "masks.mask",
+    r"\.cls(?=\.|$)": ".score",
+    r"\.reg(?=\.|$)": ".shift",
+    r"\.1\.0(\.conv)?(?=\.(weight|bias)$)": ".layer",
+    r"^((?!head\.).*)\.0$": r"\1.neuron",
+}
+
+
+def _rename(key: str) -> str:
+    return replace_in_turn(key, _OURS)
+
+
+def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> HeadsConfig:
+    ours = {_rename(key): value.shape for key, value in weights.items()}
+    count = depth_of(ours, "pyramid.laterals")
+    channels = tuple(ours[f"pyramid.laterals.{i}.layer.weight"][1] for i in range(count))
+    width = ours["pyramid.outputs.0.layer.weight"][0]
+    if "head.head.weight" in ours:
+        return HeadsConfig(channels, width, ours["head.head.weight"][0])
+    what = "a checkpoint of a segmenter's or detector's heads, nor a Meta-SpikeFormer"
+    need_layers(weights, what, "rpn_cls.1.0", "shared_fcs.0.1.0", "conv_logits.1.0")
+    return HeadsConfig(
+        channels,
+        width,
+        num_classes=ours["masks.mask.layer.weight"][0],
+        anchors=ours["regions.score.layer.weight"][0],
+        hidden=ours["boxes.layers.0.layer.weight"][0],
+        depth=depth_of(ours, "masks.convs"),
+    )
+
+
+def _network(
+    config: MetaSegmenterConfig | HeadsConfig, make_neuron: MakeNeuron | None = None
+) -> nn.Module:
+    """A segmenter, or pyramid and heads alone, which have released weights."""
+    if isinstance(config, MetaSegmenterConfig):
+        return MetaSegmenter(config, make_neuron)
+    heads = DetectionHeads if config.anchors else SegmentationHeads
+    return heads(config, make_neuron or meta_spikeformer_neuron())
+
+
 FAMILY = Family(
-    "meta_segmenter", network=MetaSegmenter, presets=PRESETS, neuron=meta_spikeformer_neuron
+    "meta_segmenter",
+    network=_network,
+    presets=PRESETS,
+    neuron=meta_spikeformer_neuron,
+    official={
+        "spike_driven_transformer_v2": Official(
+            _config, _rename, mark="neck.lateral_convs.0.1.0.conv.weight"
+        )
+    },
 )
