@@ -258,12 +258,17 @@ class OneOver(nn.Module):
 
 class Named(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return {"rates": x.relu()}
+        return {"rates": x.relu(), "inputs": x}
 
 
 class Chosen(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.where(x > 0.0, x, 0.0 * x)
+
+
+class Compared(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (x > 0.0)
 
 
 class OverBatch(nn.Module):
@@ -308,8 +313,12 @@ def test_what_is_refused():
         convert(nn.Linear(4, 2), torch.rand(3, 4))
     with pytest.raises(ValueError, match=r"no activation.*'where' \(.*:\d+, in forward\) is none"):
         convert(Chosen(), torch.rand(3, 4))
-    with pytest.raises(ValueError, match=r"returns a .*dict; conversion needs one tensor"):
+    with pytest.raises(ValueError, match=r"returns 2 tensors \(rates, inputs\); conversion"):
         convert(Named(), torch.rand(3, 4))
+    with pytest.raises(ValueError, match=r"returns a tuple; conversion needs one tensor"):
+        convert(nn.Sequential(nn.ReLU(), nn.GRU(4, 2)), torch.rand(3, 4), recipe="ecmt")
+    with pytest.raises(ValueError, match=r"'gt_encode'.*torch\.bool, which no spikes can"):
+        convert(Compared(), torch.rand(3, 4), recipe="ecmt")
     with pytest.raises(TypeError, match="GraphModule of an exported program; give the module"):
         convert(torch.export.export(nn.Sequential(nn.ReLU()), (x,)).module(), x)
     with pytest.raises(TypeError, match="not function"):
@@ -373,7 +382,7 @@ def test_local_balance_says_when_it_was_broken_off():
 def test_a_pool_stays_behind_an_activation_that_does_not_grow(activation, moves):
     ann = double(nn.Sequential(nn.Conv2d(3, 4, 3), activation, nn.MaxPool2d(2)))
     ann[0].bias.data -= 1.0  # where SiLU falls
-    traced = trace(ann)
+    traced = trace(ann, [images()[:3]])
     pool_before_activations(traced)
     assert torch.equal(traced.module(images()), ann(images()))
     order = [n.target for n in traced.graph.nodes if n.op == "call_module"]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rheobase.convert import ConvertedNetwork, Spiking, convert
+from rheobase.convert.post import _slope
 from rheobase.data import get_dataset
 from rheobase.layers import ClampQuant
 
@@ -259,6 +260,19 @@ def test_parameter_calibration_fits_thresholds_biases_and_potentials(digits):
         starts[number] = T * lack.mean(0)
         sequence = layer(number, sequence)
     torch.testing.assert_close(snn(digits), at_every_step(ann[5], sequence.flatten(2)))
+
+
+@pytest.mark.parametrize("shape", [(), (3, 1, 1)])
+def test_weights_are_fitted_down_the_slope_of_clipped_floored_rates(shape):
+    """Li et al. 2021: the squared distance of rates, summed over channels; the floor is let be."""
+    torch.manual_seed(0)
+    current = torch.randn(5, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    target = torch.rand(5, 3, 4, 4, dtype=torch.float64)
+    size = 0.5 + torch.rand(shape, dtype=torch.float64)
+    count = (current / size * T).clamp(0, T)
+    rate = (count + (count.floor() - count).detach()) * size / T
+    (rate - target).square().sum(1).mean().backward()
+    torch.testing.assert_close(_slope(current.detach(), target, size, T), current.grad)
 
 
 def best_of_channels(a: Tensor) -> Tensor:

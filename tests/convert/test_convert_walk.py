@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -94,6 +96,61 @@ def test_views_take_every_order_of_memory():
     assert relative_error(Viewed(in_place).eval(), images(torch.float32)) < 0.04
 
 
+def checked(net: Any, x: Tensor) -> Tensor:
+    assert x.dim() == 4 and x.shape[1] == 3, "images"
+    x = F.relu(net.a(x))
+    torch._assert(x.shape[2] == 8, "eight rows")
+    if len(x.shape) == 4 and x.is_floating_point():
+        x = F.relu(net.b(x))
+    return x
+
+
+def looped(net: Any, x: Tensor) -> Tensor:
+    x = F.relu(net.a(x))
+    y = net.b(x) / math.sqrt(x.size(1)) * float(int(x.shape[2]))
+    return torch.cat([F.relu(y[:, place]) for place in range(x.shape[1])], 1)
+
+
+def in_parts(net: Any, x: Tensor) -> Tensor:
+    x = F.relu(net.a(x))
+    parts = [F.relu(part) for part in net.b(x).chunk(2, 1)]
+    return torch.cat(parts, 1).reshape(*x.shape)
+
+
+@pytest.mark.parametrize("run", [checked, looped, in_parts])
+def test_python_may_ask_for_sizes(run):
+    assert relative_error(Net(run).double().eval(), images()) < 0.02
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+    loss: Tensor | None = None
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda y: (y,),
+        lambda y: {"logits": y, "loss": None},
+        lambda y: OrderedDict(logits=y),
+        Answer,
+    ],
+)
+def test_one_tensor_in_a_container_is_the_output(wrapped):
+    class Wrapping(Net):
+        def forward(self, x: Tensor) -> Any:
+            return wrapped(super().forward(x))
+
+    def run(net: Any, x: Tensor) -> Tensor:
+        return F.relu(net.b(F.relu(net.a(x))))
+
+    given = {"recipe": "threshold_max", "T": 4}
+    expected = convert(Net(run).double().eval(), images(), **given)(images())
+    found = convert(Wrapping(run).double().eval(), images(), **given)(images())
+    assert torch.equal(found, expected)
+
+
 def test_other_arguments_keep_their_defaults():
     class Masked(Net):
         def forward(self, x: Tensor, mask: Tensor | None = None, twice: bool = False) -> Tensor:
@@ -142,6 +199,11 @@ def second_name(net: Any, x: Tensor) -> Tensor:
     return F.relu(x + y)
 
 
+def checked_for_four(net: Any, x: Tensor) -> Tensor:
+    assert x.shape[1] == 4, "four channels"
+    return F.relu(net.a(x))
+
+
 REFUSED: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "mean of all": (lambda n, x: F.relu(n.b(F.relu(n.a(x)) - x.mean())), "'mean'.*other samples"),
     "rolled": (lambda n, x: F.relu(n.b(torch.roll(F.relu(n.a(x)), 1, 0))), "'roll'.*other samples"),
@@ -153,7 +215,14 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "abs": (lambda n, x: F.relu(n.b(n.a(x).abs())), r"'abs_1'.*no kind"),
     "softmax": (lambda n, x: F.relu(n.b(n.a(x).softmax(1))), "kind 'softmax'.*'ecmt'"),
     "dropout": (lambda n, x: F.relu(n.b(F.dropout(F.relu(n.a(x))))), "drops in evaluation too"),
-    "length": (lambda n, x: F.relu(n.a(x)).reshape(len(x), -1), "hangs on the value or the shape"),
+    "length": (lambda n, x: F.relu(n.a(x)).reshape(len(x), -1), "the number of samples"),
+    "alone": (lambda n, x: F.relu(n.a(x)) if len(x.shape) * x.shape[0] > 4 else x, "number of sam"),
+    "item": (lambda n, x: F.relu(n.a(x)) if x.sum().item() > -1e9 else x, "values of a tensor"),
+    "its own check": (checked_for_four, "refuses .*N, 3, 8, 8.*test_convert_walk.*AssertionError"),
+    "made of sizes": (
+        lambda n, x: F.relu(n.b((y := F.relu(n.a(x))) * torch.ones(y.shape[-1]))),
+        "'ones'.*makes a tensor of the sizes.*a buffer",
+    ),
     "second name": (second_name, "does not compute what the network does"),
     "view": (
         lambda n, x: [y := n.a(x), v := y.flatten(1), y.relu_(), v][-1],

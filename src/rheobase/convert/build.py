@@ -83,18 +83,12 @@ def follow_batch(traced: Traced, example: Tensor) -> None:
         example: three samples that differ, ``[3, ...]``.
 
     Raises:
-        ValueError: the network gives more than one tensor, or a node mixes samples.
+        ValueError: a node mixes samples.
 
     What comes behind a module that says of itself that it ``draws`` (at random, in evaluation too)
     is not compared.
     """
     two, three = (values_of(traced, example[:count]) for count in (2, 3))
-    output = next(n for n in traced.graph.nodes if n.op == "output")
-    if not isinstance(two[output], Tensor):
-        raise ValueError(
-            f"the network returns a {_plain_name(two[output])}; conversion needs one tensor "
-            "[N, ...]: wrap the network in a module that returns that part of it"
-        )
     drawn: set[fx.Node] = set()
     for node, value in two.items():
         node.meta["growth"] = growth = _growth(value, three[node])
@@ -105,11 +99,6 @@ def follow_batch(traced: Traced, example: Tensor) -> None:
                 f"what node {node.name!r} ({line_of(node)}) gives for a sample depends on the "
                 "other samples of the batch, or on chance; conversion needs samples to stay apart"
             )
-
-
-def _plain_name(value: object) -> str:
-    """The type of a value, without what `torch.fx` makes of lists and dictionaries."""
-    return type(value).__name__.removeprefix("immutable_")
 
 
 def _same_samples(two: Tensor, three: Tensor, axes: tuple[bool, ...]) -> bool:
@@ -208,7 +197,13 @@ def _check_batch(traced: Traced, node: fx.Node, times: dict[fx.Node, Time]) -> N
     where = f"node {node.name!r} ({line_of(node)})"
     axes = node.meta["growth"].axes if node.meta["growth"].what == "tensor" else (True,)
     if axes and not any(axes):
-        raise ValueError(f"{where} takes the batch out of a tensor; conversion needs it on axis 0")
+        made = all(n.meta["growth"].what != "tensor" for n in node.all_input_nodes)
+        raise ValueError(
+            f"{where} makes a tensor of the sizes of one that changes over time; take them of the "
+            "network's input, or make it a buffer of the module"
+            if made
+            else f"{where} takes the batch out of a tensor; conversion needs it on axis 0"
+        )
     dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
     if node.target in (torch.cat, torch.concat, torch.stack) and dim == 0:
         raise ValueError(f"{where} joins along the batch; conversion needs samples to stay apart")

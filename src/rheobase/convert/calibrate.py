@@ -30,6 +30,11 @@ class _Metered(nn.Module):
         """What the meter passes on."""
         before = z.clone() if getattr(self.activation, "inplace", False) else z
         a = self.activation(z)
+        if not a.is_floating_point():
+            raise ValueError(
+                f"{self.meter.site.name!r} ({self.meter.site.line}) is to send {a.dtype}, which no "
+                "spikes can: a comparison of what changes over time; write it as an activation"
+            )
         # A finite sum has finite terms, and takes one pass.
         if not bool(a.sum().isfinite()) and not bool(torch.isfinite(a).all()):
             site = self.meter.site

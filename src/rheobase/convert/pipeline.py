@@ -123,10 +123,10 @@ def convert(
     _check_labels(labels, inputs)
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1, got {batch_size}")
-    traced = trace(ann, leaves, 1 if parts is None else len(parts.shapes))
+    few = few_samples(inputs)
+    traced = trace(ann, [few] if parts is None else parts.unpack(few), leaves)
     if parts is not None:
         join_inputs(traced, parts)
-    few = few_samples(inputs)
     write_plainly(traced, few)
     _prepare(traced, rule)
     check_same(traced, copy.deepcopy(ann).eval(), few, parts)

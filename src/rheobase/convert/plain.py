@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -150,7 +151,7 @@ def check_same(
         parts: the inputs that lie in it, if the network takes several.
 
     Raises:
-        ValueError: it does not, or the network does not take such inputs.
+        ValueError: it does not, the network does not take such inputs, or gives several tensors.
     """
     for name, weight in ann.named_parameters():
         if not bool(torch.isfinite(weight).all()):
@@ -166,12 +167,27 @@ def check_same(
             raise _not_taken(example, error) from error
         torch.set_rng_state(chance)
         found = traced.module(example)
-    if isinstance(expected, Tensor) and not near(found, expected):
+    if not isinstance(found, Tensor):
+        raise ValueError(
+            f"the network returns a {type(found).__name__}; conversion needs one tensor [N, ...]: "
+            "wrap the network in a module that returns that part of it"
+        )
+    if not near(found, _tensor_of(expected)):
         raise ValueError(
             f"the graph of {type(ann).__name__} does not compute what the network does: its output "
             "hangs on chance, on calls before, or on += for a tensor that has a second name, which "
             "no graph shows; write a function of the input alone, and y = y + x for y += x"
         )
+
+
+def _tensor_of(value: Any) -> Tensor:
+    """The only tensor of an output."""
+    if isinstance(value, Tensor):
+        return value
+    if not isinstance(value, Mapping | tuple | list):
+        value = vars(value)
+    parts = value.values() if isinstance(value, Mapping) else value
+    return next(part for part in parts if isinstance(part, Tensor))
 
 
 def near(found: Tensor, expected: Tensor) -> bool:

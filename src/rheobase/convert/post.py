@@ -125,19 +125,32 @@ def _weights(net: ConvertedNetwork, ann: Traced, inputs: Tensor, step: PostCalib
 def _fit(stop: Stop, target: Tensor, step: PostCalibration) -> None:
     layer = stop.layer
     assert isinstance(layer, WEIGHTED)
-    mean_input = stop.mean_input().contiguous()
-    steps, size = stop.steps, stop.spiking.size.detach()
+    order = torch.channels_last if target.dim() == 4 else torch.contiguous_format
+    mean_input = stop.mean_input().contiguous(memory_format=order)
+    target = target.contiguous(memory_format=order)
     optimiser = torch.optim.Adam([layer.weight], lr=step.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, step.iterations, 0.0)
     for _ in range(step.iterations):
         chosen = torch.randperm(len(target))[: step.batch_size]
-        count = (layer(mean_input[chosen]) / size * steps).clamp(0, steps)
-        rate = ((count.floor() - count).detach() + count) * size / steps
-        loss = (rate - target[chosen]).abs().pow(2.0).sum(1).mean()
+        current = layer(mean_input[chosen])
         optimiser.zero_grad()
-        loss.backward()
+        current.backward(_slope(current.detach(), target[chosen], stop.spiking.size, stop.steps))
         optimiser.step()
         schedule.step()
+
+
+@torch.no_grad()
+def _slope(current: Tensor, target: Tensor, size: Tensor, steps: int) -> Tensor:
+    """Of the squared distance between clipped, floored rates and ``target``, summed over channels.
+
+    As if the floor were not there. Written by hand, in few passes over memory: thousands of
+    iterations a layer take half as long.
+    """
+    count = current / size * steps
+    clipped = count.clamp(0, steps)
+    within = clipped == count
+    apart = clipped.floor_().mul_(size).div_(steps).sub_(target)
+    return apart.mul_(within).mul_(2.0 * target.shape[1] / target.numel())
 
 
 def _finetune(net: ConvertedNetwork, ann: Traced, inputs: Tensor, step: PostCalibration) -> None:

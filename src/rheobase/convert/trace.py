@@ -6,7 +6,8 @@ import copy
 import inspect
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -16,11 +17,12 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from rheobase.convert.sizes import SizeProxy, Sizes
 from rheobase.stateful import Stateful
 
 __all__ = ["Traced", "add_module", "line_of", "record", "trace"]
 
-_HERE = ("/torch/", "torch/fx", __file__)
+_HERE = ("/torch/", "torch/fx", "/rheobase/convert/trace.py", "/rheobase/convert/sizes.py")
 
 
 class Traced:
@@ -49,13 +51,30 @@ class Traced:
 
 class _Tracer(fx.Tracer):
     """Looks into every module but PyTorch's own, the given ``leaves`` and those that say their
-    ``conversion_kind``; remembers lines."""
+    ``conversion_kind``; remembers lines; knows sizes."""
 
-    def __init__(self, leaves: tuple[type[nn.Module], ...], inputs: int) -> None:
+    def __init__(self, leaves: tuple[type[nn.Module], ...], inputs: int, sizes: Sizes) -> None:
         super().__init__()
         self.leaves = leaves
         self.inputs = inputs
+        self.sizes = sizes
         self.record_stack_traces = True
+
+    def proxy(self, node: fx.Node) -> SizeProxy:
+        return SizeProxy(node, self)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        return bool(self.sizes.of(obj.node))
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if self.sizes.running:  # on examples, which is no part of the graph
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if self.sizes.running:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = isinstance(m, self.leaves) or hasattr(m, "conversion_kind")
@@ -70,37 +89,70 @@ class _Tracer(fx.Tracer):
         return root_fn, [self.root, *(self.create_proxy("placeholder", n, (), {}) for n in names)]
 
 
-def trace(ann: nn.Module, leaves: Iterable[type[nn.Module]] = (), inputs: int = 1) -> Traced:
+def trace(
+    ann: nn.Module, inputs: Sequence[Tensor], leaves: Iterable[type[nn.Module]] = ()
+) -> Traced:
     """The graph of a network, of a copy of it in evaluation mode.
 
     Args:
         ann: any module whose control flow does not depend on data; a `torch.fx.GraphModule` too.
+            What depends on sizes is followed as for the sizes of ``inputs``.
+        inputs: what forward takes, each ``[N, ...]`` with three samples.
         leaves: module classes to keep whole (PyTorch's own are kept whole anyway).
-        inputs: how many of what forward takes are given.
 
     Raises:
         TypeError: it is no module, or one whose Python code is gone.
         ValueError: a batch norm is in training mode or keeps no statistics, the network takes
-            more or fewer inputs, spikes already or has hooks, or its control flow depends on its
-            input; the message names the module, or the line.
+            more or fewer inputs, spikes already or has hooks, its control flow depends on its
+            input, or it refuses such inputs; the message names the module, or the line.
     """
-    _check_network(ann, inputs)
+    _check_network(ann, len(inputs))
     kept = tuple(leaves)
     ann = _copy(ann)
-    tracer = _Tracer(kept, inputs)
+    sizes = Sizes(ann, [[x[:count] for x in inputs] for count in (1, 2, 3)])
+    tracer = _Tracer(kept, len(inputs), sizes)
     if tracer.is_leaf_module(ann, ""):  # a layer alone is the whole network
-        ann = nn.Sequential(ann)
+        ann = sizes.root = nn.Sequential(ann)
     _check_hooks(ann, tracer)
     try:
         graph = tracer.trace(ann)
     except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"{type(ann).__name__} can't be traced: {_line_of_error(error)} does in Python what "
-            f"hangs on the value or the shape of a tensor ({error}). Move it out of forward, make "
-            "it a constant of the module or an operation on tensors, or name the class of the "
-            "module it stands in as a leaf"
+            f"hangs on the values of a tensor or the number of samples ({error}). Move it out of "
+            "forward, make it a constant of the module or an operation on tensors, or name the "
+            "class of the module it stands in as a leaf"
         ) from error
+    except (AssertionError, ValueError) as error:
+        shapes = ", ".join(str(["N", *x.shape[1:]]).replace("'", "") for x in inputs)
+        raise ValueError(
+            f"{type(ann).__name__} refuses calibration inputs of shape {shapes}: "
+            f"{_line_of_error(error)} raises {type(error).__name__}: {error}"
+        ) from error
+    sizes.drop(graph)
+    _return_one(graph)
     return Traced(fx.GraphModule(tracer.root, graph, type(ann).__name__), kept)
+
+
+def _return_one(graph: fx.Graph) -> None:
+    """Let a tuple, a dictionary or a record that holds one tensor alone be that tensor."""
+    output = next(iter(reversed(graph.nodes)))
+    given: Any = output.args[0]
+    record = given if isinstance(given, fx.Node) and is_dataclass(given.target) else None
+    if record is not None:
+        given = record.kwargs
+    if not isinstance(given, dict | tuple | list):
+        return
+    named = given.items() if isinstance(given, dict) else enumerate(given)
+    found = {name: node for name, node in named if isinstance(node, fx.Node)}
+    if len(found) != 1:
+        raise ValueError(
+            f"the network returns {len(found)} tensors ({', '.join(map(str, found))}); conversion "
+            "needs one, [N, ...]: wrap the network in a module that returns that one"
+        )
+    output.args = tuple(found.values())
+    if record is not None:
+        graph.erase_node(record)
 
 
 def _check_network(ann: nn.Module, inputs: int) -> None:
