@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rheobase._numbers import Positive
 from rheobase.neurons.base import Neuron, Tap
+from rheobase.neurons.represented import Learnt, with_rate_gradient
 
 __all__ = ["DSRIF", "DSRLIF"]
 
@@ -77,8 +78,9 @@ class DSRIF(Neuron):
             top = self.size(theta)
             above = rate > top
             inside = (rate >= 0.0) & ~above
-        represented: Tensor = _Represented.apply(  # type: ignore[no-untyped-call]
-            x, theta, spikes, inside, above, shares, self.slopes
+        by_input, by_theta = self.slopes
+        represented = with_rate_gradient(
+            spikes, x, inside, by_input, shares, Learnt(theta, above, by_theta)
         )
         return represented, membrane, last
 
@@ -104,33 +106,6 @@ class DSRIF(Neuron):
 
     def _theta(self) -> Tensor:
         return self.v_threshold.clamp(min=self.lowest)
-
-
-class _Represented(torch.autograd.Function):
-    """Spikes with the gradient of the clipped rate, of which every step has its share."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(  # type: ignore[no-untyped-def]
-        x, theta, spikes, inside, above, shares, slopes
-    ):
-        return spikes.view_as(spikes)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
-        x, theta, _, inside, above, shares, ctx.slopes = inputs
-        ctx.steps, ctx.dtype = x.shape[0], theta.dtype
-        ctx.save_for_backward(inside, above, shares)
-
-    @staticmethod
-    def backward(ctx, g):  # type: ignore[no-untyped-def]
-        inside, above, shares = ctx.saved_tensors
-        by_input, by_theta = ctx.slopes
-        g = g.sum(0) if shares is None else torch.tensordot(shares, g, 1)
-        gx = (g * inside * (by_input / ctx.steps)).expand(ctx.steps, *g.shape)
-        g_theta = (g * above).sum() * by_theta
-        return gx, g_theta.to(ctx.dtype), None, None, None, None, None
 
 
 class DSRLIF(DSRIF):

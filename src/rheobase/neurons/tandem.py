@@ -10,6 +10,7 @@ from torch import Tensor
 from rheobase._numbers import Positive
 from rheobase.neurons.base import Tap
 from rheobase.neurons.integrate_and_fire import IF
+from rheobase.neurons.represented import with_rate_gradient
 
 __all__ = ["TandemIF"]
 
@@ -44,5 +45,5 @@ class TandemIF(IF):
         """The scan for the values, the rectified mean for the gradient."""
         with torch.no_grad():
             spikes, membrane, last = super().run(x, carried, tap)
-        rate = x.mean(0).relu()
-        return spikes + (rate - rate.detach()), membrane, last
+            inside = x.sum(0) > 0.0
+        return with_rate_gradient(spikes, x, inside), membrane, last
