@@ -328,10 +328,6 @@ def _gated(h: Scalar, s: Scalar, gate: Scalar, amount: Scalar) -> Scalar:
     return h * (1.0 - gate * s) - amount * s
 
 
-def _gated_choice(h: Scalar, s: Scalar, gate: Scalar, amount: Scalar) -> Scalar:
-    return where(s > 0.0, h * (1.0 - gate) - amount, h)
-
-
 def _gated_partials(h: Scalar, s: Scalar, gate: Scalar, amount: Scalar) -> Scalar:
     return 1.0 - gate * s, -gate * h - amount, -h * s, -s
 
@@ -380,7 +376,7 @@ RESETS: dict[str, Reset] = {
     # The membrane held at or above a lowest value (converted networks).
     "soft_held": Reset(_soft_held, _soft_held_partials),
     # Between hard and soft, by a gate (GLIF).
-    "gated": Reset(_gated, _gated_partials, _gated_choice),
+    "gated": Reset(_gated, _gated_partials),
     # By the same amount whatever a spike's size: its own gradient by the spike is 0 (DSR).
     "after_any": Reset(_after_any, _after_any_partials),
     # After a spike of either side; each side pulls the membrane to ``v_reset``.
