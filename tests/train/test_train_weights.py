@@ -59,6 +59,10 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     theirs = net.state_dict()
     for name, value in model.state_dict().items():
         assert name.startswith("head.") or torch.equal(value, theirs[name])
+    other = create_model("qkformer_cifar10_4_384", dim=32, heads=2, depth=3)
+    save_model(other, tmp_path / "other.safetensors", "qkformer")
+    with pytest.raises(ValueError, match="it holds a QKFormer, no Spikformer"):
+        start(tmp_path, SMALL, f"model.weights={tmp_path / 'other.safetensors'}")
     with pytest.raises(FileNotFoundError):
         start(tmp_path, SMALL, f"model.weights={tmp_path / 'nothing'}")
 

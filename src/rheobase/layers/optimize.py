@@ -129,11 +129,19 @@ def optimize(
                 choices += [*made.choices, f"{other}: {line}"]
         fast, dtype = best.net, best.dtype
         if any(isinstance(module, nn.Conv2d) for module in fast.modules()):
-            last = copy.deepcopy(fast).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            last = _channels_last(copy.deepcopy(fast))
             x = example.to(dtype)
             fast, line = _faster(last, fast, lambda net: run(net, x))
             choices.append(f"weights channels last: {line}")
     return Optimized(fast, dtype, choices)
+
+
+def _channels_last(net: nn.Module) -> nn.Module:
+    """The same, with weights of convolutions in that order (`nn.Module.to` fails on others)."""
+    for tensor in (*net.parameters(), *net.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return net
 
 
 def _called(net: nn.Module, x: Tensor) -> None:

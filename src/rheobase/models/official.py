@@ -205,7 +205,8 @@ def _refuse_other_classes(config: Any, given: Mapping[str, Any]) -> None:
     if "num_classes" in given and theirs not in (None, given["num_classes"]):
         raise ValueError(
             f"the checkpoint is of {theirs} classes, kwargs say {given['num_classes']}; for a new, "
-            "untrained head give num_classes=... beside kwargs"
+            "untrained head give num_classes=... beside kwargs, or, to what was imported as it is, "
+            "load_model(..., fresh_head=True), model.fresh=[head] of a training run"
         )
 
 

@@ -106,7 +106,7 @@ class RepConv(nn.Module):
     def __init__(self, dim: int, neuron: nn.Module) -> None:
         super().__init__()
         self.first = nn.Conv2d(dim, dim, 1, bias=False)
-        self.first_norm = nn.BatchNorm2d(dim)
+        self.first_norm: nn.Module = nn.BatchNorm2d(dim)
         self.depthwise = nn.Conv2d(dim, dim, 3, groups=dim, bias=False)
         self.second = nn.Conv2d(dim, dim, 1, bias=False)
         self.second_norm = nn.BatchNorm2d(dim)
@@ -124,13 +124,19 @@ class RepConv(nn.Module):
         return out
 
     def _pad(self, y: Tensor) -> Tensor:
+        border = 1.0 - F.pad(y.new_ones(y.shape[-2:]), [1] * 4)
+        return F.pad(y, [1] * 4) + self._of_zero().view(-1, 1, 1) * border
+
+    def _of_zero(self) -> Tensor:
+        """What the first batch norm makes of 0."""
         norm = self.first_norm
+        if not isinstance(norm, nn.BatchNorm2d):  # `rheobase.optimize` made it the bias before it
+            assert self.first.bias is not None
+            return self.first.bias
         assert norm.running_mean is not None
         assert norm.running_var is not None
         scale = norm.weight.detach() * (norm.running_var + norm.eps).rsqrt()
-        of_zero = (norm.bias.detach() - norm.running_mean * scale).view(-1, 1, 1)
-        border = 1.0 - F.pad(y.new_ones(y.shape[-2:]), [1] * 4)
-        return F.pad(y, [1] * 4) + of_zero * border
+        return norm.bias.detach() - norm.running_mean * scale
 
 
 class Block(nn.Module):

@@ -474,7 +474,9 @@ def _start_from(net: nn.Module, cfg: ModelConfig) -> None:
     try:
         net.load_state_dict(kept | own)
     except RuntimeError as error:
+        theirs, ours = type(start).__name__, type(net).__name__
+        why = str(error) if theirs == ours else f"it holds a {theirs}, no {ours}"
         raise ValueError(
             f"model.weights={cfg.weights} does not fit {cfg.name} with overrides {cfg.overrides} "
-            f"(modules that start untrained go into model.fresh): {error}"
+            f"(modules that start untrained go into model.fresh): {why}"
         ) from error
