@@ -12,7 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.conversion import without_padding
+from rheobase.convert import RECIPES, NeuronRule
 from rheobase.experiments.conversion_curve import (
     Curve,
     conversion_curves,
@@ -55,6 +56,11 @@ OURS = (  # every recipe that needs no training, and runs in so few steps
     "diehl_model",
     "calibration_advanced",
 )
+# What becomes of recipes that reset to zero when they do not.
+VARIANTS = tuple(
+    replace(RECIPES[name], name=f"{name}, reset by subtraction", neuron=NeuronRule())
+    for name in ("diehl_data", "spike_norm")
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,13 @@ def _rate_coding(**options: Any) -> Callable[[list[Tensor]], Any]:
     return make
 
 
+def _reset_to_zero(threshold: float) -> nn.Module:
+    from spikingjelly.activation_based.neuron import IFNode
+
+    node: nn.Module = IFNode(v_threshold=threshold, v_reset=0.0)
+    return node
+
+
 def _local_balance(batches: list[Tensor]) -> Any:
     from spikingjelly.activation_based.ann2snn import LocalThresholdBalancingRecipe
 
@@ -90,6 +103,9 @@ def _local_balance(batches: list[Tensor]) -> Any:
 _BEST = {"channel_wise": True, "half_threshold": True, "pre_spike_maxpool": True}
 THEIRS = {
     "SpikingJelly: Max": Theirs(_rate_coding(mode="Max")),
+    "SpikingJelly: Max, reset to zero": Theirs(
+        _rate_coding(mode="Max", neuron_factory=_reset_to_zero)
+    ),
     "SpikingJelly: 99.9 %": Theirs(_rate_coding(mode="99.9%")),
     "SpikingJelly: 99.9 %, channels, half": Theirs(_rate_coding(mode="99.9%", **_BEST)),
     # In the batches that ours takes too, and through the data as often as ours at most.
@@ -99,7 +115,12 @@ THEIRS = {
 
 @torch.no_grad()
 def their_curve(
-    name: str, ann: nn.Module, calibration: Tensor, images: Tensor, labels: Tensor
+    name: str,
+    ann: nn.Module,
+    calibration: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    steps: Sequence[int] = STEPS,
 ) -> Curve:
     """Convert once, since none of their recipes depends on T, and run for the most steps."""
     from spikingjelly.activation_based import functional
@@ -110,11 +131,11 @@ def their_curve(
     batches = list(torch.split(calibration, how.batch_size)) * how.passes
     net = Converter(how.make(batches)).convert(without_padding(ann)).eval()
     converted = time.perf_counter()
-    right = dict.fromkeys(STEPS, 0)
+    right = dict.fromkeys(steps, 0)
     for x, y in zip(torch.split(images, 125), torch.split(labels, 125), strict=True):
         functional.reset_net(net)
         total = torch.zeros(())
-        for step in range(1, max(STEPS) + 1):
+        for step in range(1, max(steps) + 1):
             total = total + net(x)
             if step in right:
                 right[step] += int((total.argmax(1) == y).sum())
@@ -132,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path("runs/conversion_accuracy"))
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--only", default="", help="recipes whose name contains this")
-    parser.add_argument("--T", default=",".join(map(str, STEPS)), help="of our recipes in this run")
+    parser.add_argument("--T", default=",".join(map(str, STEPS)), help="time steps")
     options = parser.parse_args(arguments)
     steps = [int(t) for t in options.T.split(",")]
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -146,19 +167,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         right = torch.cat([ann(x).argmax(1) for x in torch.split(images, 250)]) == labels
     accuracy = 100.0 * right.double().mean().item()
     path = options.folder / "curves.json"
-    for name in [n for n in (*THEIRS, *OURS) if options.only in n]:
+    RECIPES.update({one.name: one for one in VARIANTS})
+    ours = (*OURS, *(one.name for one in VARIANTS if options.only))
+    for name in [n for n in (*THEIRS, *ours) if options.only in n]:
         done = load_curves(path)
         if name not in done:
             if name in THEIRS:
-                done[name] = their_curve(name, ann, calibration, images, labels)
+                done[name] = their_curve(name, ann, calibration, images, labels, steps)
                 save_curves(path, done)
             else:
                 conversion_curves(ann, calibration, images, labels, steps, [name], results=path)
-        print(table([load_curves(path)[name]], STEPS).splitlines()[-1], flush=True)
+        print(table([load_curves(path)[name]], steps).splitlines()[-1], flush=True)
     known = load_curves(path)
-    curves = [known[name] for name in (*OURS, *THEIRS) if name in known]
+    curves = [known[name] for name in (*ours, *THEIRS) if name in known]
     print(f"\nANN: {accuracy:.2f} % of {len(images)} test images, {len(calibration)} to calibrate")
-    print(table(curves, STEPS))
+    print(table(curves, steps))
     _plot(curves, accuracy, options.folder / "conversion_accuracy.svg")
     return 0
 

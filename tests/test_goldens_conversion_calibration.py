@@ -16,6 +16,7 @@ from conversion_ties import (
     assert_close_means,
     assert_same_output,
     assert_same_thresholds,
+    relative_errors,
     total,
 )
 from rheobase.convert import ConvertedNetwork, NeuronRule, PostCalibration, Statistic, convert
@@ -54,19 +55,31 @@ def test_calibration(name: str) -> None:
     choices = choices_of(words)
     for number, t in enumerate(goldens["T"].tolist()):
         case, official = f"{name} T={t}", goldens["acc_out"][number]
-        # The weights of the released run hang on its random numbers: thresholds only, then.
-        post = () if "weights" in words else choices["post"]
-        snn = convert(net, arrays["x_calib"], T=t, **{**choices, "post": post})
+        torch.manual_seed(0)  # as in the released run: weights are fitted on batches that it draws
+        snn = convert(net, arrays["x_calib"], T=t, **choices)
         assert_same_thresholds(snn, list(part(goldens, f"T{t}.thr").values()), case)
-        if "weights" in words:
-            continue
         take_calibrated(snn, goldens, t, case)
-        if "mempot" in words and f"T{t}.mempot0" not in goldens:
+        if "weights" in words:
+            assert_fitted(total(snn, t)(x), official, case)
+        elif "mempot" in words and f"T{t}.mempot0" not in goldens:
             snn, wrong = calibrated_as_released(net, arrays["x_calib"], t, choices, x, official)
             assert_close_means(total(snn, t)(x), official, case)
             assert not wrong, f"{case}: samples {wrong} differ, and by no tie"
         else:
             assert_same_output(snn, total(snn, t), x, official, case)
+
+
+def assert_fitted(mine: Tensor, official: Tensor, case: str) -> None:
+    """Three quarters of the samples are the official ones, the others single spikes away.
+
+    Weights fitted to the same batches in float32 and in float64 differ by up to 1e-4, since a spike
+    that comes a step later in the run they are fitted to moves all of them: 7 and 36 of 360 samples
+    then differ at T = 32. At twice the learning rate nearly all do.
+    """
+    off = assert_close_means(mine, official, case)
+    assert off.double().mean() <= 0.25, f"{case}: {off.double().mean():.0%} of the samples differ"
+    if off.any():
+        assert relative_errors(mine[off], official[off], official).max() <= 0.02, case
 
 
 def choices_of(words: list[str]) -> dict[str, Any]:
@@ -79,7 +92,7 @@ def choices_of(words: list[str]) -> dict[str, Any]:
         statistic = Statistic("percentile", percentile=share, batches="average")
     post = []
     if "weights" in words:
-        post.append(PostCalibration("weights", samples=256, iterations=300, learning_rate=4e-5))
+        post.append(PostCalibration("weights", samples=256, iterations=300, learning_rate=1e-5))
     if "mempot" in words:
         post.append(PostCalibration("potential_mean", samples=128))
     if "light" in words:

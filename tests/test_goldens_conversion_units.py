@@ -1,4 +1,4 @@
-"""Single pieces of released conversions: few-spike codes, thresholds by least squares."""
+"""Single pieces of released conversions: few-spike codes, thresholds by least squares, DSR."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from conversion_files import cases_of, files, load
 from rheobase.convert import FewSpikeNeuron
 from rheobase.convert.statistics import best_threshold
+from rheobase.neurons import DSRIF
 
 pytestmark = pytest.mark.golden
 
@@ -33,3 +34,17 @@ def test_pieces(name: str) -> None:
         torch.testing.assert_close(layer[0], arrays[f"{case}.layer"], rtol=1e-5, atol=0.0)
         channel = best_threshold(channels, steps)
         torch.testing.assert_close(channel, arrays[f"{case}.channel"], rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("name", files("unit_neurons"))
+def test_dsr_forward_and_backward(name: str) -> None:
+    """Spikes of the threshold's size; the gradient is that of the clipped mean input."""
+    arrays = load(name)
+    official = arrays["dsr.if.y"]
+    neuron = DSRIF(float(official.max())).to(official.dtype)
+    x = arrays["dsr.if.x"].requires_grad_(True)
+    y = neuron(x)
+    assert torch.equal(y, official)
+    (y * arrays["dsr.if.g"]).sum().backward()
+    assert torch.equal(x.grad, arrays["dsr.if.gx"])
+    torch.testing.assert_close(neuron.v_threshold.grad.double(), arrays["dsr.if.gvth"].double())
