@@ -37,7 +37,7 @@ from rheobase.neurons import (
 )
 from rheobase.ops.lang import exp
 from rheobase.ops.scan import ScanSpec, use_backend
-from rheobase.ops.scan.spec import FIRES
+from rheobase.ops.scan.tables import FIRES
 from rheobase.surrogate import Sigmoid, Surrogate, SurrogateRow, surrogates
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rheobase.ops.conformance import RUNAWAY, TYPICAL
 from rheobase.ops.scan import ScanSpec, scan, scan_reference, use_backend
-from rheobase.ops.scan.spec import CHARGES, RESETS
+from rheobase.ops.scan.tables import CHARGES, RESETS
 from rheobase.surrogate import Surrogate, surrogates
 
 needs_triton = pytest.mark.skipif(

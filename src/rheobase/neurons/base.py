@@ -21,7 +21,7 @@ Tap = Literal["h", "v"]
 class Neuron(Stateful):
     """Base of all neurons: a subclass names its functions on the scan and their coefficients.
 
-    A subclass sets ``charge`` (a name of `rheobase.ops.scan.spec.CHARGES`) and implements
+    A subclass sets ``charge`` (a name of `rheobase.ops.scan.tables.CHARGES`) and implements
     `charge_coefficients`; everything else (fire, reset, surrogate, kernels, streaming) is here. One
     whose step is no scan (several coupled states, a matrix over time) overrides `run` instead:
     see `rheobase.neurons.stepwise`.
@@ -115,12 +115,12 @@ class Neuron(Stateful):
 
     @property
     def fire(self) -> str:
-        """A name of `rheobase.ops.scan.spec.FIRES`."""
+        """A name of `rheobase.ops.scan.tables.FIRES`."""
         return "above" if self.strict else "at_or_above"
 
     @property
     def reset(self) -> str:
-        """A name of `rheobase.ops.scan.spec.RESETS`."""
+        """A name of `rheobase.ops.scan.tables.RESETS`."""
         return "soft" if self.v_reset is None else "hard"
 
     @property

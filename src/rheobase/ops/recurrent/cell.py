@@ -2,7 +2,7 @@
 
     i = current_decay * i + x + W s          # the synapses: input, and the layer's own last spikes
     theta = threshold + adaptation * a       # what every spike raised falls back
-    h, s, u = charge, fire, reset            # those of the scan (`rheobase.ops.scan.spec`)
+    h, s, u = charge, fire, reset            # those of the scan (`rheobase.ops.scan.tables`)
     a = adaptation_decay * a + s
 
 Without ``current_decay`` the input charges the membrane at once (LIF); without ``adaptation`` the

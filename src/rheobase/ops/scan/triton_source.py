@@ -15,69 +15,13 @@ import ast
 from collections.abc import Iterable
 
 from rheobase.ops.scan.kernel_source import Variant
-from rheobase.ops.translate import Binding, translate
+from rheobase.ops.scan.triton_words import BINDING, HELPERS
+from rheobase.ops.translate import translate
 
 __all__ = ["backward_source", "forward_source"]
 
 # So many steps' loads come first.
 _AHEAD = 8
-
-_BINDING = Binding(
-    {
-        "abs": "tl.abs({0})",
-        "atan": "atan({0})",
-        "cos": "tl.cos({0})",
-        "erf": "tl.erf({0})",
-        "exp": "tl.exp({0})",
-        "floor": "tl.floor({0})",
-        "indicator": "({0}).to(({1}).dtype)",
-        "log": "tl.log({0})",
-        # Selects, so that a NaN in the first argument stays one.
-        "maximum": "tl.where({0} < {1}, {1}, {0})",
-        "minimum": "tl.where({0} > {1}, {1}, {0})",
-        "round": "round_half_even({0})",
-        "sign": "(({0} > 0.0).to(({0}).dtype) - ({0} < 0.0).to(({0}).dtype))",
-        "sin": "tl.sin({0})",
-        "tanh": "tanh({0})",
-        "where": "tl.where({0}, {1}, {2})",
-    }
-)
-
-# What triton.language lacks and libdevice has; libdevice does not run in the interpreter.
-_HELPERS = '''
-@triton.jit
-def round_half_even(x):
-    below = tl.floor(x)
-    over = x - below
-    even = 2.0 * tl.floor(0.5 * (x + 0.5))
-    return tl.where(over == 0.5, even, tl.where(over > 0.5, below + 1.0, below))
-
-
-@triton.jit
-def tanh(x):
-    """Lambert's continued fraction near 0, where the quotient of exponentials cancels."""
-    q = x * x
-    near = x * (10395.0 + q * (1260.0 + q * 21.0)) / (10395.0 + q * (4725.0 + q * (210.0 + q)))
-    e = tl.exp(-2.0 * tl.abs(x))
-    far = (1.0 - e) / (1.0 + e)
-    return tl.where(q < 0.25, near, tl.where(x < 0.0, -far, far))
-
-
-@triton.jit
-def atan(x):
-    """The angle to (0, pi/4), halved twice by atan(a) = 2 atan(a / (1 + sqrt(1 + a^2))), then
-    seven terms of the series."""
-    size = tl.abs(x)
-    a = tl.where(size > 1.0, 1.0 / tl.maximum(size, 1.0), size)
-    a = a / (1.0 + tl.sqrt(1.0 + a * a))
-    a = a / (1.0 + tl.sqrt(1.0 + a * a))
-    q = a * a
-    p = 1.0 / 9.0 - q * (1.0 / 11.0 - q * (1.0 / 13.0))
-    p = 1.0 - q * (1.0 / 3.0 - q * (1.0 / 5.0 - q * (1.0 / 7.0 - q * p)))
-    angle = 4.0 * a * p
-    angle = tl.where(size > 1.0, 1.5707963267948966 - angle, angle)
-    return tl.where(x < 0.0, -angle, angle)
-'''
 
 
 def forward_source(variant: Variant) -> str:
@@ -305,14 +249,17 @@ def _forwards(variant: Variant) -> list[str]:
     ]
 
 
-def _fire(variant: Variant) -> list[str]:
-    """How far a membrane is above threshold (and below the lower one), and its spikes."""
+def _fire(variant: Variant, again: str = "") -> list[str]:
+    """How far a membrane is above threshold (and below the lower one), and its spikes.
+
+    ``again`` stands behind the names of the thresholds.
+    """
     names = variant.spec.quantize_names
-    above = "z = argument(h#, threshold)"
+    above = f"z = argument(h#, threshold{again})"
     spikes = f"quantize({_arguments('z', *names)})"
     if not variant.spec.two_sided:
         return [above, f"s = {spikes}"]
-    below = "below = argument(-h#, lower)"
+    below = f"below = argument(-h#, lower{again})"
     spikes = f"up#, down# = {spikes}, quantize({_arguments('below', *names)})"
     return [above, below, spikes, "s = up# - down#"]
 
@@ -324,10 +271,7 @@ def _fire_again(variant: Variant) -> list[str]:
     every step, in twice the registers. So 0 is added to the thresholds, which it does not know.
     """
     levels = ["threshold", *(["lower"] if variant.spec.two_sided else [])]
-    text = "\n".join(_fire(variant))
-    for level in levels:
-        text = text.replace(level, f"{level}_again")
-    return [*(f"{level}_again = {level} + zero" for level in levels), *text.splitlines()]
+    return [*(f"{level}_again = {level} + zero" for level in levels), *_fire(variant, "_again")]
 
 
 def _fired_below(variant: Variant) -> list[str]:
@@ -357,7 +301,7 @@ def _module(variant: Variant, functions: str, kernel: str) -> str:
 import triton
 import triton.language as tl
 
-{_HELPERS}
+{HELPERS}
 
 {functions}
 
@@ -380,11 +324,11 @@ def _functions(variant: Variant, backward: bool) -> str:
         "reset_partials": spec.reset_functions.partials,
         "derivative": spec.surrogate_functions.derivative,
     }
-    texts = [translate(f, name, _BINDING, "@triton.jit") for name, f in values.items()]
+    texts = [translate(f, name, BINDING, "@triton.jit") for name, f in values.items()]
     if variant.dtype == "float32":
         texts = [_divide_exactly(text) for text in texts]
     if backward:
-        texts += [translate(f, name, _BINDING, "@triton.jit") for name, f in slopes.items()]
+        texts += [translate(f, name, BINDING, "@triton.jit") for name, f in slopes.items()]
     return "\n\n\n".join(texts)
 
 
