@@ -42,8 +42,6 @@ CONFORMANCE_SECONDS = 60.0
 # T, N, features: 134 million, as in SpikingJelly's own benchmark.
 SHAPE = (32, 64, 65536)
 BATCH = 32
-
-
 # Sequences of few neurons: steps, columns.
 LONG = ((2048, 128), (2048, 4096), (16384, 128), (16384, 4096))
 

@@ -49,6 +49,7 @@ def _smooth(z: Any) -> Any:
 def _smooth_fires(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("above", "at_or_above", "ratio_above", "both_at_or_beyond"):
         monkeypatch.setitem(FIRES, f"{name}_smooth", replace(FIRES[name], quantize=_smooth))
+    monkeypatch.setattr("rheobase.neurons.parallel.fire", lambda h, surrogate: _smooth(h))
 
 
 def _smoothed(neuron: Neuron) -> Neuron:
@@ -62,8 +63,6 @@ def _smoothed(neuron: Neuron) -> Neuron:
 
         def spike(self, z: Tensor) -> Tensor:
             return torch.sigmoid(2.0 * z)
-
-        fire_at = spike
 
     if not isinstance(neuron, LSGLIF):  # which tells its surrogate how wide to be
         neuron.surrogate = Sigmoid(alpha=2.0)

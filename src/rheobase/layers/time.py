@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -103,9 +102,8 @@ def _folded(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tenso
     y = x.squeeze(0) if steps == 1 else x.flatten(0, 1)
     if type(modules[0]) is nn.Conv2d:
         y = _in_order(y, modules[0])
-    # What the first module saves of spikes is kept as bits; shapes alone (meta) have none.
-    saves = torch.is_grad_enabled() and not y.is_meta
-    with saving_packed(x, y) if saves else nullcontext():
+    # What the first module saves of spikes is kept as bits.
+    with saving_packed(x, y):
         y = apply_layer(modules[0], y)
     for module in modules[1:]:
         y = apply_layer(module, y)

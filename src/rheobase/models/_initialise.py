@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
-__all__ = ["initialise_layers", "initialise_linear"]
+__all__ = ["initialise_layer", "initialise_layers", "initialise_linear"]
 
 
 def initialise_layers(net: nn.Module, *kinds: type[nn.Linear] | type[nn.Conv2d]) -> None:
     """Layers of these kinds from a truncated normal of deviation 0.02, without bias."""
     for module in net.modules():
         if isinstance(module, kinds):
-            _initialise(module)
+            initialise_layer(module)
 
 
 def initialise_linear(net: nn.Module) -> None:
@@ -23,10 +23,11 @@ def initialise_linear(net: nn.Module) -> None:
         if isinstance(module, nn.Linear) or (
             isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
         ):
-            _initialise(module)
+            initialise_layer(module)
 
 
-def _initialise(layer: nn.Linear | nn.Conv2d) -> None:
+def initialise_layer(layer: nn.Linear | nn.Conv2d) -> None:
+    """The weight from a truncated normal of deviation 0.02, no bias."""
     nn.init.trunc_normal_(layer.weight, std=0.02)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

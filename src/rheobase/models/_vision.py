@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rheobase.models._inputs import as_sequence
 
-__all__ = ["VisionNetwork", "initialise_head"]
+__all__ = ["VisionNetwork"]
 
 
 class VisionNetwork(nn.Module):
@@ -48,9 +48,3 @@ class VisionNetwork(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """Logits of a checked sequence ``[T, N, C, H, W]``."""
         raise NotImplementedError
-
-
-def initialise_head(head: nn.Linear) -> None:
-    """Weights from a truncated normal of deviation 0.02, no bias."""
-    nn.init.trunc_normal_(head.weight, std=0.02)
-    nn.init.zeros_(head.bias)

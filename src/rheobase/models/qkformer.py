@@ -27,9 +27,10 @@ from rheobase.layers import (
     sew_join,
     split_heads,
 )
+from rheobase.models._initialise import initialise_layer
 from rheobase.models._inputs import check_divides, check_sizes
 from rheobase.models._names import depth_of, heads_of, need_layers, split_units
-from rheobase.models._vision import VisionNetwork, initialise_head
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spikformer import spikformer_neuron
 
@@ -210,7 +211,7 @@ class QKFormer(VisionNetwork):
             for dim, depth in zip(config.dims, config.depths, strict=True)
         )
         self.head = nn.Linear(config.dim, config.num_classes)
-        initialise_head(self.head)
+        initialise_layer(self.head)
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a sequence ``[T, N, C, H, W]``: ``[T, N, num_classes]``."""

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.layers import MembraneBlock, ReversibleSequence
+from rheobase.models._initialise import initialise_layer
 from rheobase.models._inputs import check_choice
 from rheobase.models._names import depth_of, heads_of, need_layers
-from rheobase.models._vision import VisionNetwork, initialise_head
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spikingformer import FAMILY as SPIKINGFORMER
 from rheobase.models.spikingformer import (
@@ -77,7 +78,7 @@ class RevSFormer(VisionNetwork):
             update_twice=config.compat == "official",
         )
         self.head = nn.Linear(2 * config.dim, config.num_classes)
-        initialise_head(self.head)
+        initialise_layer(self.head)
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a checked sequence: ``[T, N, num_classes]``."""

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 
 from rheobase._errors import unknown_name
 from rheobase.layers import ConvNormNeuron, SpikingBlock, SpikingMlp, SpikingSelfAttention, sew_join
+from rheobase.models._initialise import initialise_layer
 from rheobase.models._inputs import check_sizes
 from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn, split_units
-from rheobase.models._vision import VisionNetwork, initialise_head
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.models.spikformer import spikformer_neuron
 
@@ -214,7 +215,7 @@ class SGLFormer(VisionNetwork):
             tokens = (config.image_size // config.patch_size) ** 2
             self.readout = FullSizeConv(config.dim, tokens, config.T)
         self.head = nn.Linear(config.dim, config.num_classes)
-        initialise_head(self.head)
+        initialise_layer(self.head)
 
     def logits(self, x: Tensor) -> Tensor:
         """``[T, N, num_classes]``; ``[1, N, num_classes]`` of "cifar" and "events"."""

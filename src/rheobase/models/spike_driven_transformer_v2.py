@@ -23,9 +23,10 @@ from rheobase.layers import (
     meta_downsampling,
     over_time,
 )
+from rheobase.models._initialise import initialise_layer
 from rheobase.models._inputs import check_sizes
 from rheobase.models._names import Replacements, heads_of, need_layers, replace_in_turn, split_units
-from rheobase.models._vision import VisionNetwork, initialise_head
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
@@ -196,7 +197,7 @@ class MetaSpikeFormer(VisionNetwork):
         self.head_kd = nn.Linear(widths[-1], config.num_classes) if config.distilled else None
         for head in (self.head, self.head_kd):
             if head is not None:
-                initialise_head(head)
+                initialise_layer(head)
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a checked sequence, of two heads their mean: ``[T, N, num_classes]``."""

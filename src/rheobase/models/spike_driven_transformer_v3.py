@@ -25,9 +25,10 @@ from rheobase.layers import (
     NeuronConvNorm,
     meta_downsampling,
 )
+from rheobase.models._initialise import initialise_layer
 from rheobase.models._inputs import check_sizes
 from rheobase.models._names import Replacements, heads_of, need_layers, replace_in_turn, split_units
-from rheobase.models._vision import VisionNetwork, initialise_head
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spike_driven_transformer_v2 import STAGES
 from rheobase.neurons import SpikeFiringApproximation, neuron_factory, spike_trains
@@ -160,7 +161,7 @@ class ESpikeFormer(VisionNetwork):
         )
         self.neuron = make_neuron()
         self.head = nn.Linear(widths[-1], config.num_classes)
-        initialise_head(self.head)
+        initialise_layer(self.head)
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a checked sequence: ``[T, N, num_classes]``."""

@@ -27,9 +27,10 @@ from rheobase.layers import (
     NeuronConvNorm,
     over_time,
 )
+from rheobase.models._initialise import initialise_layer
 from rheobase.models._inputs import check_sizes
 from rheobase.models._names import depth_of, need_layers, split_units
-from rheobase.models._vision import VisionNetwork, initialise_head
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
@@ -156,7 +157,7 @@ class Spikingformer(VisionNetwork):
             for _ in range(config.depth)
         )
         self.head = nn.Linear(config.dim, config.num_classes)
-        initialise_head(self.head)
+        initialise_layer(self.head)
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a checked sequence: ``[T, N, num_classes]``."""

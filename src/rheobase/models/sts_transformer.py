@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.layers import ConvNormNeuron, SpikingMlp, over_time, sew_join
+from rheobase.models._initialise import initialise_layer
 from rheobase.models._inputs import as_sequence, check_choice, check_sizes
 from rheobase.models._names import depth_of, need_layers, split_units
-from rheobase.models._vision import initialise_head
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Triangular
@@ -215,7 +215,7 @@ class STSTransformer(nn.Module):
         self.stem = Stem(config, make_neuron)
         self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
         self.head = nn.Linear(config.dim, config.num_classes)
-        initialise_head(self.head)
+        initialise_layer(self.head)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of every step; the paper trains each of them (TET).

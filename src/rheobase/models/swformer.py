@@ -23,9 +23,10 @@ from rheobase.layers import (
     inverse_haar,
     over_time,
 )
+from rheobase.models._initialise import initialise_layer
 from rheobase.models._inputs import check_choice, check_divides, check_sizes
 from rheobase.models._names import depth_of, need_layers, split_units
-from rheobase.models._vision import VisionNetwork, initialise_head
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spikformer import spikformer_neuron
 from rheobase.neurons import MagnitudeResetTernaryIF
@@ -193,7 +194,7 @@ class SWformer(VisionNetwork):
         self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
         self.head_neuron = make_neuron() if config.head_neuron else nn.Identity()
         self.head = nn.Linear(config.dim, config.num_classes)
-        initialise_head(self.head)
+        initialise_layer(self.head)
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a sequence ``[T, N, C, H, W]``: ``[T, N, num_classes]``."""

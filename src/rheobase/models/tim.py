@@ -28,8 +28,9 @@ from rheobase.layers import (
     sew_join,
     split_heads,
 )
+from rheobase.models._initialise import initialise_layer
 from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn, split_units
-from rheobase.models._vision import VisionNetwork, initialise_head
+from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spikformer import SpikformerConfig, Stem
 from rheobase.neurons import DetachedLIF, neuron_factory
@@ -201,7 +202,7 @@ class TIM(VisionNetwork):
         self.stem = Stem(config.stem, make_neuron)
         self.blocks = nn.ModuleList(Block(config, make_neuron) for _ in range(config.depth))
         self.head = nn.Linear(config.dim, config.num_classes)
-        initialise_head(self.head)
+        initialise_layer(self.head)
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a checked sequence: ``[T, N, num_classes]``.

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from rheobase._numbers import Positive
-from rheobase.ops.scan import ScanSpec, scan
+from rheobase.neurons.memoryless import fire
 from rheobase.stateful import Stateful
+from rheobase.surrogate import ATan
 
 __all__ = ["Lapicque"]
 
-_FIRE = ScanSpec("integrate", "above", "hard", "ATan")
+_SURROGATE = ATan(2.0)
 
 
 class Lapicque(Stateful):
@@ -56,15 +57,9 @@ class Lapicque(Stateful):
         for x_t in x.unbind(0):
             u = v + x_t
             h = rate * x_t + (1.0 - rate) * u - theta * (u > theta).to(x.dtype)
-            s = self._fire(h)
+            s = fire(h, _SURROGATE, theta, strict=True)
             v = s if self.swapped else h
             spikes.append(s)
             membranes.append(h)
         self.carry(v)
         return torch.stack(spikes), torch.stack(membranes)
-
-    def _fire(self, h: Tensor) -> Tensor:
-        """One step of a neuron without memory."""
-        coefficients = {"threshold": self.v_threshold, "v_reset": 0.0, "surrogate_alpha": 2.0}
-        spikes, _, _ = scan(h.unsqueeze(0), 0.0, _FIRE, coefficients, keep=False)
-        return spikes.squeeze(0)

@@ -11,9 +11,9 @@ from torch.autograd.function import once_differentiable
 
 from rheobase._numbers import Size
 from rheobase.neurons.base import Neuron, Tap
+from rheobase.neurons.memoryless import fire
 from rheobase.neurons.parameters import wrong_steps
 from rheobase.ops.eager import is_plain, is_transformed
-from rheobase.ops.scan import ScanSpec, scan
 from rheobase.surrogate import Schedule, Surrogate
 
 __all__ = ["PSN", "MaskedPSN", "SlidingPSN"]
@@ -21,26 +21,7 @@ __all__ = ["PSN", "MaskedPSN", "SlidingPSN"]
 Ran = tuple[Tensor, Tensor | None, Tensor | None]
 
 
-class Parallel(Neuron):
-    """Base of neurons that fire where :math:`H \\ge 0`, all steps at once."""
-
-    scanned = False
-
-    def fire_at(self, h: Tensor) -> Tensor:
-        """Spikes of the membranes ``h``: one step of IF of threshold 0, in one fused pass."""
-        flat = h.flatten().unsqueeze(0)
-        spec = ScanSpec.of(
-            charge="integrate",
-            fire="at_or_above",
-            reset="hard",
-            surrogate=type(self.surrogate).__name__,
-            detach_reset=True,
-        )
-        values = {"threshold": 0.0, "v_reset": 0.0, **self.surrogate_coefficients(flat)}
-        return scan(flat, 0.0, spec, values, keep=False)[0].view_as(h)
-
-
-class PSN(Parallel):
+class PSN(Neuron):
     r"""Parallel spiking neuron: :math:`H = WX + b`, :math:`S = [H \ge 0]`, one GEMM over time.
 
     ``W`` is ``[T, T]``: a step may depend on later ones, so T is fixed and nothing can be streamed.
@@ -59,6 +40,7 @@ class PSN(Parallel):
     """
 
     causal = False
+    scanned = False
 
     def __init__(self, T: Size, *, surrogate: Surrogate | None = None) -> None:
         super().__init__(surrogate=surrogate)
@@ -76,7 +58,7 @@ class PSN(Parallel):
         if x.shape[0] != self.T:
             raise ValueError(wrong_steps(type(self).__name__, self.T, x))
         h = torch.addmm(self.bias, self.matrix(), x.flatten(1)).view_as(x)
-        return self.fire_at(h), h if tap else None, None
+        return fire(h, self.surrogate), h if tap else None, None
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
@@ -147,7 +129,7 @@ class MaskedPSN(PSN):
         return f"T={self.T}, k={self.k}, masking={self.masking.item():g}"
 
 
-class SlidingPSN(Parallel):
+class SlidingPSN(Neuron):
     r"""PSN with k weights shared by all steps: :math:`h_t = \sum_{i<k} w_{k-1-i}\,x_{t-i} + b`.
 
     A causal filter of any number of steps; steps before the first are 0. The sum is taken tap by
@@ -165,6 +147,8 @@ class SlidingPSN(Parallel):
     >>> SlidingPSN(k=2)(torch.full((3, 1), 0.7)).flatten().tolist()
     [0.0, 1.0, 1.0]
     """
+
+    scanned = False
 
     def __init__(
         self, k: Size, *, exponential: bool = True, surrogate: Surrogate | None = None
@@ -189,7 +173,7 @@ class SlidingPSN(Parallel):
         else:
             h = _filtered(seen, self.weight, self.bias)
         last = seen[steps:] if before > 1 else seen[-1]
-        return self.fire_at(h), h if tap else None, last
+        return fire(h, self.surrogate), h if tap else None, last
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""

@@ -12,11 +12,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rheobase.ops.eager import is_seen_by_nobody
-from rheobase.ops.native import Kernel, in_chunks
+from rheobase.ops.native import DTYPES, Kernel, conversions, in_chunks
 
 __all__ = ["average_pool", "takes"]
-
-_DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 
 def takes(x: Tensor, pool: nn.AvgPool2d) -> bool:
@@ -29,7 +27,7 @@ def takes(x: Tensor, pool: nn.AvgPool2d) -> bool:
         and pool.divisor_override is None
         and x.dim() == 4
         and x.is_cpu
-        and x.dtype in _DTYPES
+        and x.dtype in DTYPES
         and x.shape[1] > 1
         and x.numel() > 0
         and x.shape[2] % size == x.shape[3] % size == 0
@@ -85,14 +83,13 @@ def _run(name: str, whole: Tensor, pooled: Tensor, size: int) -> None:
 
 @cache
 def _kernel(name: str, dtype: torch.dtype) -> Kernel:
-    kind = _DTYPES[dtype]
-    convert = "bfloat16_to_float, float_to_bfloat16" if kind == "bfloat16" else "same, same"
+    kind = DTYPES[dtype]
     real = "float64" if kind == "float64" else "float32"
     source = f"""import numpy as np
 from rheobase.ops.average_pool_kernels import make_{name}
 from rheobase.ops.batch_norm_kernels import same
 from rheobase.ops.numba_lang import bfloat16_to_float, float_to_bfloat16
-kernel = make_{name}({convert}, np.{real})
+kernel = make_{name}({", ".join(conversions(dtype))}, np.{real})
 """
     sizes = dict.fromkeys(("rows", "chunk", "width", "channels", "size"), "int64")
     return Kernel(name, source, {"whole": f"{kind}*", "pooled": f"{kind}*"} | sizes)

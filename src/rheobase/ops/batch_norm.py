@@ -17,12 +17,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rheobase.ops.gpu import gpu_kernels
-from rheobase.ops.native import Kernel, in_chunks
+from rheobase.ops.native import DTYPES, Kernel, conversions, in_chunks
 from rheobase.ops.scan.layout import compute_dtype, flat, like_rows, rows_like
 
 __all__ = ["batch_gain_and_shift"]
-
-_DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 
 def batch_gain_and_shift(
@@ -137,8 +135,8 @@ _LAYOUT = {"steps": "int64", "size": "int64", "chunk": "int64", "count": "int64"
 
 @cache
 def _statistics_kernel(dtype: torch.dtype) -> Kernel:
-    kind = _DTYPES[dtype]
-    load = "bfloat16_to_float" if kind == "bfloat16" else "same"
+    kind = DTYPES[dtype]
+    load, _ = conversions(dtype)
     source = f"{_IMPORTS}\nkernel = make_statistics({load})\n"
     parameters = {"x": f"{kind}*", "x_step": "int64", "origin": "float64*", "sums": "float64*"}
     return Kernel("statistics", source, parameters | _LAYOUT)
@@ -146,10 +144,9 @@ def _statistics_kernel(dtype: torch.dtype) -> Kernel:
 
 @cache
 def _add_affine_kernel(dtype: torch.dtype) -> Kernel:
-    kind = _DTYPES[dtype]
+    kind = DTYPES[dtype]
     real = "float64*" if kind == "float64" else "float32*"
-    convert = "bfloat16_to_float, float_to_bfloat16" if kind == "bfloat16" else "same, same"
-    source = f"{_IMPORTS}\nkernel = make_add_affine({convert})\n"
+    source = f"{_IMPORTS}\nkernel = make_add_affine({', '.join(conversions(dtype))})\n"
     parameters = {"g": f"{kind}*", "x": f"{kind}*", "x_step": "int64", "slope": real,
                   "offset": real}  # fmt: skip
     return Kernel("add_affine", source, parameters | _LAYOUT)

@@ -15,13 +15,17 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from rheobase.ops.memory import keep_freed_memory
 from rheobase.ops.threads import run_team, team_size
 from rheobase.ops.translate import load_module
 
-__all__ = ["Kernel", "imported_kernel", "in_chunks"]
+__all__ = ["DTYPES", "Kernel", "conversions", "imported_kernel", "in_chunks"]
+
+DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
+"""Of the tensors that kernels compute with, as `Kernel` names them."""
 
 # A fixed number of chunks: sums come out the same whatever the number of threads.
 _CHUNKS = 16
@@ -43,6 +47,12 @@ def in_chunks(size: int, block: int = 1) -> tuple[int, int]:
     """How many chunks to cut ``size`` columns into, and of how many columns: whole blocks."""
     chunk = max(1, -(-size // (_CHUNKS * block))) * block
     return -(-size // chunk), chunk
+
+
+def conversions(dtype: torch.dtype) -> tuple[str, str]:
+    """Names of the functions that turn what lies in memory into numbers, and back."""
+    low = dtype == torch.bfloat16
+    return ("bfloat16_to_float", "float_to_bfloat16") if low else ("same", "same")
 
 
 class Kernel:

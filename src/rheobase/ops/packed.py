@@ -7,8 +7,7 @@ values are the integers 0 to ``largest``; `saving_packed` packs what autograd sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 
@@ -65,21 +64,18 @@ class _Packed:
         return out
 
 
-@contextmanager
-def saving_packed(x: Tensor, folded: Tensor) -> Iterator[None]:
+def saving_packed(x: Tensor, folded: Tensor) -> AbstractContextManager[None]:
     """Within the block, autograd saves ``folded`` packed, if ``x`` is marked.
 
     Args:
         x: the marked tensor; what is packed is kept on it, once for all its consumers.
         folded: ``x`` as its consumer sees it, a view of the same memory.
     """
+    if not torch.is_grad_enabled() or folded.is_meta:  # shapes alone have no bits
+        return nullcontext()
     bound = largest(x)
-    if bound is None or bound > 255 or not torch.is_grad_enabled() or not _is_dense(folded):
-        yield
-        return
-    if x.is_cuda and not HAS_TRITON:
-        yield
-        return
+    if bound is None or bound > 255 or not _is_dense(folded) or (x.is_cuda and not HAS_TRITON):
+        return nullcontext()
 
     def pack(saved: Tensor) -> Tensor | _Packed:
         if saved.data_ptr() != folded.data_ptr() or saved.stride() != folded.stride():
@@ -93,8 +89,7 @@ def saving_packed(x: Tensor, folded: Tensor) -> Iterator[None]:
     def unpack(saved: Tensor | _Packed) -> Tensor:
         return saved.unpack() if isinstance(saved, _Packed) else saved
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        yield
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
 
 
 def _is_dense(x: Tensor) -> bool:

@@ -87,8 +87,7 @@ def _one_row(x: Tensor, by_input: Tensor, bias: Tensor | None) -> Tensor:
     start = x.new_zeros(outputs) if bias is None else bias
     # What it reads of the weights is not known beforehand.
     traffic = by_input.nbytes // _ACTIVE
-    chunk = max(_COLUMNS, -(-outputs // team_size(outputs, traffic)))
-    chunks = -(-outputs // chunk)
+    chunks, chunk = _in_columns(outputs, team_size(outputs, traffic))
     which = torch.empty(chunks * inputs, dtype=torch.int32)
     _line(x.dtype)(
         chunks, traffic, x.contiguous(), which, x.new_empty(chunks * inputs), by_input, start, out,
@@ -128,11 +127,16 @@ def _weight_gradient(events: Events, g: Tensor, inputs: int) -> Tensor:
     rows, outputs = g.shape
     grad = g.new_zeros(outputs * inputs)
     # Columns do not mix, so as many chunks as threads: every chunk goes through all events.
-    chunk = max(_COLUMNS, -(-outputs // torch.get_num_threads()))
-    chunks = -(-outputs // chunk)
+    chunks, chunk = _in_columns(outputs, torch.get_num_threads())
     _scatter(g.dtype)(chunks, 2 * g.nbytes, *events.arrays, g, grad, inputs, outputs, rows, chunk)
     by_chunk = grad.split(chunk * inputs)  # type: ignore[no-untyped-call]
     return torch.cat([part.view(inputs, -1).t() for part in by_chunk])
+
+
+def _in_columns(outputs: int, threads: int) -> tuple[int, int]:
+    """How many chunks to cut the columns into, one a thread, and of how many columns."""
+    chunk = max(_COLUMNS, -(-outputs // threads))
+    return -(-outputs // chunk), chunk
 
 
 @cache

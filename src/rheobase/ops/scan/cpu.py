@@ -10,7 +10,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from rheobase.ops.native import Kernel, in_chunks
+from rheobase.ops.native import DTYPES, Kernel, in_chunks
 from rheobase.ops.scan.kernel_backward import backward_source
 from rheobase.ops.scan.kernel_source import BLOCK, Variant, forward_source
 from rheobase.ops.scan.layout import (
@@ -25,9 +25,7 @@ from rheobase.ops.scan.layout import (
 )
 from rheobase.ops.scan.spec import ScanSpec
 
-__all__ = ["DTYPES", "backward", "forward", "prepared"]
-
-DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
+__all__ = ["backward", "forward", "prepared"]
 
 Value = float | Tensor
 
