@@ -13,6 +13,8 @@ from rheobase.layers import (
     TEBN,
     EventConv2d,
     EventLinear,
+    LookupConv2d,
+    LookupLinear,
     ThresholdDependentBatchNorm2d,
     over_time,
 )
@@ -138,7 +140,7 @@ def test_what_is_faster_is_taken_and_computes_the_same(monkeypatch):
     """Whatever the clock says: once with all that can be taken, once with nothing."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(64, 32, 3, padding=1), nn.Flatten(), nn.Linear(32 * 64, 8))
-    x = (torch.rand(4, 64, 8, 8) < 0.02).float()
+    x = 0.5 * (torch.rand(4, 64, 8, 8) < 0.02).float()
     monkeypatch.setattr(optimize, "_faster", lambda made, before, run: (made, "taken"))
     fast = rheobase.optimize(net, x, stream=True)
     assert isinstance(fast.net[0], EventConv2d) and isinstance(fast.net[2], EventLinear)
@@ -183,7 +185,29 @@ def test_event_driven_layers_compete_with_what_would_run(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(optimize, "_faster", watch)
     conv = nn.Conv2d(32, 32, 3, padding=1).to(memory_format=torch.channels_last)
-    optimize._event_layers(
-        TimeSequential(conv, LIF()), torch.rand(2, N, 32, 16, 16).round(), pieces=2
+    optimize._spike_layers(
+        TimeSequential(conv, LIF()), 3.0 * torch.rand(2, N, 32, 16, 16), pieces=2
     )
     assert timed == [[(N, 32, 16, 16)] * 2]
+
+
+def test_spikes_travel_as_bytes_to_layers_that_look_sums_up(monkeypatch):
+    net = nn.Sequential(
+        TimeSequential(
+            nn.Conv2d(3, 32, 3, padding=1), LIF(), nn.Conv2d(32, 24, 3, padding=1), LIF()
+        ),
+        nn.Flatten(2),
+        nn.Linear(24 * 64, 8),
+    ).eval()
+    x = 3.0 * torch.rand(T, N, 3, 8, 8)
+    monkeypatch.setattr(optimize, "_faster", lambda made, before, run: (made, "taken"))
+    fast = rheobase.optimize(net, x)
+    kinds = [type(module) for module in fast.modules()]
+    assert kinds.count(LookupConv2d) == 1 and kinds.count(LookupLinear) == 1
+    assert "the spikes of 2 neurons travel as bytes" in fast.choices
+    torch.testing.assert_close(fast(x), net(x), rtol=1e-4, atol=1e-5)
+    halves = rheobase.optimize(net, x, dtypes=(torch.bfloat16,))
+    assert halves.dtype == torch.bfloat16
+    assert (halves(x) - net(x)).norm() < 0.3 * net(x).norm()
+    exported = torch.export.export(fast, (x,)).module()
+    torch.testing.assert_close(exported(x), net(x), rtol=1e-4, atol=1e-5)

@@ -15,6 +15,7 @@ from rheobase.layers.attention_temporal import TemporalAttention
 from rheobase.layers.drop import DropPath
 from rheobase.layers.events import EventConv2d, EventLinear
 from rheobase.layers.int8 import Int8Conv2d, Int8Linear
+from rheobase.layers.lookup import LookupConv2d, LookupLinear
 from rheobase.layers.lsq import Quantise
 from rheobase.layers.membrane import MembraneBlock, MembraneStem
 from rheobase.layers.metaformer import MetaConvBlock, meta_downsampling
@@ -57,6 +58,8 @@ __all__ = [
     "FusedNormNeuron",
     "Int8Conv2d",
     "Int8Linear",
+    "LookupConv2d",
+    "LookupLinear",
     "MembraneBlock",
     "MembraneMlp",
     "MembraneSelfAttention",

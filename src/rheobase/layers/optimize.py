@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rheobase.layers.events import EventConv2d, EventLinear, can_be_event_driven
 from rheobase.layers.folding import fold_norms
 from rheobase.layers.int8 import Int8Conv2d, Int8Linear, spike_pool
+from rheobase.layers.lookup import LookupConv2d, LookupLinear
 from rheobase.layers.spike_bytes import send_bytes
 from rheobase.layers.time import apply_layer
 from rheobase.neurons import Neuron
@@ -71,9 +72,9 @@ def optimize(
 
     Norms go into the weights before them (`rheobase.layers.folding`); one that cannot, because
     it differs from step to step or belongs to no one layer, stays and is done in the neuron's pass
-    where that is possible. Linear layers and convolutions whose input has few spikes become event
-    driven, weights channels last, and the dtype another of ``dtypes``, each where it makes the
-    example faster.
+    where that is possible. Linear layers and convolutions whose input is spikes become event driven
+    (`EventConv2d`) or look up the sums of four weights (`LookupConv2d`), weights channels last, and
+    the dtype another of ``dtypes``, each where it makes the example faster.
 
     In float64 the spikes are the same, and outputs to rounding; in float32 sums are rounded
     otherwise, and single spikes near the threshold may differ. Half precision, if allowed by
@@ -109,7 +110,8 @@ def optimize(
     """
     if not example.is_floating_point():
         raise TypeError(f"the example is {example.dtype}, not floating point; call example.float()")
-    fast = copy.deepcopy(net).eval().requires_grad_(False)
+    with torch.inference_mode(False):  # whose tensors do not tell when they have changed
+        fast = copy.deepcopy(net).eval().requires_grad_(False)
     if torch.int8 in (dtypes or ()) and example.dtype != torch.float32:
         raise TypeError(f"8-bit weights are for float32, the example is {example.dtype}")
     run = _streamed if stream else _called
@@ -117,7 +119,7 @@ def optimize(
     with torch.no_grad():
         choices = [fold_norms(fast, example)]
         choices += [m.make_over() for m in fast.modules() if isinstance(m, _MadeOver)]
-        choices += _event_layers(fast, example, pieces)
+        choices += _spike_layers(fast, example, pieces)
         for module in fast.modules():
             if stream and isinstance(module, Neuron):
                 module.settle()
@@ -166,25 +168,43 @@ def _in_dtype(base: Optimized, dtype: torch.dtype, example: Tensor, pieces: int)
     return Optimized(net, base.dtype, _int8_layers(net, example, pieces))
 
 
-def _event_layers(net: nn.Module, example: Tensor, pieces: int) -> list[str]:
-    """Replace what is faster event by event; what was found.
+def _spike_layers(net: nn.Module, example: Tensor, pieces: int) -> list[str]:
+    """Replace what is faster event by event, or with sums looked up; what was found.
 
     A layer's input is given to it in so many pieces.
     """
     found = []
     for name, x in _inputs(net, example).items():
-        layer = net.get_submodule(name)
-        if isinstance(layer, nn.Conv2d) and not can_be_event_driven(layer):
-            continue
-        made = copy.copy(layer)
-        made.__class__ = EventLinear if isinstance(layer, nn.Linear) else EventConv2d
-        steps = x.chunk(pieces)
-        chosen, line = _faster(made, layer, partial(_by_steps, steps))
-        if chosen is made and name:
-            _replace(net, name, made)
-            density = float(x.count_nonzero()) / x.numel()
-            found.append(f"{name}: event driven at {density:.1%} active input: {line}")
+        layer = best = net.get_submodule(name)
+        for kind, way in _other_ways(layer, x):
+            made = copy.copy(layer)
+            made.__class__ = kind
+            best, line = _faster(made, best, partial(_by_steps, x.chunk(pieces)))
+            if best is made:
+                note = f"{name}: {way} at {float(x.count_nonzero()) / x.numel():.1%} active input"
+                found.append(f"{note}: {line}")
+        if best is not layer and name:
+            _replace(net, name, best)
+    if any(isinstance(module, LookupConv2d | LookupLinear) for module in net.modules()):
+        found.append(_bytes(net, example))
     return found
+
+
+def _bytes(net: nn.Module, example: Tensor) -> str:
+    return f"the spikes of {send_bytes(net, example)} neurons travel as bytes"
+
+
+def _other_ways(layer: nn.Module, x: Tensor) -> list[tuple[type[nn.Module], str]]:
+    """Layers that compute the same of such an input in another way, and a word for each."""
+    linear = isinstance(layer, nn.Linear)
+    if isinstance(layer, nn.Conv2d) and not can_be_event_driven(layer):
+        return []
+    ways: list[tuple[type[nn.Module], str]] = [
+        (EventLinear if linear else EventConv2d, "event driven")
+    ]
+    if bool(((x == 0) | (x == 1)).all()):
+        ways.append((LookupLinear if linear else LookupConv2d, "sums looked up"))
+    return ways
 
 
 def _int8_layers(net: nn.Module, example: Tensor, pieces: int) -> list[str]:
@@ -202,8 +222,7 @@ def _int8_layers(net: nn.Module, example: Tensor, pieces: int) -> list[str]:
                 layer = made
     for module in net.modules():
         module.__class__ = spike_pool(module) or type(module)
-    senders = send_bytes(net, example)
-    return [*found, f"the spikes of {senders} neurons travel as bytes"]
+    return [*found, _bytes(net, example)]
 
 
 def _in_int8(layer: nn.Module, step: float | None) -> list[Int8Conv2d | Int8Linear]:
@@ -229,7 +248,7 @@ def _inputs(net: nn.Module, example: Tensor) -> dict[str, Tensor]:
     handles = [
         module.register_forward_pre_hook(_keep(inputs, name))
         for name, module in net.named_modules()
-        if type(module) in (nn.Linear, nn.Conv2d, EventLinear, EventConv2d)
+        if type(module) in _LAYERS
     ]
     try:
         net(example)
@@ -237,6 +256,9 @@ def _inputs(net: nn.Module, example: Tensor) -> dict[str, Tensor]:
         for handle in handles:
             handle.remove()
     return inputs
+
+
+_LAYERS = (nn.Linear, nn.Conv2d, EventLinear, EventConv2d, LookupLinear, LookupConv2d)
 
 
 def _keep(inputs: dict[str, Tensor], name: str) -> Callable[..., None]:

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from rheobase.layers.int8 import Int8Conv2d, Int8Linear, SpikeAvgPool2d, SpikeMaxPool2d
+from rheobase.layers.lookup import LookupConv2d, LookupLinear
 from rheobase.layers.sized_spikes import AddSpikes, SizedSpikes
 from rheobase.neurons import Neuron, RateIF
 
@@ -28,10 +29,11 @@ _MOVES = {
 def send_bytes(net: nn.Module, example: Tensor) -> int:
     """Let every neuron give uint8 whose spikes only layers for bytes read.
 
-    Those are `Int8Conv2d`, `Int8Linear`, `AddSpikes` and `SizedSpikes`.
+    Those are `Int8Conv2d`, `Int8Linear`, `LookupConv2d`, `LookupLinear`, `AddSpikes` and
+    `SizedSpikes`.
 
     Pooling, `nn.Flatten` and what changes shapes may stand between. Average pooling gives sums
-    then, so the layers behind it take multiples of one over its window.
+    then, so the layers behind it take multiples of one over its window; those that look up cannot.
 
     Args:
         net: in evaluation mode; changed in place.
@@ -50,8 +52,8 @@ def send_bytes(net: nn.Module, example: Tensor) -> int:
     for name in chosen:
         neurons[name].to_bytes = True
         for layer, pooled in seen.readers[name]:
-            assert isinstance(layer, _READING)
-            layer.step = 1.0 / pooled
+            if isinstance(layer, _TAKING_SUMS):
+                layer.step = 1.0 / pooled
     return len(chosen)
 
 
@@ -85,7 +87,7 @@ class _Readers:
         layers = [layer for layer, _ in found]
         return (
             bool(found)
-            and all(isinstance(layer, _READING) for layer in layers)
+            and all(isinstance(r, _TAKING_SUMS if n > 1 else _READING) for r, n in found)
             and len(set(layers)) == len(layers)
             and all(largest * pooled <= 255 for _, pooled in found)
         )
@@ -144,7 +146,8 @@ class _Readers:
 
 
 _PASSING = (nn.Flatten, nn.Identity, nn.Dropout, SpikeMaxPool2d)
-_READING = (Int8Conv2d, Int8Linear, AddSpikes, SizedSpikes)
+_TAKING_SUMS = (Int8Conv2d, Int8Linear, AddSpikes, SizedSpikes)
+_READING = (*_TAKING_SUMS, LookupConv2d, LookupLinear)
 _KNOWN = (*_PASSING, SpikeAvgPool2d, *_READING)
 
 
