@@ -74,7 +74,7 @@ class Case:
 
     spec: ScanSpec
     dtype: torch.dtype
-    layout: str  # "number", "channel" or "step": how the coefficients vary
+    layout: str  # of `_LAYOUTS`: how the coefficients vary
     tap: str | None
 
 
@@ -104,7 +104,7 @@ def cases(level: Level, dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
                 and (k + n) % 4 >= 2,
             )  # fmt: skip
             tap = (None, "h", "v")[n % 3]
-            yield Case(spec, dtype, ("number", "channel", "step")[(k + n) % 3], tap)
+            yield Case(spec, dtype, _LAYOUTS[(k + n) % len(_LAYOUTS)], tap)
 
 
 def _fast(dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
@@ -118,14 +118,14 @@ def _fast(dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
     yield Case(
         ScanSpec("integrate", "count", "soft", "StraightThrough", True), first, "number", "v"
     )
-    yield Case(ScanSpec("rectified", "at_or_above", "soft_scaled", "ATan"), first, "channel", "v")
+    yield Case(ScanSpec("rectified", "at_or_above", "soft_scaled", "ATan"), first, "column", "v")
     yield Case(ScanSpec("rectified", "above", "hard_scaled", "ATan", True), first, "number", "h")
-    yield Case(ScanSpec("affine", "above", "gated", "Rectangular"), first, "step", None)
+    yield Case(ScanSpec("affine", "above", "gated", "Rectangular"), first, "mixed", None)
     yield Case(ScanSpec("leak", "above", "hard", "ATan", filtered=True), first, "step", "v")
     yield Case(ScanSpec("quadratic", "at_or_above", "hard", "ATan"), first, "channel", "v")
     yield Case(ScanSpec("exponential", "at_or_above", "hard", "Sigmoid"), first, "number", "v")
     yield Case(ScanSpec("integrate", "whole", "soft", "Window", True), first, "number", "v")
-    yield Case(ScanSpec("relax", "both_at_or_beyond", "soft_both", "ATan"), first, "channel", "v")
+    yield Case(ScanSpec("relax", "both_at_or_beyond", "soft_both", "ATan"), first, "column", "v")
     yield Case(ScanSpec("integrate", "both_beyond", "hard_both", "Sigmoid"), first, "step", "h")
     yield Case(
         ScanSpec("integrate", "both_at_or_beyond", "magnitude", "Sigmoid"), first, "number", "v"
@@ -181,6 +181,9 @@ def _relative(a: Tensor, b: Tensor) -> float:
 # Above threshold these charges feed on themselves: without a hard reset they leave the numbers.
 RUNAWAY = ("quadratic", "exponential")
 
+# Alike everywhere, in a channel's columns, at a step; each column its own; of both kinds.
+_LAYOUTS = ("number", "channel", "step", "column", "mixed")
+
 # Near the values of published neurons, away from powers of two.
 TYPICAL = {
     "tau": 1.7, "rest": -0.1, "rate": 0.6, "decay": 0.7, "gain": 0.9, "bias": 0.05,
@@ -201,17 +204,18 @@ def _problem(case: Case, device: str) -> tuple[Tensor, dict[str, float | Tensor]
     shape = (6, 2, 3, 700)
     x = (1.5 * draw(*shape)).to(case.dtype).to(device)
     weights = [draw(*shape).to(case.dtype).to(device), draw(*shape).to(device)]
-    wide = {"number": (), "channel": (3, 1), "step": (6, 1, 1, 1)}[case.layout]
+    shapes = {"channel": (3, 1), "step": (6, 1, 1, 1), "column": (700,)}
     compute = torch.float64 if case.dtype == torch.float64 else torch.float32
     coefficients: dict[str, float | Tensor] = {}
-    for name in case.spec.names:
+    for turn, name in enumerate(case.spec.names):
         if name.startswith("surrogate_"):
             surrogate = case.spec.surrogate_functions
             coefficients[name] = surrogate.defaults[name.removeprefix("surrogate_")]
         elif name in ("levels", "height", "v_reset", "rest") or case.layout == "number":
             coefficients[name] = TYPICAL[name]
         else:
-            value = TYPICAL[name] * (1.0 + 0.1 * draw(*wide).clamp(-2, 2))
+            layout = ("step", "channel")[turn % 2] if case.layout == "mixed" else case.layout
+            value = TYPICAL[name] * (1.0 + 0.1 * draw(*shapes[layout]).clamp(-2, 2))
             coefficients[name] = value.to(compute).to(device)
     return x, coefficients, weights
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rheobase.ops.native import DTYPES, Kernel, in_chunks
 from rheobase.ops.scan.kernel_backward import backward_source
-from rheobase.ops.scan.kernel_source import BLOCK, Variant, forward_source
+from rheobase.ops.scan.kernel_forward import forward_source
+from rheobase.ops.scan.kernel_source import BLOCK, Variant
 from rheobase.ops.scan.layout import (
     Outputs,
     Vector,
@@ -28,6 +29,9 @@ from rheobase.ops.scan.spec import ScanSpec
 __all__ = ["backward", "forward", "prepared"]
 
 Value = float | Tensor
+
+# So many columns with the same coefficients are worth a loop of their own.
+_STRETCH = 64
 
 
 def forward(
@@ -48,10 +52,10 @@ def forward(
     is for other backends: here the way back needs no marks.
     """
     compute = compute_dtype(x)
-    coefficients, kinds, _ = _prepare(values, x, compute, wanted=())
+    coefficients, kinds, vectors = _prepare(values, x, compute, wanted=())
     steps, size = x.shape[0], x.numel() // x.shape[0]
     data, x_step = flat(x)
-    variant = _variant(spec, x, kinds, tap, x_step == size, as_bytes=as_bytes)
+    variant = _variant(spec, x, kinds, vectors, tap, x_step == size, as_bytes=as_bytes)
     kernel = _forward_kernel(variant)
     spikes = like_rows(x, torch.uint8 if as_bytes else None)
     last = like_state(x, spec.filtered) if keep else None
@@ -74,8 +78,8 @@ def prepared(
     as long as the kernel.
     """
     size, compute = x.numel(), compute_dtype(x)
-    coefficients, kinds, _ = _prepare(values, x, compute, wanted=())
-    kernel = _forward_kernel(_variant(spec, x, kinds, "", dense=True, as_bytes=as_bytes))
+    coefficients, kinds, vectors = _prepare(values, x, compute, wanted=())
+    kernel = _forward_kernel(_variant(spec, x, kinds, vectors, "", True, as_bytes=as_bytes))
     chunks, chunk = in_chunks(size, BLOCK)
     traffic, start = 2 * x.nbytes, _constant(rest, compute)
     shape, strides, dtype = x.shape, x.stride(), torch.uint8 if as_bytes else x.dtype
@@ -121,7 +125,7 @@ def backward(
     data, x_step = flat(x)
     g_data, g_step = flat(torch.zeros_like(x) if g is None else rows_like(g, x))
     dense = g_step == size and x_step == (0 if summed else size)
-    kernel = _backward_kernel(_variant(spec, x, kinds, tap, dense, summed))
+    kernel = _backward_kernel(_variant(spec, x, kinds, vectors, tap, dense, summed))
     gx = like_rows(x[:1] if summed else x)
     first, first_step = _first(u, rest, x, spec)
     tapped = _tapped(g_tap, x, compute) if tap else None
@@ -166,6 +170,7 @@ def _variant(
     spec: ScanSpec,
     x: Tensor,
     kinds: str,
+    vectors: Sequence[Vector | None],
     tap: str,
     dense: bool,
     summed: bool = False,
@@ -173,12 +178,14 @@ def _variant(
 ) -> Variant:
     """The kernel for this neuron and input: as many steps a sweep as divide T, up to four.
 
-    One where the charge is curved: it takes long, and steps of one column wait for each other.
+    One where the charge takes so long that steps of one column would wait for each other.
     """
-    unroll = math.gcd(x.shape[0], 4) if spec.charge_functions.linear else 1
+    unroll = 1 if spec.charge_functions.long else math.gcd(x.shape[0], 4)
+    stretched = all(laid is None or laid.inner >= _STRETCH for laid in vectors)
     return Variant(
-        spec, DTYPES[x.dtype], kinds, tap, unroll, dense=dense, summed=summed, as_bytes=as_bytes
-    )
+        spec, DTYPES[x.dtype], kinds, tap, unroll, dense=dense, summed=summed, as_bytes=as_bytes,
+        stretched=stretched,
+    )  # fmt: skip
 
 
 def _prepare(

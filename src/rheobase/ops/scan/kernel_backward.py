@@ -7,8 +7,6 @@ saved.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rheobase.ops.scan.kernel_source import (
     Variant,
     alike,
@@ -20,14 +18,11 @@ from rheobase.ops.scan.kernel_source import (
     module_text,
     row_text,
     scalar_functions,
+    states,
 )
+from rheobase.ops.scan.kernel_sweep import Sweep
 
 __all__ = ["backward_source"]
-
-
-def _states(variant: Variant) -> dict[str, str]:
-    """A column's states: the array that keeps one row of them for each sweep, and their name."""
-    return {"u": "v", "current": "i"} if variant.spec.filtered else {"u": "v"}
 
 
 def backward_source(variant: Variant) -> str:
@@ -44,12 +39,12 @@ def backward_source(variant: Variant) -> str:
 @njit(nogil=True, error_model="numpy")
 def kernel(first_chunk, last_chunk, {", ".join(v.backward_parameters())}):
     {_strides(v)}
-{indented([f"{array} = np.empty(steps // {v.unroll} * BLOCK, real)" for array in _states(v)], 4)}
+{indented([f"{array} = np.empty(steps // {v.unroll} * BLOCK, real)" for array in states(v)], 4)}
     g_carry = np.empty(BLOCK, real)
     g_current = np.empty({"BLOCK" if spec.filtered else "0"}, real)
     gx_sum = np.empty({"BLOCK" if v.summed else "0"}, real)
 {buffers(v, 4)}
-{indented([f"{n}_sum = np.empty({v.room(n)}, real)" for n in v.wanted], 4)}
+{indented([f"{n}_sum = np.empty({v.room(n)}, real)" for n in _buffered(v)], 4)}
     begin = first_chunk * chunk
     for lo in range(begin, min(last_chunk * chunk, size), BLOCK):
         n = min(BLOCK, size - lo)
@@ -77,77 +72,46 @@ def kernel(first_chunk, last_chunk, {", ".join(v.backward_parameters())}):
     return module_text(variant, scalar_functions(variant, backward=True), kernel)
 
 
-@dataclass(frozen=True)
-class _Sweep:
-    """A loop over a block's columns as a function of its own.
-
-    Its arrays are arguments, of which the compiler may be told that they do not overlap. Otherwise
-    it would have to test every pair of them, and gives up making vectors where they are many.
-
-    ``arguments``: its name for each of them, and what the kernel calls it with. ``decorator``: how
-    it is compiled.
-    """
-
-    name: str
-    arguments: dict[str, str]
-    body: str
-    decorator: str = '@njit(nogil=True, error_model="numpy")'
-
-    @property
-    def definition(self) -> str:
-        return f"""{self.decorator}
-def {self.name}(n, {", ".join(self.arguments)}):
-    arrays_do_not_overlap()
-    prefer_wide_vectors()
-    for j in range(n):
-{self.body}"""
-
-    @property
-    def call(self) -> str:
-        return f"{self.name}(n, {', '.join(self.arguments.values())})"
-
-
-def _sweep_again(variant: Variant) -> _Sweep:
+def _sweep_again(variant: Variant) -> Sweep:
     """Forward, as the forward kernel has gone: from the states before these steps to the next."""
     v = variant
     body = (
-        indented([f"{name} = {array}[j]" for array, name in _states(v).items()], 8),
-        each_step(v, 8, *v.read_input("row_x#")),
-        each_step(v, 8, *_step_again(v)),
-        indented([f"next_{array}[j] = {name}" for array, name in _states(v).items()], 8),
+        indented([f"{name} = {array}[j]" for array, name in states(v).items()], 0),
+        each_step(v, 0, *v.read_input("row_x#")),
+        each_step(v, 0, *_step_again(v)),
+        indented([f"next_{array}[j] = {name}" for array, name in states(v).items()], 0),
     )
-    after = {f"next_{array}": f"{array}[row + BLOCK : row + BLOCK + n]" for array in _states(v)}
-    given = _before(v) | after | _rows(v, ("x",)) | _coefficients(v)
-    return _Sweep("sweep_again", given, "\n".join(body))
+    after = {f"next_{array}": f"{array}[row + BLOCK : row + BLOCK + n]" for array in states(v)}
+    return Sweep(v, "sweep_again", _before(v) | after | _rows(v, ("x",)), "\n".join(body))
 
 
-def _sweep_back(variant: Variant) -> _Sweep:
+def _sweep_back(variant: Variant) -> Sweep:
     """Back in time, from the gradients after these steps to those before them."""
     v = variant
-    sums = {"g_carry": "carry"}
+    carried = {"g_carry": "carry"}
     if v.spec.filtered:
-        sums["g_current"] = "i_carry"
-    sums |= {f"{n}_sum": f"{n}_total" for n in v.wanted if n not in v.timed}
+        carried["g_current"] = "i_carry"
     loads = (
         *v.read_input("row_x#"),
         f"g# = {v.load('row_g#[j]')}",
         "gt# = row_gt#[j]" if v.tap else "",
     )
     body = (
-        indented([f"{name} = {array}[j]" for array, name in (_states(v) | sums).items()], 8),
-        each_step(v, 8, *loads),
-        each_step(v, 8, *_step_again(v)),
-        each_step(v, 8, *_step_back(v), back=True),
-        each_step(v, 8, "gx_sum[j] += gx#" if v.summed else f"row_gx#[j] = {v.store('gx#')}"),
-        indented([f"{array}[j] = {name}" for array, name in sums.items()], 8),
+        indented([f"{name} = {array}[j]" for array, name in (states(v) | carried).items()], 0),
+        each_step(v, 0, *loads),
+        each_step(v, 0, *_step_again(v)),
+        each_step(v, 0, *_step_back(v), back=True),
+        each_step(v, 0, "gx_sum[j] += gx#" if v.summed else f"row_gx#[j] = {v.store('gx#')}"),
+        indented([f"{array}[j] = {name}" for array, name in carried.items()], 0),
     )
     sequences = ("x", "g", *(["gt"] if v.tap else ()))
-    given = _before(v) | {name: name for name in (*sums, *(f"{n}_sum" for n in v.wanted))}
+    given = _before(v) | {name: name for name in carried}
     given |= {"gx_sum": "gx_sum"} if v.summed else _rows(v, ("gx",))
-    given |= _rows(v, sequences) | _coefficients(v)
-    # The gradients' own arithmetic may fuse multiply and add.
-    decorator = '@njit(nogil=True, error_model="numpy", fastmath={"contract"})'
-    return _Sweep("sweep_back", given, "\n".join(body), decorator)
+    given |= _rows(v, sequences)
+    # The gradients' own arithmetic may fuse multiply and add, and sum up in any order.
+    orders = '"contract", "reassoc"' if v.stretched else '"contract"'
+    decorator = f'@njit(nogil=True, error_model="numpy", fastmath={{{orders}}})'
+    return Sweep(v, "sweep_back", given, "\n".join(body), tuple(v.wanted), decorator)
 
 
 # Where a step of each sequence lies, and how far it is from the next.
@@ -166,12 +130,7 @@ def _rows(variant: Variant, sequences: tuple[str, ...]) -> dict[str, str]:
 
 def _before(variant: Variant) -> dict[str, str]:
     """The states before a sweep."""
-    return {array: f"{array}[row : row + n]" for array in _states(variant)}
-
-
-def _coefficients(variant: Variant) -> dict[str, str]:
-    names = (f"{n}_at" if n in variant.vectors else n for n in variant.spec.names)
-    return {name: name for name in names}
+    return {array: f"{array}[row : row + n]" for array in states(variant)}
 
 
 def _strides(variant: Variant) -> str:
@@ -233,14 +192,20 @@ def _partial_names(function: str, names: tuple[str, ...]) -> str:
 
 
 def _sum(variant: Variant, name: str) -> str:
-    """Where a step's gradient of a coefficient goes: a place of its own if that varies in time."""
-    return f"{name}_sum[# * BLOCK + j] =" if name in variant.timed else f"{name}_total +="
+    """The beginning of a line that takes in a step's gradient of a coefficient."""
+    once = name in variant.timed and not variant.stretched
+    return f"{variant.total(name)} {'=' if once else '+='}"
+
+
+def _buffered(variant: Variant) -> list[str]:
+    """Names of the coefficients whose gradient is summed up column by column."""
+    return [] if variant.stretched else variant.wanted
 
 
 def _clear(variant: Variant) -> list[str]:
     """Begin a block's sums anew, or a chunk's where they run on from block to block."""
     lines = []
-    for name in variant.wanted:
+    for name in _buffered(variant):
         test = f"opens or not {alike(name)}" if name in variant.vectors else "opens"
         if name not in variant.timed:
             lines.append(f"if {test}: {name}_sum[:n] = ZERO")
@@ -252,7 +217,7 @@ def _flush(variant: Variant, indent: int, time_varying: bool) -> str:
     lines = []
     # What has run on is as long as the chunk's first block.
     whole = "min(BLOCK, size - which * chunk)"
-    for name in variant.wanted:
+    for name in _buffered(variant):
         row = "which * sums_step"
         start = f"scatter({name}_grad, {name}_sum, {row}"
         place = f"{name}_count, {name}_inner, lo"

@@ -1,7 +1,7 @@
-"""The text of a neuron's fused CPU kernel, made from its three scalar functions.
+"""Pieces of the text of a neuron's fused CPU kernels, made from its three scalar functions.
 
-One pass over memory. Columns are taken in blocks that stay in cache while all T steps run. The way
-back is in `kernel_backward`.
+One pass over memory. Columns are taken in blocks that stay in cache while all T steps run: in
+`kernel_forward`, and back in `kernel_backward`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = [
     "each_step",
     "fill_states",
     "fill_vectors",
-    "forward_source",
     "indented",
     "module_text",
     "row_text",
     "scalar_functions",
+    "states",
 ]
 
 BLOCK = 4096
@@ -64,6 +64,7 @@ class Variant:
     ``rest``: how many steps stand behind the last whole sweep (of the GPU's kernels).
     ``summed``: the input is one image for all steps, and its gradient the sum over them.
     ``as_bytes``: spikes are written as uint8.
+    ``stretched``: every vector is alike over long stretches of columns (see `kernel_sweep`).
     """
 
     spec: ScanSpec
@@ -75,6 +76,7 @@ class Variant:
     dense: bool = False
     summed: bool = False
     as_bytes: bool = False
+    stretched: bool = False
 
     @property
     def compute(self) -> str:
@@ -204,11 +206,19 @@ class Variant:
         """Coefficients at column j, as call arguments with a leading comma each."""
         return "".join(f", {self.at(name)}" for name in names)
 
-    def at(self, name: str) -> str:
-        """A coefficient at column j."""
+    def at(self, name: str, turn: int | str = "#") -> str:
+        """A coefficient at column j, in a sweep's step ``turn``."""
+        if self.stretched:
+            return f"{name}{turn}" if name in self.timed else name
         if name in self.timed:
-            return f"{name}_at[# * BLOCK + j]"
+            return f"{name}_at[{turn} * BLOCK + j]"
         return f"{name}_at[j]" if name in self.vectors else name
+
+    def total(self, name: str, turn: int | str = "#") -> str:
+        """Where a coefficient's gradient goes: a place of its own if that varies in time."""
+        if name not in self.timed:
+            return f"{name}_total"
+        return f"{name}_total{turn}" if self.stretched else f"{name}_sum[{turn} * BLOCK + j]"
 
     def room(self, name: str) -> str:
         """How many values of a vector a sweep takes."""
@@ -268,7 +278,7 @@ def scalar_functions(variant: Variant, backward: bool) -> str:
 def fill_vectors(variant: Variant, indent: int, time_varying: bool) -> str:
     """Fill the vectors' block buffers: once a block, or in each sweep where they vary in time."""
     lines = []
-    for name in variant.vectors:
+    for name in () if variant.stretched else variant.vectors:
         place = f"{name}_count, {name}_inner, lo, n)"
         if time_varying and name in variant.timed:
             lines += [
@@ -297,7 +307,8 @@ def indented(lines: list[str], indent: int) -> str:
 
 def buffers(variant: Variant, indent: int) -> str:
     """Room for the vectors' values in one block."""
-    lines = [f"{n}_at = np.empty({variant.room(n)}, real)" for n in variant.vectors]
+    vectors = () if variant.stretched else variant.vectors
+    lines = [f"{n}_at = np.empty({variant.room(n)}, real)" for n in vectors]
     return indented(lines, indent)
 
 
@@ -330,49 +341,6 @@ def fill_states(variant: Variant, indent: int) -> str:
     return indented([line for line in lines if line], indent)
 
 
-def forward_source(variant: Variant) -> str:
-    """The module of the forward kernel, with a function ``kernel``."""
-    spec, v = variant.spec, variant
-    rows = (
-        f"row_x# = {row_text('x', 'x_step')}",
-        f"row_s# = {row_text('spikes')}",
-        f"row_tap# = {row_text('tap')}" if v.tap else "",
-    )
-    step = (
-        *v.filter_input(),
-        f"h = charge(v, x#{v.values(spec.charge_names)})",
-        *v.fire("h", "s#"),
-        f"v = reset(h, {v.spikes('s#')}{v.values(spec.reset_names)})",
-        f"tap# = {v.tap}" if v.tap else "",
-    )
-    spike = "np.uint8(s#)" if v.as_bytes else v.store("s#")
-    stores = ("row_tap#[j] = tap#" if v.tap else "", f"row_s#[j] = {spike}")
-    kernel = f"""
-@njit(nogil=True, error_model="numpy")
-def kernel(first_chunk, last_chunk, {", ".join(v.forward_parameters())}):
-    prefer_wide_vectors()
-    {"x_step = size" if v.dense else "pass"}
-    u = np.empty(BLOCK, real)
-    current = np.empty({"BLOCK" if spec.filtered else "0"}, real)
-{buffers(v, 4)}
-    begin = first_chunk * chunk
-    for lo in range(begin, min(last_chunk * chunk, size), BLOCK):
-        n = min(BLOCK, size - lo)
-{fill_states(v, 8)}
-{fill_vectors(v, 8, time_varying=False)}
-        for t in range(0, steps, {v.unroll}):
-{each_step(v, 12, *rows)}
-{fill_vectors(v, 12, time_varying=True)}
-            for j in range(n):
-                v = u[j]
-                {"i = current[j]" if spec.filtered else "pass"}
-{each_step(v, 16, *v.read_input("row_x#"))}
-{each_step(v, 16, *step)}
-{each_step(v, 16, *stores)}
-                u[j] = v
-                {"current[j] = i" if spec.filtered else "pass"}
-        if last.size > 0:
-            last[lo : lo + n] = u[:n]
-            {"last[size + lo : size + lo + n] = current[:n]" if spec.filtered else "pass"}
-"""
-    return module_text(variant, scalar_functions(variant, backward=False), kernel)
+def states(variant: Variant) -> dict[str, str]:
+    """A column's states: the array that keeps them, and their name within a step."""
+    return {"u": "v", "current": "i"} if variant.spec.filtered else {"u": "v"}

@@ -42,12 +42,14 @@ class Charge:
     ``names``: of the coefficients, read off ``value``.
     ``linear`` in u and x: the backward pass then needs neither (but for coefficients' gradients).
     ``linear_in_x``: its partial by x is a constant.
+    ``long``: it takes so long that the steps of one column would wait for each other.
     """
 
     value: Function
     partials: Function
     linear: bool = True
     linear_in_x: bool = True
+    long: bool = False
     names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -213,7 +215,7 @@ CHARGES: dict[str, Charge] = {
     "rectified": Charge(_rectified, _rectified_partials, linear=False, linear_in_x=False),
     # Spike initiation by the membrane itself: a parabola (QIF), an exponential (EIF).
     "quadratic": Charge(_quadratic, _quadratic_partials, linear=False),
-    "exponential": Charge(_exponential, _exponential_partials, linear=False),
+    "exponential": Charge(_exponential, _exponential_partials, linear=False, long=True),
 }
 
 

@@ -1,0 +1,124 @@
+"""The text of a sweep: a loop over a block's columns that takes a few steps, as a function.
+
+Coefficients that are vectors come in one of two ways. Where each is alike over long stretches of
+columns (an image's pixels of one channel), the loop is one over stretches, in which coefficients
+are numbers and the sums of their gradients stay in registers. Else each column has its own, from
+buffers that the kernel fills.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from textwrap import indent
+
+from rheobase.ops.scan.kernel_source import Variant
+
+__all__ = ["EXACT", "Sweep"]
+
+EXACT = '@njit(nogil=True, error_model="numpy")'
+"""How a sweep is compiled whose arithmetic decides a spike."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A loop over a block's columns as a function of its own.
+
+    Its arrays are arguments, of which the compiler may be told that they do not overlap. Otherwise
+    it would have to test every pair of them, and gives up making vectors where they are many.
+
+    ``arguments``: its name for each array, and what the kernel calls it with. ``body``: what is
+    done for column j, with coefficients as `Variant.at` writes them. ``sums``: the coefficients
+    whose gradient it sums up, in variables as `Variant.total` names them. ``decorator``: how it is
+    compiled.
+    """
+
+    variant: Variant
+    name: str
+    arguments: dict[str, str]
+    body: str
+    sums: tuple[str, ...] = ()
+    decorator: str = EXACT
+    given: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        v = self.variant
+        given = dict(self.arguments)
+        for name in v.spec.names:
+            if name not in v.vectors:
+                given[name] = name
+            elif v.stretched:
+                given[f"{name}_values"] = name
+                given |= {f"{name}_{part}": f"{name}_{part}" for part in ("count", "inner", "step")}
+            else:
+                given[f"{name}_at"] = f"{name}_at"
+        for name in self.sums:
+            given |= (
+                {f"{name}_grad": f"{name}_grad"} if v.stretched else {f"{name}_sum": f"{name}_sum"}
+            )
+        if v.stretched and v.vectors:
+            given |= {"lo": "lo", "t": "t"}
+        if v.stretched and self.sums:
+            given["base"] = "which * sums_step"
+        object.__setattr__(self, "given", given)
+
+    @property
+    def definition(self) -> str:
+        """The function's text."""
+        loop = self._by_stretches() if self.variant.stretched else self._by_columns()
+        return f"""{self.decorator}
+def {self.name}(n, {", ".join(self.given)}):
+    arrays_do_not_overlap()
+    prefer_wide_vectors()
+{indent(loop, "    ")}"""
+
+    @property
+    def call(self) -> str:
+        """The kernel's call."""
+        return f"{self.name}(n, {', '.join(self.given.values())})"
+
+    def _by_columns(self) -> str:
+        untimed = [name for name in self.sums if name not in self.variant.timed]
+        before = [f"{name}_total = {name}_sum[j]" for name in untimed]
+        after = [f"{name}_sum[j] = {name}_total" for name in untimed]
+        return _loop("for j in range(n):", [*before, self.body, *after])
+
+    def _by_stretches(self) -> str:
+        v = self.variant
+        # Unsigned places: the compiler need not ask whether they count from the end.
+        place = "j = np.uint64(start) + np.uint64(column)"
+        body = _loop("for column in range(end - start):", [place, self.body])
+        opening, ends, before, after = [], [], [], []
+        for name in v.vectors:
+            left, at, inner = f"{name}_left", f"{name}_place", f"{name}_inner"
+            opening += [f"{left} = {inner} - lo % {inner}", f"{at} = lo // {inner} % {name}_count"]
+            ends.append(f"end = min(end, start + {left})")
+            for k in self._turns(name):
+                before.append(f"{v.at(name, k)} = {name}_values[{self._place(name, k)}]")
+        for name in self.sums:
+            for k in self._turns(name):
+                before.append(f"{v.total(name, k)} = ZERO")
+                place = f"base + {self._place(name, k)}"
+                after.append(f"{name}_grad[{place}] += {v.total(name, k)}")
+        for name in v.vectors:
+            left, at = f"{name}_left", f"{name}_place"
+            after.append(f"{left} -= end - start")
+            on = [f"{left} = {name}_inner", f"{at} = {at} + 1 if {at} + 1 < {name}_count else 0"]
+            after.append(_loop(f"if {left} == 0:", on))
+        if not v.vectors:
+            return "\n".join(["start, end = 0, n", *before, body, *after])
+        parts = ["end = n", *ends, *before, body, *after, "start = end"]
+        return "\n".join([*opening, "start = 0", _loop("while start < n:", parts)])
+
+    def _turns(self, name: str) -> range:
+        return range(self.variant.unroll if name in self.variant.timed else 1)
+
+    def _place(self, name: str, turn: int) -> str:
+        """Where a coefficient's value or gradient lies."""
+        if name not in self.variant.vectors:
+            return "0"
+        step = f"(t + {turn}) * {name}_step + " if name in self.variant.timed else ""
+        return f"{step}{name}_place"
+
+
+def _loop(head: str, parts: list[str]) -> str:
+    return head + "\n" + indent("\n".join(parts), "    ")
