@@ -170,7 +170,7 @@ def _plan(options: Options) -> int:
 
 
 def _search_arguments(parser: Parser) -> None:
-    parser.add_argument("method", metavar="METHOD", help="snasnet, autosnn or supernet")
+    parser.add_argument("method", metavar="METHOD", help="snasnet, autosnn, supernet or autost")
     parser.add_argument("--data", default="mnist_sample", help="a data set (mnist_sample)")
     parser.add_argument("--seed", type=int, default=0, help="everything random follows from it (0)")
     parser.add_argument("--quick", action="store_true", help="a few seconds' worth, to see it run")

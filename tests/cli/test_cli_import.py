@@ -1,9 +1,11 @@
 """``rheobase import``: released checkpoints become files that the library loads."""
 
+import argparse
 import pickle
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -50,6 +52,22 @@ def test_import_and_load(tmp_path, checkpoint, weights, capsys):
     assert again.config == net.config
     x = torch.rand(2, 3, 16, 16)
     assert torch.equal(again(x), net(x))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, np.bool_])
+@pytest.mark.parametrize("core", [b"numpy.core", b"numpy._core"])
+def test_what_training_scripts_save_beside_the_weights(tmp_path, weights, capsys, kind, core):
+    """Their arguments (QKFormer, SGLFormer, Meta-SpikeFormer, ...), and numbers of NumPy's."""
+    source, target = tmp_path / "checkpoint.pth", tmp_path / "model.safetensors"
+    args = argparse.Namespace(lr=1e-3, model="QKFormer", dist_on_itp=False, gpu=kind(1))
+    beside = {"args": args, "max_test_acc1": kind(1), "scaler": {"scale": 65536.0}, "epoch": 199}
+    torch.save({"model": weights, **beside}, source, _use_new_zipfile_serialization=False)
+    content = source.read_bytes()
+    assert b"argparse" in content and b"multiarray" in content
+    source.write_bytes(content.replace(b"numpy._core", core))
+    status, _, err = run(capsys, source, "-o", target, "--set", "img_size_h=16")
+    assert (status, err) == (0, "")
+    assert load_model(target).config.dim == 64
 
 
 def test_keys_that_are_never_used_are_reported_and_missing_ones_refused(tmp_path, capsys):

@@ -8,6 +8,7 @@ from torch import nn
 from rheobase import cli
 from rheobase.experiments import search_autosnn as autosnn
 from rheobase.experiments.search import METHODS, Images, batches, load_images, search
+from rheobase.experiments.search_autost import search_autost
 from rheobase.experiments.search_snasnet import diversity, random_cell, search_snasnet
 from rheobase.models import create_model
 from rheobase.models.autosnn import BLOCKS, PLACES
@@ -90,6 +91,21 @@ def test_snasnet_search_keeps_the_best_of_its_cells():
     assert found.overrides["cell"] in lines[-1]
     with pytest.raises(ValueError, match="fewer than a batch of 64"):
         search_snasnet(some_images(), candidates=1)
+
+
+def test_autost_search_fits_the_window_and_the_images():
+    lines = []
+    found = search_autost(some_images(), rounds=3, report=lines.append)
+    with torch.device("meta"):
+        net = create_model(found.model, **found.overrides)
+    assert 1_000_000 <= sum(p.numel() for p in net.parameters()) <= 2_000_000
+    config = net.config
+    assert (config.image_size, config.channels, config.num_classes) == (8, 1, 3)
+    assert f"depth {config.depth}, dim {config.dim}" in lines[-1]
+    more = search_autost(some_images(), parameters=(4_000_000, 5_000_000), report=lines.append)
+    assert more.score > found.score
+    with pytest.raises(ValueError, match="not a multiple of patch_size=4"):
+        search_autost(some_images(side=10))
 
 
 def test_evolution_climbs(monkeypatch):

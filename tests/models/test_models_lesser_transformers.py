@@ -72,11 +72,6 @@ class TestSWformer:
         with pytest.raises(ValueError, match="power of two elements, got 3"):
             small("swformer")(torch.rand(1, 3, 12, 12))
 
-    def test_compat_is_the_lower_threshold(self):
-        for compat, lower in ((None, 0.75), ("official", 0.501)):
-            net = small("swformer", haar_threshold=0.75, compat=compat)
-            assert net.blocks[0].mixer.inverse_rows.v_negative == lower
-
 
 class TestOST:
     def test_the_thresholds_are_learnt(self):
@@ -85,17 +80,6 @@ class TestOST:
         thresholds = [n.v_threshold for n in net.blocks[0].attn.k.neuron.neurons]
         assert [t.item() for t in thresholds] == [0.5, 1.0]
         assert all(t.grad != 0 for t in thresholds)
-
-    def test_the_release_leaves_the_thresholds_alone(self):
-        learning, official = small("ost"), small("ost", compat="official")
-        weights = learning.state_dict()
-        weights["blocks.0.attn.k.neuron.neurons.0.v_threshold"].fill_(0.4)
-        official.load_state_dict(weights)
-        x = torch.rand(2, 3, 8, 8)
-        assert torch.equal(official.eval()(x), learning.eval()(x))
-        official(x).square().sum().backward()
-        still = {name for name, p in official.named_parameters() if p.grad is None}
-        assert still == {name for name in weights if name.endswith("v_threshold")}
 
     def test_it_cannot_stream(self):
         with (
@@ -184,12 +168,6 @@ class TestSTSTransformer:
         torch.testing.assert_close(net(x[:3]), y[:3])
         assert not torch.allclose(y[3:, 0], z[3:, 0])
 
-    def test_the_released_code_is_neither(self):
-        net = small("sts_transformer", compat="official").eval()
-        x = torch.rand(5, 2, 2, 32, 32)
-        with torch.no_grad():
-            assert not torch.allclose(net(x)[:, :1], net(x[:, :1]))
-
     def test_sizes_without_biases_are_refused(self):
         net = small("sts_transformer")
         with pytest.raises(ValueError, match="build it with T=6"):
@@ -225,13 +203,6 @@ class TestSSTFormer:
         official.load_state_dict(net.state_dict())
         membranes, _ = official.stages[0](torch.rand(3, 1, 2, 8, 8) * 5)
         assert not set(membranes.unique().tolist()) <= {0.0, 1.0}
-
-    def test_paper_attention_sees_heads_of_their_channels(self):
-        torch.manual_seed(0)
-        attention = MemoryTransformer(MemoryConfig(dim=8, heads=2, tokens=4)).attention1
-        query, support = torch.randn(1, 4, 8), torch.randn(1, 3, 8)
-        swapped = attention._attend(query.flip(1), support)
-        torch.testing.assert_close(swapped.flip(1), attention._attend(query, support))
 
     def test_wrong_numbers_of_tokens(self):
         net = MemoryTransformer(MemoryConfig(dim=8, heads=2, clip=1, tokens=4))

@@ -15,7 +15,6 @@ from rheobase.measure import firing_rates
 from rheobase.models import create_model
 from rheobase.models.ost import OST
 from rheobase.models.sglformer import FullSizeConv
-from rheobase.models.spike_driven_transformer import erode_image, erode_tokens
 from rheobase.models.spike_driven_transformer_v3 import spike_driven
 from rheobase.models.spikeformer_ct import SpikeformerCT
 from rheobase.models.sstformer import SSTFormer
@@ -156,69 +155,6 @@ def test_the_twins_attention_is_the_softmax_of_its_maps():
     torch.testing.assert_close(attention.proj(y.mT.reshape(x.shape)), attention(x))
 
 
-def test_the_released_thresholds_silence_the_queries_of_tim():
-    def later_queries(**options):
-        net = small("tim", **options).eval()
-        seen = []
-        interaction = net.blocks[0].attn.interaction
-        interaction.register_forward_hook(lambda _m, _in, out: seen.append(out[1:]))
-        net(torch.rand(3, 2, 2, 32, 32))
-        return seen[0]
-
-    assert later_queries().sum() > 0
-    assert later_queries(compat="official").sum() == 0
-
-
-def test_the_released_erosion_runs_over_channels():
-    """Of one spike the paper's 3x3 windows make nine pixels, the released ones nine of the plane
-    of tokens and channels of its head."""
-    spike = torch.zeros(1, 1, 8, 4, 4)
-    spike[0, 0, 1, 1, 2] = 1.0  # token 6
-    pixels, plane = erode_image(spike), erode_tokens(spike, heads=2)
-    assert pixels.nonzero()[:, 2].unique().tolist() == [1]
-    assert pixels[0, 0, 1].nonzero().unique(dim=0).tolist() == [
-        [y, x] for y in (0, 1, 2) for x in (1, 2, 3)
-    ]
-    assert plane[0, 0].flatten(1).nonzero().tolist() == [
-        [channel, token] for channel in (0, 1, 2) for token in (5, 6, 7)
-    ]
-    paper, official = (
-        small("spike_driven_transformer_events", compat=compat).eval()
-        for compat in (None, "official")
-    )
-    x = 3.0 * torch.rand(2, 2, 2, 32, 32)
-    assert not torch.equal(paper(x), official(x))
-
-
-def test_the_release_adds_the_input_inside_a_square_mlp():
-    x = torch.rand(3, 1, 32, 2, 2)
-    for compat, inside in ((None, 0.0), ("official", 1.0)):
-        block = small("spike_driven_transformer", mlp_ratio=1.0, compat=compat).eval().blocks[0]
-        y = x + block.attn(x)
-        hidden = block.mlp.fc1(y) + inside * y
-        assert torch.equal(block(x), block.mlp.fc2(hidden) + (hidden if inside else y))
-
-
-def test_the_released_large_head_reads_membranes():
-    paper, official = (
-        small("spike_driven_transformer_v3_large", compat=compat).eval()
-        for compat in (None, "official")
-    )
-    seen, images = {}, torch.rand(2, 3, 32, 32)
-    for name, net in (("paper", paper), ("official", official)):
-        net.head.register_forward_hook(
-            lambda _m, given, _out, name=name: seen.update({name: given[0]})
-        )
-        net.head_kd.register_forward_hook(
-            lambda _m, given, _out, name=name: seen.update({f"{name} kd": given[0]})
-        )
-        net(images)
-    assert torch.equal(seen["paper"], seen["paper kd"])
-    assert torch.equal(seen["official kd"], seen["paper kd"])
-    assert torch.equal(seen["paper"], seen["paper"].round())
-    assert not torch.equal(seen["official"], seen["official"].round())
-
-
 @pytest.mark.parametrize("levels", [1, 4])
 def test_integers_and_binary_spikes_compute_the_same(levels):
     net = small("spike_driven_transformer_v3", levels=levels).double().eval()
@@ -251,23 +187,30 @@ def test_the_output_of_two_heads_is_their_mean():
         small("spike_driven_transformer_v2", distilled=False).heads(x)
 
 
+@pytest.mark.parametrize(("attention", "axis"), [("token", -2), ("channel", -1)])
+def test_queries_decide_which_tokens_or_channels_of_the_keys_pass(attention, axis):
+    attn = small("qkformer", attention=attention).eval().stages[0][0].attn
+    x = torch.randint(0, 3, (3, 2, 8, 4, 4)).float()
+    seen = []
+    attn.proj.register_forward_hook(lambda _m, given, _out: seen.append(given[0]))
+    attn(x)
+    q, k = (unit(x).reshape(3, 2, 2, 4, 16) for unit in (attn.q, attn.k))  # heads, channels, tokens
+    membrane, passes = torch.zeros(()), []
+    for counts in q.sum(axis, keepdim=True):
+        membrane = (membrane + counts) / 2
+        passes.append((membrane >= 0.5).float())
+        membrane = membrane * (1 - passes[-1])
+    expected = torch.stack(passes) * k
+    assert torch.equal(seen[0], expected.reshape(x.shape))
+    assert 0 < expected.mean() < k.mean()
+
+
 def test_a_head_over_all_steps_wants_its_own():
     net = small("sglformer_cifar").eval()
     with pytest.raises(ValueError, match="16 tokens at 3 steps, got 16 tokens at 2 steps"):
         net(torch.rand(2, 1, 3, 16, 16))
     with pytest.raises(ValueError, match="not causal"), rheobase.streaming(net):
         pass
-
-
-@pytest.mark.parametrize("family", ["qkformer", "qkformer_events", "sglformer"])
-def test_samples_mix_only_with_the_released_leak(family):
-    """The released code lets membranes leak from sample to sample (facts of its goldens)."""
-    paper, official = small(family).eval(), small(family, compat="official").eval()
-    side = paper.config.image_size
-    x = torch.rand(3, paper.config.channels, side, side)
-    assert torch.equal(paper(x)[:, 1], paper(x[1:2])[:, 0])
-    assert not torch.equal(official(x)[:, 1], official(x[1:2])[:, 0])
-    assert torch.equal(official(x[:1]), paper(x[:1]))
 
 
 @pytest.mark.parametrize("connect", ["ADD", "AND", "IAND"])

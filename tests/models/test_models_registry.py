@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from model_toys import SMALL
 
 from rheobase.models import create_model, list_models, model_family
 
@@ -56,6 +57,7 @@ PARAMETERS = {
     "qkformer_cifar100_4_384": 6_740_884,
     "qkformer_cifar10dvs": 1_504_138,
     "qkformer_dvs128": 1_999_371,
+    "spike_driven_transformer_v2_8_256": 15_112_208,
     "spike_driven_transformer_v2_8_384": 31_333_864,
     "spike_driven_transformer_v2_8_512": 55_350_248,
     "spike_driven_transformer_v2_8_768": 123_741_160,
@@ -256,6 +258,12 @@ def test_every_model_of_the_zoo_is_counted():
     assert {name for name in list_models() if ZOO.match(name)} <= PARAMETERS.keys()
 
 
+def test_every_family_of_the_zoo_has_a_toy():
+    """That test_models_networks.py and test_models_train.py run through."""
+    families = {model_family(name) for name in list_models() if ZOO.match(name)}
+    assert families - {"meta_segmenter"} <= {model_family(name) for name, _ in SMALL.values()}
+
+
 def test_every_registered_model_builds():
     with torch.device("meta"):
         for name in list_models():
@@ -307,6 +315,7 @@ def test_a_network_without_neurons_refuses_one():
         ("spikingformer_8_384", {"tau": 0.0}, "tau must be positive"),
         ("qkformer_10_384", {"layout": "mnist"}, "unknown layout 'mnist'"),
         ("qkformer_10_384", {"heads": 64}, "96 channels of the first stage"),
+        ("qkformer_10_384", {"attention": "head"}, "attention must be one of 'token', 'channel'"),
         ("qkformer_10_384", {"depth": 3}, "a stage of 'imagenet' without blocks"),
         ("spiking_resformer_s", {"heads": (1, 4)}, "one number a stage"),
         ("spiking_resformer_s", {"stem": "vgg"}, "stem must be"),

@@ -25,7 +25,7 @@ from rheobase.train.config import (
 
 __all__ = ["METHODS", "Found", "Images", "batches", "load_images", "search", "seen_by_neurons"]
 
-METHODS = ("snasnet", "autosnn", "supernet")
+METHODS = ("snasnet", "autosnn", "supernet", "autost")
 
 Report = Callable[[str], None]
 
@@ -90,7 +90,7 @@ def search(
     """Search an architecture on real images, with settings that take minutes on a CPU.
 
     Args:
-        method: "snasnet", "autosnn" or "supernet".
+        method: "snasnet", "autosnn", "supernet" or "autost".
         data: a data set of `rheobase.data`.
         images: how many of its training images are used.
         quick: a few seconds' worth, to see it run.
@@ -101,6 +101,7 @@ def search(
         ValueError: unknown method or data set; the nearest name is offered.
     """
     from rheobase.experiments.search_autosnn import search_autosnn
+    from rheobase.experiments.search_autost import search_autost
     from rheobase.experiments.search_snasnet import search_snasnet
     from rheobase.experiments.search_supernet import search_supernet
 
@@ -115,6 +116,8 @@ def search(
         return search_autosnn(
             found, rounds=rounds, pool=pool, epochs=epochs, lr=5e-3, batch=32, report=report
         )
+    if method == "autost":
+        return search_autost(found, rounds=2 if quick else 20, seed=seed, report=report)
     return search_supernet(found, epochs=1 if quick else 8, report=report)
 
 

@@ -22,7 +22,7 @@ from rheobase._errors import unknown_name
 from rheobase.layers import ConvNormNeuron, MembraneBlock, MembraneMlp, NeuronConvNorm, over_time
 from rheobase.layers.mlp import add_mlp
 from rheobase.models._initialise import initialise_layers
-from rheobase.models._inputs import check_sizes
+from rheobase.models._inputs import check_choice, check_sizes
 from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn, split_units
 from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
@@ -72,6 +72,7 @@ class MaxFormerConfig:
     compat: Literal["official"] | None = None
 
     def __post_init__(self) -> None:
+        check_choice("compat", self.compat, (None, "official"))
         if self.layout not in _EARLY:
             raise ValueError(unknown_name("layout", self.layout, _EARLY))
         multiple = 16 if self.layout == "events" else 8

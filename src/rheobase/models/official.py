@@ -2,7 +2,8 @@
 
 Official code keeps parameters that it never uses (layer norms, position embeddings); ours does
 not have them, so they are left out, and named in a warning. Anything else that does not fit is an
-error.
+error. ``drop_path_rate``, which many of the released networks take and never apply, is no option of
+those here (``docs/checkpoints.md`` says of which).
 """
 
 from __future__ import annotations

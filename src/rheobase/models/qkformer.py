@@ -28,13 +28,20 @@ from rheobase.layers import (
     split_heads,
 )
 from rheobase.models._initialise import initialise_layer
-from rheobase.models._inputs import check_divides, check_sizes
+from rheobase.models._inputs import check_choice, check_divides, check_sizes
 from rheobase.models._names import depth_of, heads_of, need_layers, split_units
 from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.spikformer import spikformer_neuron
 
-__all__ = ["FAMILY", "PRESETS", "QKFormer", "QKFormerConfig", "TokenQKAttention"]
+__all__ = [
+    "FAMILY",
+    "PRESETS",
+    "ChannelQKAttention",
+    "QKFormer",
+    "QKFormerConfig",
+    "TokenQKAttention",
+]
 
 # Pixels to the side of a token of the last stage.
 PATCH = {"imagenet": 16, "cifar": 4, "events": 16}
@@ -57,6 +64,7 @@ class QKFormerConfig:
         T: time steps a static image is repeated for.
         mlp_ratio: hidden width of the MLP over the channels of the stage.
         compat: "official" lets membranes leak between samples (see the module's docstring).
+        attention: of the early stages: "token", as in all published networks, or "channel".
 
     Raises:
         ValueError: sizes that do not divide each other, or an unknown layout.
@@ -72,8 +80,11 @@ class QKFormerConfig:
     T: int = 4
     mlp_ratio: float = 4.0
     compat: Literal["official"] | None = None
+    attention: Literal["token", "channel"] = "token"
 
     def __post_init__(self) -> None:
+        check_choice("compat", self.compat, (None, "official"))
+        check_choice("attention", self.attention, _EARLY)
         if self.layout not in PATCH:
             raise ValueError(unknown_name("layout", self.layout, PATCH))
         check_sizes(
@@ -161,6 +172,8 @@ class TokenQKAttention(nn.Module):
     Source: arXiv 2403.16552.
     """
 
+    summed = -2
+
     def __init__(self, dim: int, heads: int, make_neuron: MakeNeuron) -> None:
         super().__init__()
         self.heads = heads
@@ -172,9 +185,21 @@ class TokenQKAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, C, H, W]`` to spikes of the same shape."""
         q, k = split_heads(self.q(x), self.heads), split_heads(self.k(x), self.heads)
-        passes = self.neuron(q.sum(-2, keepdim=True))
+        passes = self.neuron(q.sum(self.summed, keepdim=True))
         spikes: Tensor = self.proj((passes * k).reshape(x.shape))
         return spikes
+
+
+class ChannelQKAttention(TokenQKAttention):
+    """Q-K channel attention: Q is summed over the tokens, and decides which channels pass.
+
+    In the paper beside the other; no released network has it. Source: arXiv 2403.16552.
+    """
+
+    summed = -1
+
+
+_EARLY = {"token": TokenQKAttention, "channel": ChannelQKAttention}
 
 
 def _block(dim: int, config: QKFormerConfig, make_neuron: MakeNeuron) -> SpikingBlock:
@@ -183,7 +208,7 @@ def _block(dim: int, config: QKFormerConfig, make_neuron: MakeNeuron) -> Spiking
         leaks = config.compat == "official"
         attn = SpikingSelfAttention(dim, config.heads, make_neuron, leaks=leaks)
     else:
-        attn = TokenQKAttention(dim, config.heads, make_neuron)
+        attn = _EARLY[config.attention](dim, config.heads, make_neuron)
     return SpikingBlock(attn, SpikingMlp(dim, int(dim * config.mlp_ratio), make_neuron))
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from rheobase._errors import unknown_name
 from rheobase.layers import ConvNormNeuron, SpikingBlock, SpikingMlp, SpikingSelfAttention, sew_join
 from rheobase.models._initialise import initialise_layer
-from rheobase.models._inputs import check_sizes
+from rheobase.models._inputs import check_choice, check_sizes
 from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn, split_units
 from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
@@ -80,6 +80,7 @@ class SGLFormerConfig:
     compat: Literal["official"] | None = None
 
     def __post_init__(self) -> None:
+        check_choice("compat", self.compat, (None, "official"))
         if self.layout not in _POOLS:
             raise ValueError(unknown_name("layout", self.layout, _POOLS))
         check_sizes(

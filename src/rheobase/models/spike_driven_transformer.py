@@ -30,7 +30,7 @@ from rheobase.layers import (
     sew_join,
 )
 from rheobase.models._initialise import initialise_layers
-from rheobase.models._inputs import check_sizes
+from rheobase.models._inputs import check_choice, check_sizes
 from rheobase.models._names import depth_of, need_layers, split_units
 from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official, Untold
@@ -83,6 +83,7 @@ class SpikeDrivenTransformerConfig:
     compat: Literal["official"] | None = None
 
     def __post_init__(self) -> None:
+        check_choice("compat", self.compat, (None, "official"))
         if self.patch_size not in (1, 2, 4, 8, 16):
             raise ValueError(f"patch_size must be 1, 2, 4, 8 or 16, got {self.patch_size}")
         check_sizes(

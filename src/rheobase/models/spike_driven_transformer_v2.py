@@ -4,6 +4,9 @@ Yao et al. 2024, "Spike-driven Transformer V2: Meta Spiking Neural Network Archi
 the Design of Next-generation Neuromorphic Chips", arXiv 2404.03663. Released code:
 BICLab/Spike-Driven-Transformer-V2, the classification network. Membranes in every shortcut; the
 linear maps of the attention (SDSA-3) are re-parameterisable convolutions.
+
+The head for the labels reads spikes, as in the released code since 25 March 2024; before, it read
+membranes. The checkpoints were released in April 2024.
 """
 
 from __future__ import annotations
@@ -228,6 +231,8 @@ def _conv_block(dim: int, make_neuron: MakeNeuron) -> MetaConvBlock:
 
 
 PRESETS: dict[str, MetaSpikeFormerConfig] = {
+    # 15.1 M in the paper; widths from the released settings for detection.
+    "spike_driven_transformer_v2_8_256": MetaSpikeFormerConfig((64, 128, 256, 360)),
     "spike_driven_transformer_v2_8_384": MetaSpikeFormerConfig((96, 192, 384, 480)),
     "spike_driven_transformer_v2_8_512": MetaSpikeFormerConfig((128, 256, 512, 640)),
     # In the released code, without published results.

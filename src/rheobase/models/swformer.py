@@ -4,6 +4,12 @@ Fang et al. 2024, "Spiking Wavelet Transformer", arXiv 2403.11138. The released 
 (bic-L/Spiking-Wavelet-Transformer) has three files, for ImageNet, CIFAR and event data. Those for
 images are one graph; events have another one, with max-pools between, in which the convolutions
 stand behind the wavelets and not beside them.
+
+Where code and paper differ: neurons of the transform fire +1 at their threshold; the code never
+passes the one for -1 on, which stays at -0.501. ``compat="official"`` does so; without it the two
+are symmetric. The published 23.14 million parameters of 8-512 are those of channels mixed in 4
+groups ("swformer_8_512"); the released settings say 2, as do the names of the checkpoints
+("swformer_8_512_fl2", 27.60 million). A checkpoint tells its groups.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from rheobase.layers import (
     split_heads,
 )
 from rheobase.models._initialise import initialise_layer
+from rheobase.models._inputs import check_choice
 from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn, split_units
 from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
@@ -78,6 +79,7 @@ class TIMConfig:
     compat: Literal["official"] | None = None
 
     def __post_init__(self) -> None:
+        check_choice("compat", self.compat, (None, "official"))
         _ = self.stem  # its sizes are checked there
         tokens = (self.image_size // 16) ** 2
         if self.dim // self.heads != tokens:
