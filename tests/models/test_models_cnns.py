@@ -28,7 +28,7 @@ def same(a, b, x):
 
 
 def test_counts_of_papers_with_parameters_in_norms_or_neurons():
-    """Published counts of BNTT (at T = 25), Diet-SNN, LTMD and GLIF (channel-wise)."""
+    """Those of BNTT (at T = 25), Diet-SNN, LTMD, GLIF (channel-wise) and MPBN."""
     assert parameters("spiking_vgg9_cifar10") == 5_993_280
     assert parameters("spiking_vgg11_cifar10") == 11_527_040
     assert parameters("spiking_vgg16_cifar10", neuron="diet_lif") == 39_917_278
@@ -41,6 +41,8 @@ def test_counts_of_papers_with_parameters_in_norms_or_neurons():
     assert parameters("glif_ms_resnet34", num_classes=100) == 21_424_576
     assert parameters("glif_ms_resnet34") == 21_885_376
     assert parameters("glif_ms_resnet18") == 11_739_584
+    # MPBN's released ResNet-19: stem of 128, one linear layer, two numbers a neuron's channel.
+    assert parameters("mpbn_resnet19_cifar10") == 12_569_226 + 2 * (7 * 128 + 6 * 256 + 4 * 512)
     wide = parameters("wide_7b_net_cifar10dvs") - 16 - 1_290  # without tau of PLIF and the last
     assert parameters("glif_wide_7b_net_cifar10dvs") == wide + 23 * 1_472 + 11_530
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from rheobase.neurons import NEURONS
+from rheobase.neurons import NEURONS, neuron_factory
+from rheobase.surrogate import ATan
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("diet_lif", {"leak": 1.5}, "leak above 0 and up to 1, got 1.5"),
@@ -18,6 +19,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("refractory_lif", {"refractory": -1}, "0 or more; got -1"),
     ("alif", {"beta": -1.0}, "beta must not be negative"),
     ("alif", {"tau": 0.0}, "above 0 as tau, got 0.0"),
+    ("lif", {"tau": math.inf}, "LIF takes a finite number as tau, got inf"),
     ("lif", {"v_threshold": math.inf}, "LIF takes a finite number as v_threshold, got inf"),
     ("lif", {"v_threshold": math.nan}, "LIF takes a finite number as v_threshold, got nan"),
     ("lif", {"v_reset": -math.inf}, "LIF takes a finite number or None as v_reset, got -inf"),
@@ -56,3 +58,47 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 def test_bad_arguments_are_refused(name: str, arguments: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         NEURONS[name](**arguments)
+
+
+@pytest.mark.parametrize("given", ["ATan", ATan, 2.0])
+@pytest.mark.parametrize("name", ["lif", "clif", "sliding_psn", "adex"])
+def test_a_surrogate_is_an_object(name: str, given: Any) -> None:
+    """Its name is for `neuron_factory` and configurations."""
+    needed = {"k": 2} if name == "sliding_psn" else {}
+    with pytest.raises(TypeError, match=r"rheobase\.surrogate as surrogate, such as ATan\(2\.0\)"):
+        NEURONS[name](**needed, surrogate=given)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "match"),
+    [
+        ("lif", "tua", "unknown option of LIF 'tua'; did you mean 'tau'"),
+        ("lif", "v_treshold", "did you mean 'v_threshold'"),
+        ("lsg_lif", "tau", "unknown option of LSGLIF 'tau'; known: .*decay"),
+        ("sliding_psn", "T", "unknown option of SlidingPSN 'T'; known: .*surrogate"),
+    ],
+)
+def test_the_factory_knows_what_a_neuron_takes(name: str, option: str, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        neuron_factory(name, **{option: 2.0})
+
+
+NEEDED: dict[str, dict[str, Any]] = {
+    **{name: {"T": 4} for name in ("glif", "im_lif", "psn")},
+    "masked_psn": {"T": 4, "k": 2},
+    "sliding_psn": {"k": 2},
+}
+
+
+@pytest.mark.parametrize("option", ["tau", "v_threshold", "v_reset", "strict", "surrogate", "dt"])
+@pytest.mark.parametrize("name", NEURONS)
+def test_the_factory_takes_what_the_neuron_takes(name: str, option: str) -> None:
+    given = {option: getattr(NEURONS[name](**NEEDED.get(name, {})), option, None)}
+    try:
+        NEURONS[name](**NEEDED.get(name, {}) | given)
+    except (TypeError, ValueError) as error:
+        if "unexpected keyword" in str(error):
+            with pytest.raises(ValueError, match=f"unknown option of .* '{option}'"):
+                neuron_factory(name, **given)
+            return
+    neuron_factory(name, **given)

@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 from train_toys import CLASSES, config, images
 
 from rheobase.layers import over_time, repeat
-from rheobase.neurons import LIF, Membrane
+from rheobase.neurons import LIF, Membrane, record_membranes
 from rheobase.train import (
     STCA,
     Distillation,
@@ -56,6 +56,15 @@ def membrane(h: Tensor, threshold: float = 1.0) -> Membrane:
 def test_im_loss_is_the_squared_distance_of_the_mean_averaged_over_layers() -> None:
     layers = [membrane(torch.tensor([[[0.0, 1.0]]])), membrane(torch.full((2, 3, 4), 0.2), 0.5)]
     assert im_loss(layers).item() == pytest.approx((0.25 + 0.09) / 2)
+
+
+def test_im_loss_of_one_step_is_that_of_the_released_code() -> None:
+    """There (input.mean() - 0.5 / T) ** 2 of what neurons of threshold 1/2 are given."""
+    currents = torch.randn(1, 5, 3, 4, 4)
+    net = nn.Sequential(LIF(4 / 3, decay_input=False, v_threshold=0.5, strict=True))
+    with record_membranes(net) as found:
+        net(currents)
+    assert im_loss(found).item() == pytest.approx((currents.mean().item() - 0.5) ** 2, rel=1e-5)
 
 
 def test_rmp_loss_pulls_membranes_to_their_spikes() -> None:

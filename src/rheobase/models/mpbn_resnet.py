@@ -2,7 +2,8 @@
 
 Guo et al. 2023, "Membrane Potential Batch Normalization for Spiking Neural Networks", arXiv
 2308.08359, and its code: plain batch norm behind every convolution, the norm of the membrane in
-every neuron. `rheobase.layers.MPBN.fold` makes thresholds of the latter.
+every neuron. `rheobase.layers.MPBN.fold` makes thresholds of the latter. ResNet-19 is that of the
+code: a stem as wide as the first stage, and one linear layer.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ def mpbn_neuron(**kwargs: Any) -> MakeNeuron:
     return neuron_factory(MPBN, **(defaults | {"surrogate": Dspike(3.0)} | kwargs))
 
 
+_RESNET19: dict[str, Any] = LAYOUTS[19] | {"stem_width": 128, "hidden": None}
 _MPBN: dict[str, Any] = {"norm": "batch", "per_channel": True, "spiking_output": False}
 
 PRESETS: dict[str, CurrentResNetConfig] = {
     "mpbn_resnet18_cifar10": CurrentResNetConfig(**LAYOUTS[18], **_MPBN, T=2),
-    "mpbn_resnet19_cifar10": CurrentResNetConfig(**LAYOUTS[19], **_MPBN, T=2),
+    "mpbn_resnet19_cifar10": CurrentResNetConfig(**_RESNET19, **_MPBN, T=2),
     "mpbn_resnet34": CurrentResNetConfig(**LAYOUTS[34], **_MPBN, **IMAGENET, T=4),
 }
 

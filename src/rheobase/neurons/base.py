@@ -38,6 +38,7 @@ class Neuron(Stateful):
     Raises:
         ValueError: ``v_threshold`` or ``v_reset`` is not finite, or ``v_reset`` not below;
             ``refractory`` is negative, or given to a neuron whose step is another than the scan's.
+        TypeError: ``surrogate`` is none.
     """
 
     charge: str = "integrate"
@@ -73,6 +74,11 @@ class Neuron(Stateful):
             raise ValueError(
                 f"{type(self).__name__} subtracts v_threshold={v_threshold} at a spike, which must "
                 "be above 0; or give a v_reset below it"
+            )
+        if surrogate is not None and not isinstance(surrogate, Surrogate):
+            raise TypeError(
+                f"{type(self).__name__} takes an object of rheobase.surrogate as surrogate, "
+                f"such as ATan(2.0); got {surrogate!r}"
             )
         if refractory < 0:
             raise ValueError(f"refractory is a number of steps, 0 or more; got {refractory}")

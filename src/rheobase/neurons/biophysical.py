@@ -15,8 +15,10 @@ from torch import Tensor
 
 from rheobase._errors import unknown_name
 from rheobase._numbers import Positive
+from rheobase.neurons.base import Tap
 from rheobase.neurons.integrators import INTEGRATORS
 from rheobase.neurons.stepwise import State, StepNeuron
+from rheobase.ops.eager import is_seen_by_nobody
 from rheobase.surrogate import Surrogate
 
 __all__ = [
@@ -50,7 +52,8 @@ class Biophysical(StepNeuron):
 
     Raises:
         ValueError: ``dt`` or ``surrogate_width`` is not above 0, ``refractory`` negative, the
-            method unknown, or ``v_reset`` not below ``v_threshold``.
+            method unknown, or ``v_reset`` not below ``v_threshold``; an eager call ends in states
+            that are not finite: ``dt`` is too large for the method, or the input no number.
     """
 
     variables: ClassVar[tuple[str, ...]] = ("v",)
@@ -104,6 +107,24 @@ class Biophysical(StepNeuron):
     def fired(self, v: Tensor, before: Tensor) -> Tensor:
         """Spikes of the membrane ``v``, which was ``before`` one step ago."""
         return self.spike((v - self.v_threshold) / self.surrogate_width)
+
+    def run(
+        self, x: Tensor, carried: Tensor | None, tap: Tap | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Every step in turn; what has once ceased to be finite stays so to the end."""
+        spikes, membranes, last = super().run(x, carried, tap)
+        captured = x.is_cuda and torch.cuda.is_current_stream_capturing()
+        if last is not None and is_seen_by_nobody(x) and not (x.is_meta or captured):
+            self._check_finite(last)
+        return spikes, membranes, last
+
+    def _check_finite(self, last: Tensor) -> None:
+        if not last.isfinite().all():
+            raise ValueError(
+                f"{type(self).__name__}'s states are not finite after the last step: dt={self.dt} "
+                f"ms is too large for method={self.method!r} (take a smaller dt or "
+                "'exponential_euler'), or the input is not finite"
+            )
 
     def start(self, x: Tensor) -> State:
         """The variables at rest, and nothing held."""
@@ -230,7 +251,7 @@ class PhysicalEIF(Biophysical):
     def slopes(self, state: State, current: Tensor) -> Slopes:
         """A leak, an exponential upswing, and input."""
         (v,) = state
-        upswing = self.delta_T * torch.exp((v - self.v_T) / self.delta_T)
+        upswing = _upswing(v, self.v_T, self.delta_T, self.v_threshold)
         return (((self.v_rest + upswing + current) / self.tau, -1.0 / self.tau),)
 
     def initial(self) -> tuple[float, ...]:
@@ -340,7 +361,7 @@ class AdEx(Biophysical):
     def slopes(self, state: State, current: Tensor) -> Slopes:
         """Leak, upswing, adaptation and input; the adaptation follows the membrane."""
         v, w = state
-        upswing = self.delta_T * torch.exp((v - self.V_T) / self.delta_T)
+        upswing = _upswing(v, self.V_T, self.delta_T, self.v_threshold)
         drive = (self.g_L * (self.E_L + upswing) - w + 1000.0 * current) / self.C
         return (drive, -self.g_L / self.C), (
             self.a * (v - self.E_L) / self.tau_w,
@@ -418,6 +439,15 @@ class HodgkinHuxley(Biophysical):
     def fired(self, v: Tensor, before: Tensor) -> Tensor:
         """Only where the membrane was not above the threshold already."""
         return super().fired(v, before) * (before <= self.v_threshold)
+
+
+def _upswing(v: Tensor, begins: float, sharpness: float, ends: float | Tensor) -> Tensor:
+    """The exponential of EIF and AdEx, mV.
+
+    Above the threshold, where stages of Runge-Kutta may look, it stays what it is there: it would
+    overflow, and the step ends in a spike anyway.
+    """
+    return sharpness * torch.exp((v.clamp_max(ends) - begins) / sharpness)
 
 
 def _gate_rates(v: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:

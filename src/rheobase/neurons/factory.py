@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -91,7 +92,7 @@ def neuron_factory(
     ``masking``: a pair goes from the first to the second at a constant rate.
 
     Raises:
-        ValueError: no neuron or surrogate has that name; the nearest ones are offered.
+        ValueError: no neuron, option of it, or surrogate has that name; the nearest are offered.
 
     >>> neuron_factory("lif", tau=2.0)(v_threshold=0.5)
     LIF(
@@ -105,11 +106,28 @@ def neuron_factory(
         if neuron not in NEURONS:
             raise ValueError(unknown_name("neuron", neuron, NEURONS))
         neuron = NEURONS[neuron]
+    if isinstance(neuron, type):
+        _check_options(neuron, kwargs)
     if "surrogate" in kwargs:
         kwargs["surrogate"] = _surrogate(kwargs["surrogate"])
     if isinstance(kwargs.get("masking"), list | tuple):
         kwargs["masking"] = linear_schedule(*kwargs["masking"])
     return partial(neuron, **kwargs)
+
+
+def _check_options(neuron: type, options: Iterable[str]) -> None:
+    known: set[str] = set()
+    for cls in neuron.__mro__:
+        if "__init__" in vars(cls):
+            parameters = inspect.signature(vars(cls)["__init__"]).parameters
+            known |= parameters.keys()
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
+                break  # it hands nothing on to its bases
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                unknown_name(f"option of {neuron.__name__}", option, known - {"self", "options"})
+            )
 
 
 def _surrogate(given: Any) -> Surrogate | None:

@@ -17,7 +17,7 @@ __all__ = ["EIF", "QIF"]
 
 
 class _Nonlinear(Neuron):
-    def __init__(self, tau: float, v_rest: float, v_reset: float, options: dict[str, Any]) -> None:
+    def __init__(self, tau: float, *, v_rest: float, v_reset: float, **options: Any) -> None:
         super().__init__(v_reset=v_reset, **options)
         if not tau >= 1.0:
             raise ValueError(f"tau must be at least 1 (a time constant in steps), got {tau}")
@@ -59,7 +59,7 @@ class QIF(_Nonlinear):
         v_reset: float = -0.1,
         **options: Any,
     ) -> None:
-        super().__init__(tau, v_rest, v_reset, options)
+        super().__init__(tau, v_rest=v_rest, v_reset=v_reset, **options)
         self.v_c = v_c
         self.a0 = a0
 
@@ -113,7 +113,7 @@ class EIF(_Nonlinear):
         v_reset: float = -0.1,
         **options: Any,
     ) -> None:
-        super().__init__(tau, v_rest, v_reset, options)
+        super().__init__(tau, v_rest=v_rest, v_reset=v_reset, **options)
         self.delta_T = delta_T
         self.theta_rh = theta_rh
 

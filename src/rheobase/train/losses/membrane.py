@@ -22,8 +22,12 @@ def im_loss(membranes: Sequence[Membrane]) -> Tensor:
 
     :math:`\frac1L \sum_l (\overline{h_l} - V_{th})^2`, the mean of each layer over T, N and its
     neurons: a layer that fires half of the time tells most. The paper adds it with weight 2.
+    The released code, by its own word simplified, has the mean of each step's current less
+    :math:`1/(2T)` instead, of the layers between the first and the last, with weight 0.005; for one
+    step and its threshold of 1/2 that is the same.
 
-    Source: Guo et al. 2022 (IM-Loss, NeurIPS 35).
+    Source: Guo et al. 2022 (IM-Loss, NeurIPS 35);
+    yfguo91/IM-Loss-Information-Maximization-Loss-for-Spiking-Neural-Networks.
 
     Raises:
         ValueError: The network has no neurons.

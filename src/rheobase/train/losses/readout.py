@@ -66,7 +66,7 @@ class TET:
     `[N, classes]`; raises ValueError for shapes that do not fit.
     """
 
-    lamb: float = 1e-3
+    lamb: Share = 1e-3
     means: float = 1.0
     label_smoothing: Share = 0.0
 
