@@ -311,7 +311,7 @@ def test_what_is_refused():
         convert(OverBatch(), torch.rand(3, 4))
     with pytest.raises(ValueError, match="no activation to convert"):
         convert(nn.Linear(4, 2), torch.rand(3, 4))
-    with pytest.raises(ValueError, match=r"no activation.*'where' \(.*:\d+, in forward\) is none"):
+    with pytest.raises(ValueError, match=r"no activation.*'gt' \(.*:\d+, in forward\) is none"):
         convert(Chosen(), torch.rand(3, 4))
     with pytest.raises(ValueError, match=r"returns 2 tensors \(rates, inputs\); conversion"):
         convert(Named(), torch.rand(3, 4))
