@@ -220,8 +220,8 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "item": (lambda n, x: F.relu(n.a(x)) if x.sum().item() > -1e9 else x, "values of a tensor"),
     "its own check": (checked_for_four, "refuses .*N, 3, 8, 8.*test_convert_walk.*AssertionError"),
     "made of sizes": (
-        lambda n, x: F.relu(n.b((y := F.relu(n.a(x))) * torch.ones(y.shape[-1]))),
-        "'ones'.*makes a tensor of the sizes.*a buffer",
+        lambda n, x: F.relu(n.b((y := F.relu(n.a(x))) * torch.arange(y.shape[-1]))),
+        "'arange'.*makes a tensor of the sizes.*a buffer",
     ),
     "a number": (
         lambda n, x: F.relu(n.b((y := F.relu(n.a(x))) * y.max().item())),

@@ -138,7 +138,7 @@ def _check_batch(traced: Traced, node: fx.Node, times: dict[fx.Node, Time]) -> N
     """Time is folded into axis 0: nothing may reduce it, join along it, or move it to neurons."""
     where = f"node {node.name!r} ({line_of(node)})"
     axes = node.meta["growth"].axes if node.meta["growth"].what == "tensor" else (True,)
-    if axes and not any(axes):
+    if axes and not any(axes) and kind_of(traced, node) != "like":
         made = all(n.meta["growth"].what != "tensor" for n in node.all_input_nodes)
         raise ValueError(
             f"{where} makes a tensor of the sizes of one that changes over time; take them of the "

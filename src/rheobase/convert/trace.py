@@ -151,14 +151,10 @@ def _return_one(graph: fx.Graph) -> None:
         return
     named = given.items() if isinstance(given, dict) else enumerate(given)
     found = {name: node for name, node in named if isinstance(node, fx.Node)}
-    if len(found) != 1:
-        raise ValueError(
-            f"the network returns {len(found)} tensors ({', '.join(map(str, found))}); conversion "
-            "needs one, [N, ...]: wrap the network in a module that returns that one"
-        )
-    output.args = tuple(found.values())
-    if record is not None:
-        graph.erase_node(record)
+    if len(found) == 1:  # others are refused when the network's own output is looked at
+        output.args = tuple(found.values())
+        if record is not None:
+            graph.erase_node(record)
 
 
 def _check_network(ann: nn.Module, inputs: int) -> None:
