@@ -293,6 +293,16 @@ def test_networks_of_another_kind_are_refused():
     encoder = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
     with pytest.raises(ValueError, match=r"'transformer_encoder_layer'.*'ecmt'"):
         convert(nn.Sequential(nn.Unflatten(1, (1, 4)), encoder, *layers).eval(), x)
+    with pytest.raises(TypeError, match=r"DataParallel wraps a network: .*ann\.module"):
+        convert(nn.DataParallel(nn.Sequential(*layers)), x)
+    with pytest.raises(TypeError, match=r"OptimizedModule wraps a network: .*ann\._orig_mod"):
+        convert(torch.compile(nn.Sequential(*layers)), x)
+    with pytest.raises(ValueError, match=r"'0\.weight' has no size .*ann\(x\)"):
+        convert(nn.Sequential(nn.LazyLinear(4), *layers), x)
+    with pytest.raises(ValueError, match=r"\[N, 3\] and torch.float32: node '_0' .*ann\(inputs\)"):
+        convert(nn.Sequential(*layers), x[:, :3])
+    with pytest.raises(ValueError, match=r"labels go from 2 to 2, but .* 2 classes"):
+        convert(nn.Sequential(*layers), x, T=2, labels=torch.full((4,), 2)).report()
     broken = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     broken[2].weight.data[0] = torch.nan
     with pytest.raises(ValueError, match=r"'2\.weight' of the network are not finite"):
@@ -391,6 +401,37 @@ def test_biases_of_sequences_are_mended_by_channel():
 
 
 MEAN = PostCalibration("bias_mean")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("recipe", ["calibration_light", "threshold_max", "few_spikes"])
+def test_networks_of_bfloat16_convert(recipe):
+    ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).bfloat16()
+    x = torch.rand(16, 4).bfloat16()
+    rule = RECIPES[recipe].neuron
+    assert relative_error(ann, x, recipe=recipe, T=16, neuron=rule) < 0.1
+
+
+class Several(nn.Module):
+    """Takes any number of inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(4, 8), nn.Linear(6, 8)])
+        self.flag, self.token = nn.Buffer(torch.tensor(1.0)), nn.Buffer(torch.rand(1, 8))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        x = sum(F.relu(layer(x)) for layer, x in zip(self.layers, inputs, strict=True))
+        if self.flag > 0.0:  # of the network's own, not of its input
+            x = torch.cat([x, self.token.expand(x.shape[0], -1)], 1)
+        return x
+
+
+@torch.no_grad()
+def test_any_number_of_inputs_and_buffers_that_grow_with_the_batch():
+    ann, inputs = Several().double(), (torch.rand(8, 4).double(), torch.rand(8, 6).double())
+    found = convert(ann, inputs, recipe="threshold_max", T=4096).mean_output(inputs)
+    torch.testing.assert_close(found, ann(*inputs), atol=1e-2, rtol=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -45,15 +45,18 @@ def values_of(traced: Traced, x: Tensor) -> dict[fx.Node, Any]:
     try:
         record(traced, x, values.__setitem__)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        raise _not_taken(x, error) from error
+        stuck = next(node for node in traced.graph.nodes if node not in values)
+        where = f"node {stuck.name!r} ({line_of(stuck)}) fails"
+        raise _not_taken(x, error, where) from error
     return values
 
 
-def _not_taken(x: Tensor, error: Exception) -> ValueError:
+def _not_taken(x: Tensor, error: Exception, where: str = "it fails") -> ValueError:
     what = str(error).split("\n")[0]
     shape = ", ".join(["N", *map(str, x.shape[1:])])
     return ValueError(
-        f"the network does not take calibration inputs of shape [{shape}] and {x.dtype}: {what}"
+        f"the network does not take calibration inputs of shape [{shape}] and {x.dtype}: {where} "
+        f"({what}); give inputs for which the network itself, ann(inputs), runs"
     )
 
 

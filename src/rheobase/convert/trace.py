@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -159,6 +160,10 @@ def _return_one(graph: fx.Graph) -> None:
 
 def _check_network(ann: nn.Module, inputs: int) -> None:
     """It is a network as it was written, of so many inputs, without spikes, in evaluation mode."""
+    parallel = isinstance(ann, nn.DataParallel | DistributedDataParallel)
+    inner = "module" if parallel else "_orig_mod"  # where torch.compile keeps it
+    if parallel or isinstance(getattr(ann, inner, None), nn.Module):
+        raise TypeError(f"{type(ann).__name__} wraps a network: convert what it wraps, ann.{inner}")
     exported = isinstance(ann, fx.GraphModule) and hasattr(ann, "_guards_fn")
     if not isinstance(ann, nn.Module) or isinstance(ann, torch.jit.ScriptModule) or exported:
         raise TypeError(
