@@ -155,7 +155,9 @@ def test_what_is_written_out_is_what_it_was(name):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["both, batch second", "grouped", "decoder layer"])
+@pytest.mark.parametrize(
+    "name", ["both, batch second", "grouped", "layer, batch second", "decoder layer"]
+)
 def test_values_that_are_sums_come_near(name):
     ann, x = net(name), inputs()
     snn = convert(ann, x, recipe="spikezip_tf", T=250, neuron=NeuronRule("st_bif", levels=64))

@@ -81,12 +81,12 @@ def _growth(two: Any, three: Any) -> Growth:
     return Growth("other")
 
 
-_TURNED = {*ACTIVATIONS, "layer_norm", "rms_norm"}
-"""Kinds of one operand that do the same to it wherever its batch is."""
+_TURNED = {*ACTIVATIONS, "layer_norm", "rms_norm", "weighted"}
+"""Kinds that do the same to their first operand wherever its batch is."""
 
 
 def turn_batch_to_front(traced: Traced) -> None:
-    """Let activations and norms have the batch on axis 0, where time is folded into it.
+    """Let activations, norms and layers have the batch on axis 0, where time is folded into it.
 
     Attention of PyTorch is ``[L, N, dim]`` inside, unless ``batch_first=True``.
     """
