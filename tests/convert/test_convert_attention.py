@@ -178,3 +178,10 @@ def test_a_layer_of_ones_own_in_a_stack_of_pytorchs_is_refused():
     with pytest.raises(ValueError, match="forward of its own") as error:
         convert(stack, inputs(), recipe="ecmt", T=2)
     assert "layers.0" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["decoder", "decoder layer", "transformer", "own key"])
+def test_attention_never_stays_as_it_is(name):
+    ann = nn.Sequential(net(name), nn.Linear(3 if name == "own key" else 8, 4), nn.ReLU()).double()
+    with pytest.raises(ValueError, match=r"is of kind '(multihead|transformer).*'ecmt'"):
+        convert(ann.eval(), inputs(), recipe="calibration_light", T=4)
