@@ -311,11 +311,11 @@ def test_what_is_refused():
         convert(OverBatch(), torch.rand(3, 4))
     with pytest.raises(ValueError, match="no activation to convert"):
         convert(nn.Linear(4, 2), torch.rand(3, 4))
-    with pytest.raises(ValueError, match=r"no activation.*'where' \(.*:\d+, in forward\) is none"):
+    with pytest.raises(ValueError, match=r"no activation.*'gt' \(.*:\d+, in forward\) is none"):
         convert(Chosen(), torch.rand(3, 4))
-    with pytest.raises(ValueError, match=r"returns 2 tensors \(rates, inputs\); conversion"):
+    with pytest.raises(ValueError, match=r"returns a dict \(rates, inputs\); conversion needs one"):
         convert(Named(), torch.rand(3, 4))
-    with pytest.raises(ValueError, match=r"returns a tuple; conversion needs one tensor"):
+    with pytest.raises(ValueError, match=r"returns a tuple \(0, 1\); conversion needs one tensor"):
         convert(nn.Sequential(nn.ReLU(), nn.GRU(4, 2)), torch.rand(3, 4), recipe="ecmt")
     with pytest.raises(ValueError, match=r"'gt_encode'.*torch\.bool, which no spikes can"):
         convert(Compared(), torch.rand(3, 4), recipe="ecmt")

@@ -164,37 +164,6 @@ def test_counted_spikes():
     assert count_spikes(digits, x).spikes < count_spikes(dense, x).spikes
 
 
-class Weights(nn.Module):
-    """Uses attention weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y, weights = self.attention(x, x, x)
-        return weights @ y
-
-
-class OwnKeys(Weights):
-    """Has keys of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True, add_bias_kv=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.attention(x, x, x)[0]
-        return y
-
-
-@pytest.mark.parametrize(("network", "words"), [(Weights, "weights"), (OwnKeys, "add_bias_kv")])
-def test_what_attention_can_not_do_is_an_error_with_its_line(network, words):
-    with pytest.raises(ValueError, match=words) as error:
-        convert(network().double().eval(), inputs(), recipe="ecmt", T=2)
-    assert __file__ in str(error.value)
-
-
 def test_accumulated_streams():
     x = torch.randn(7, 2, 3).double()
     product = rheobase.layers.Accumulated(torch.mul, "mean")

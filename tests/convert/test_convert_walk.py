@@ -212,7 +212,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
         lambda n, x: F.relu(n.b(torch.where(n.a(x) > 0.0, n.a(x), 0.0 * x[:, :1]))),
         r"test_convert_walk.py:\d+, in .*no kind that conversion knows",
     ),
-    "abs": (lambda n, x: F.relu(n.b(n.a(x).abs())), r"'abs_1'.*no kind"),
+    "abs": (lambda n, x: F.relu(n.b(n.a(x).abs())), "'abs_1'.*kind 'function'.*'ecmt'"),
     "softmax": (lambda n, x: F.relu(n.b(n.a(x).softmax(1))), "kind 'softmax'.*'ecmt'"),
     "dropout": (lambda n, x: F.relu(n.b(F.dropout(F.relu(n.a(x))))), "drops in evaluation too"),
     "length": (lambda n, x: F.relu(n.a(x)).reshape(len(x), -1), "the number of samples"),
@@ -220,8 +220,16 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "item": (lambda n, x: F.relu(n.a(x)) if x.sum().item() > -1e9 else x, "values of a tensor"),
     "its own check": (checked_for_four, "refuses .*N, 3, 8, 8.*test_convert_walk.*AssertionError"),
     "made of sizes": (
-        lambda n, x: F.relu(n.b((y := F.relu(n.a(x))) * torch.ones(y.shape[-1]))),
-        "'ones'.*makes a tensor of the sizes.*a buffer",
+        lambda n, x: F.relu(n.b((y := F.relu(n.a(x))) * torch.arange(y.shape[-1]))),
+        "'arange'.*makes a tensor of the sizes.*a buffer",
+    ),
+    "a number": (
+        lambda n, x: F.relu(n.b((y := F.relu(n.a(x))) * y.max().item())),
+        "'item'.*numbers",
+    ),
+    "a mask of spikes": (
+        lambda n, x: torch.where(n.a(x).relu() > n.shift, n.a(x).relu(), 0.0),
+        "no kind",
     ),
     "second name": (second_name, "does not compute what the network does"),
     "view": (
@@ -285,24 +293,85 @@ def test_networks_of_another_kind_are_refused():
     encoder = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
     with pytest.raises(ValueError, match=r"'transformer_encoder_layer'.*'ecmt'"):
         convert(nn.Sequential(nn.Unflatten(1, (1, 4)), encoder, *layers).eval(), x)
+    with pytest.raises(TypeError, match=r"DataParallel wraps a network: .*ann\.module"):
+        convert(nn.DataParallel(nn.Sequential(*layers)), x)
+    with pytest.raises(TypeError, match=r"OptimizedModule wraps a network: .*ann\._orig_mod"):
+        convert(torch.compile(nn.Sequential(*layers)), x)
+    with pytest.raises(ValueError, match=r"'0\.weight' has no size .*ann\(x\)"):
+        convert(nn.Sequential(nn.LazyLinear(4), *layers), x)
+    with pytest.raises(ValueError, match=r"\[N, 3\] and torch.float32: node '_0' .*ann\(inputs\)"):
+        convert(nn.Sequential(*layers), x[:, :3])
+    with pytest.raises(ValueError, match=r"labels go from 2 to 2, but .* 2 classes"):
+        convert(nn.Sequential(*layers), x, T=2, labels=torch.full((4,), 2)).report()
     broken = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     broken[2].weight.data[0] = torch.nan
     with pytest.raises(ValueError, match=r"'2\.weight' of the network are not finite"):
         convert(broken, x)
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
-        lambda n, x: F.relu(n.b(F.relu(n.a(x)) + n.shift)),
-        lambda n, x: F.relu(F.conv2d(F.relu(n.a(x)), n.b.weight, n.b.bias, padding=1)),
-        lambda n, x: F.relu(n.b(F.pad(F.relu(n.a(x)), (1, 1, 1, 1), value=0.5)))[..., 1:-1, 1:-1],
-    ],
-)
-@pytest.mark.parametrize("recipe", ["few_spikes", "ttfs", "tandem"])
-def test_constants_do_not_count_at_every_step_of_a_sum(run, recipe):
+CONSTANTS: list[Callable[[Any, Tensor], Tensor]] = [
+    lambda n, x: F.relu(n.b(F.relu(n.a(x)) + n.shift)),
+    lambda n, x: F.relu(n.b(0.5 - F.relu(n.a(x)))),
+    lambda n, x: F.relu(F.conv2d(F.relu(n.a(x)), n.b.weight, n.b.bias, padding=1)),
+    lambda n, x: F.relu(n.b(F.pad(F.relu(n.a(x)), (1, 1, 1, 1), value=0.5)))[..., 1:-1, 1:-1],
+    lambda n, x: F.relu(n.b((y := F.relu(n.a(x))) + 0.1 * torch.ones_like(y))),
+    lambda n, x: F.relu(n.b(torch.where(n.shift > 0.0, F.relu(n.a(x)), 0.2))),
+    lambda n, x: F.relu(
+        n.b(torch.cat([(y := F.relu(n.a(x)))[:, 1:], n.shift[:1].expand(y.shape[0], 1, 8, 8)], 1))
+    ),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("run", CONSTANTS)
+@pytest.mark.parametrize("recipe", ["few_spikes", "ttfs", "threshold_max", "spikezip_tf"])
+def test_constants_count_once(run, recipe):
+    steps = {"few_spikes": 16, "ttfs": 256, "threshold_max": 4096, "spikezip_tf": 512}[recipe]
+    fine = NeuronRule("st_bif", levels=256) if recipe == "spikezip_tf" else RECIPES[recipe].neuron
+    ann = Net(run).double().eval()
+    assert relative_error(ann, images(), recipe=recipe, T=steps, neuron=fine) < 0.02
+
+
+@pytest.mark.parametrize("run", CONSTANTS)
+def test_constants_that_no_layer_can_spread_are_refused(run):
     with pytest.raises(ValueError, match="would count T times"):
-        convert(Net(run).double().eval(), images(), recipe=recipe, T=8)
+        convert(Net(run).double().eval(), images(), recipe="tandem", T=8)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("recipe", ["few_spikes", "tandem", "threshold_max"])
+def test_a_norm_behind_spikes_keeps_its_bias(recipe):
+    norm = nn.BatchNorm2d(6).double().eval()
+    nn.init.normal_(norm.running_mean)
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    ann = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), norm, nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Conv2d(6, 3, 1)
+    ).double()
+    steps = 16 if recipe == "few_spikes" else 4096
+    rule = RECIPES[recipe].neuron
+    assert relative_error(ann.eval(), images(), recipe=recipe, T=steps, neuron=rule) < 0.02
+
+
+@torch.no_grad()
+def test_a_mask_of_the_input_is_one_at_every_step():
+    ann = Net(lambda n, x: F.relu(n.b(F.relu(n.a(x)).masked_fill(x[:, :1] < 0.4, 0.0))))
+    rule = RECIPES["few_spikes"].neuron
+    assert (
+        relative_error(ann.double().eval(), images(), recipe="few_spikes", T=16, neuron=rule) < 1e-3
+    )
+
+
+def test_the_first_layer_is_computed_once():
+    ann = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)).double().eval()
+    for recipe in ("few_spikes", "ttfs", "calibration_light", "ecmt"):
+        snn = convert(ann, images(), recipe=recipe, T=8)
+        seen: list[int] = []
+        (first,) = [
+            m for m in snn.stem.modules() if isinstance(m, nn.Conv2d) and m.out_channels == 4
+        ]
+        first.register_forward_hook(lambda _, args, __, seen=seen: seen.append(len(args[0])))
+        snn(images())
+        assert seen == [len(images())], recipe
 
 
 def test_a_factor_that_does_not_change_is_one_at_every_step_of_a_sum():
@@ -332,6 +401,37 @@ def test_biases_of_sequences_are_mended_by_channel():
 
 
 MEAN = PostCalibration("bias_mean")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("recipe", ["calibration_light", "threshold_max", "few_spikes"])
+def test_networks_of_bfloat16_convert(recipe):
+    ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).bfloat16()
+    x = torch.rand(16, 4).bfloat16()
+    rule = RECIPES[recipe].neuron
+    assert relative_error(ann, x, recipe=recipe, T=16, neuron=rule) < 0.1
+
+
+class Several(nn.Module):
+    """Takes any number of inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(4, 8), nn.Linear(6, 8)])
+        self.flag, self.token = nn.Buffer(torch.tensor(1.0)), nn.Buffer(torch.rand(1, 8))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        x = sum(F.relu(layer(x)) for layer, x in zip(self.layers, inputs, strict=True))
+        if self.flag > 0.0:  # of the network's own, not of its input
+            x = torch.cat([x, self.token.expand(x.shape[0], -1)], 1)
+        return x
+
+
+@torch.no_grad()
+def test_any_number_of_inputs_and_buffers_that_grow_with_the_batch():
+    ann, inputs = Several().double(), (torch.rand(8, 4).double(), torch.rand(8, 6).double())
+    found = convert(ann, inputs, recipe="threshold_max", T=4096).mean_output(inputs)
+    torch.testing.assert_close(found, ann(*inputs), atol=1e-2, rtol=1e-2)
 
 
 @pytest.mark.parametrize(

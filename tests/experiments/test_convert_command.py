@@ -53,10 +53,34 @@ def test_table_page_and_results(tmp_path, monkeypatch, capsys):
         ("--T", "2.5", "--T takes whole numbers of at least 1"),
         ("--T", "0,4", "--T takes whole numbers of at least 1"),
         ("--test", "0", "--calibration and --test are at least 1"),
+        (
+            "--mean",
+            "0.1,0.2",
+            "--mean and --std take one number, or one for each of the 1 channels",
+        ),
+        ("--std", "0", "no deviation of 0"),
         ("--recipe", "qfcs", "unknown recipe 'qfcs'; did you mean 'qcfs'"),
     ):
         assert main([*words, option, wrong]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_what_conversion_warns_of_is_shown(tmp_path, monkeypatch, capsys):
+    dead = (
+        NETWORK.replace("    return", "    net =")
+        + "    net[0].bias.data.fill_(-9.0)\n    return net\n"
+    )
+    (tmp_path / "dead_ann.py").write_text(dead)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["convert", "dead_ann:make", "--data", "mnist_sample", "--test", "20", "--T", "2"]
+    words += ["--calibration", "20", "--recipe"]
+    assert main([*words, "threshold_max"]) == 0
+    assert "threshold_max: '1' (called by PyTorch's own" in capsys.readouterr().out
+    assert main([*words, "qcfs"]) == 2, "nothing was converted"
+    (tmp_path / "narrow_ann.py").write_text(NETWORK.replace("144", "100"))
+    assert main([words[0], "narrow_ann:make", *words[2:], "threshold_max"]) == 2
+    error = capsys.readouterr().err
+    assert "narrow_ann:make does not take the images of mnist_sample, [N, 1, 28, 28]" in error
 
 
 def test_training_further_is_the_same_command(tmp_path, monkeypatch, capsys):

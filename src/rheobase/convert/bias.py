@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import operator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rheobase._errors import warn_caller
+from rheobase.convert.affine import AffineOnce, ChannelAffine, operation_of
 from rheobase.convert.kinds import WEIGHTED, kind_of
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.spiking import Replacement, folded, unfolded
@@ -62,8 +64,8 @@ def put_biases(traced: Traced, recipe: Recipe, steps: int) -> None:
     """Let every bias of the graph come as the recipe's encoding says.
 
     Raises:
-        ValueError: a bias that is no layer's own (batch norm that was not folded, a constant that
-            is added), or a recipe of sums with biases at every step.
+        ValueError: a recipe of sums with biases at every step, or one that spreads them over T and
+            a constant that is no layer's own.
     """
     when = recipe.encoding.bias
     if "once" in recipe.prepare.operators:  # its operators see to all constants
@@ -83,20 +85,63 @@ def put_biases(traced: Traced, recipe: Recipe, steps: int) -> None:
             "count T times; take Encoding(..., bias='once') or 'spread'"
         )
     fixed: set[fx.Node] = set()  # does not depend on the input
+    spiking: set[fx.Node] = set()  # depends on spikes; what does not comes once as it is
     for node in list(traced.graph.nodes):
         module, kind = traced.owner(node), kind_of(traced, node)
-        if node.op != "placeholder" and fixed.issuperset(node.all_input_nodes):
+        if isinstance(module, Replacement) or not spiking.isdisjoint(node.all_input_nodes):
+            spiking.add(node)
+        own = node.op != "placeholder" and fixed.issuperset(node.all_input_nodes)
+        if own or kind == "like" or _is_size(node):
             fixed.add(node)
-        elif _adds_constant(node, module, kind, fixed):
-            raise ValueError(
-                f"node {node.name!r} ({line_of(node)}) adds a constant at every step, which would "
-                "count T times in a recipe of sums; put it into a layer's bias"
-            )
-        if isinstance(module, WEIGHTED) and module.bias is not None:
+        elif when == "spread" or node in spiking:
+            _put_bias(traced, node, when, steps, fixed)
+    traced.module.recompile()
+
+
+def _is_size(node: fx.Node) -> bool:
+    growth = node.meta.get("growth")
+    return growth is not None and growth.what in ("number", "sizes")
+
+
+def _put_bias(
+    traced: Traced, node: fx.Node, when: Literal["once", "spread"], steps: int, fixed: set[fx.Node]
+) -> None:
+    """Let a node that depends on the input add what it adds once in all."""
+    module, kind = traced.owner(node), kind_of(traced, node)
+    if isinstance(module, _BatchNorm):
+        module = ChannelAffine(module)
+    if isinstance(module, (*WEIGHTED, ChannelAffine)):
+        if module.bias is not None:
             name = str(node.target)
             timed = BiasOverTime(module, when, steps, name)
             node.target = add_module(traced, f"{name}_timed", timed)
-    traced.module.recompile()
+        return
+    if not _adds_constant(node, module, kind, fixed):
+        return
+    operands = _operands(node, kind, fixed)
+    if when == "spread" or not operands:
+        raise ValueError(
+            f"node {node.name!r} ({line_of(node)}) adds a constant at every step, which would "
+            "count T times in a recipe of sums; put it into a layer's bias"
+        )
+    once = AffineOnce(operation_of(traced, node), operands)
+    node.target = add_module(traced, f"{node.name}_once", once)
+    node.op = "call_module"
+
+
+def _operands(node: fx.Node, kind: str | None, fixed: set[fx.Node]) -> tuple[tuple[int, ...], ...]:
+    """Where in a node's arguments its input is; nothing if some of it is elsewhere."""
+    first: Any = node.args[0] if node.args else None
+    if isinstance(first, list | tuple):
+        places: dict[tuple[int, ...], Any] = {(0, i): part for i, part in enumerate(first)}
+    else:
+        taken = {"add": (0, 1), "where": (1, 2)}.get(str(kind), (0,))
+        places = {(i,): node.args[i] for i in taken if i < len(node.args)}
+    found = {
+        place: arg for place, arg in places.items() if isinstance(arg, fx.Node) and arg not in fixed
+    }
+    elsewhere = set(node.all_input_nodes) - fixed - set(found.values())
+    return () if elsewhere else tuple(found)
 
 
 def _adds_constant(
@@ -106,12 +151,15 @@ def _adds_constant(
     if kind == "weighted" and module is None:  # a function; its weights are no bias
         given = [*node.args[2:3], node.kwargs.get("bias")]
         return any(one in fixed for one in given)
-    if kind == "batch_norm":
+    if kind == "batch_norm":  # a function
         return True
     if kind == "add":
         return len(node.all_input_nodes) < (1 if node.target in _NEGATIONS else 2) or any(
             one in fixed for one in node.all_input_nodes
         )
+    if kind == "where":
+        numbers = [one for one in node.args[1:] if isinstance(one, int | float)]
+        return any(numbers) or not fixed.isdisjoint(node.args[1:])
     joins = node.target in (torch.cat, torch.concat, torch.stack)
     return (joins and any(one in fixed for one in node.all_input_nodes)) or pads_with(node, module)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,12 +10,11 @@ from torch import Tensor, fx, nn
 
 from rheobase.convert.encode import ENCODERS, Impulse
 from rheobase.convert.kinds import BILINEAR, kind_of, passes_spikes
-from rheobase.convert.plain import near, values_of
 from rheobase.convert.recipe import Convention, Recipe
 from rheobase.convert.spiking import Replacement, folded
 from rheobase.convert.trace import Traced, add_module, line_of
 
-__all__ = ["cannot", "follow_batch", "split"]
+__all__ = ["cannot", "split"]
 
 Time = Literal["free", "constant", "changing"]
 """Of a value: independent of the input, the same at every step, or not."""
@@ -61,66 +59,6 @@ def _encode(traced: Traced, recipe: Recipe) -> None:
     traced.module.recompile()
 
 
-@dataclass(frozen=True)
-class Growth:
-    """Which sizes of a node's value grow with the batch.
-
-    Attributes:
-        what: a tensor, a tuple of sizes, a number, or anything else.
-        axes: one flag for each axis or size; one alone for a number.
-    """
-
-    what: Literal["tensor", "sizes", "number", "other"]
-    axes: tuple[bool, ...] = ()
-
-
-def follow_batch(traced: Traced, example: Tensor) -> None:
-    """Note in every node's meta (``growth``) how its value with two samples differs from that with
-    three.
-
-    Args:
-        traced: the graph of the ANN, before anything is replaced.
-        example: three samples that differ, ``[3, ...]``.
-
-    Raises:
-        ValueError: a node mixes samples.
-
-    What comes behind a module that says of itself that it ``draws`` (at random, in evaluation too)
-    is not compared.
-    """
-    two, three = (values_of(traced, example[:count]) for count in (2, 3))
-    drawn: set[fx.Node] = set()
-    for node, value in two.items():
-        node.meta["growth"] = growth = _growth(value, three[node])
-        if getattr(traced.owner(node), "draws", False) or drawn.intersection(node.all_input_nodes):
-            drawn.add(node)
-        elif growth.what == "tensor" and not _same_samples(value, three[node], growth.axes):
-            raise ValueError(
-                f"what node {node.name!r} ({line_of(node)}) gives for a sample depends on the "
-                "other samples of the batch, or on chance; conversion needs samples to stay apart"
-            )
-
-
-def _same_samples(two: Tensor, three: Tensor, axes: tuple[bool, ...]) -> bool:
-    """Whether a value for two samples is part of that for three."""
-    for axis, grows in enumerate(axes):
-        if grows:
-            three = three.narrow(axis, 0, two.shape[axis])
-    return near(three, two)
-
-
-def _growth(two: Any, three: Any) -> Growth:
-    what: Literal["tensor", "sizes"] = "sizes"
-    if isinstance(two, Tensor):
-        what, two, three = "tensor", tuple(two.shape), tuple(three.shape)
-    if isinstance(two, int | float) and not isinstance(two, bool):
-        return Growth("number", (two * 3 == three * 2,))
-    if isinstance(two, tuple) and all(isinstance(n, int) for n in two):
-        axes = tuple(a * 3 == b * 2 for a, b in zip(two, three, strict=True))
-        return Growth(what, axes)
-    return Growth("other")
-
-
 def _times(traced: Traced) -> dict[fx.Node, Time]:
     times: dict[fx.Node, Time] = {}
     for node in traced.graph.nodes:
@@ -155,8 +93,8 @@ def _check(traced: Traced, times: dict[fx.Node, Time], recipe: Recipe) -> None:
         kind = kind_of(traced, node)
         operands = [n for n in node.all_input_nodes if n.meta["growth"].what != "number"]
         changing = sum(times[n] == "changing" for n in operands)
-        below = node.args[1] if kind == "divide" and len(node.args) > 1 else None
-        inverted = isinstance(below, fx.Node) and below in operands and times[below] == "changing"
+        other = node.args[_NOT_LINEAR[kind]] if kind in _NOT_LINEAR and node.args[1:] else None
+        inverted = isinstance(other, fx.Node) and other in operands and times[other] == "changing"
         if kind == "fill" and convention == "sum":
             _check_fill(node)
         if kind is None or inverted or not passes_spikes(kind, changing):
@@ -169,6 +107,10 @@ def _check(traced: Traced, times: dict[fx.Node, Time], recipe: Recipe) -> None:
             f"recipe {recipe.name!r} takes ({', '.join(recipe.source)})"
             + "".join(f"; {n.name!r} ({line_of(n)}) is none that is known" for n in unknown[:3])
         )
+
+
+_NOT_LINEAR = {"divide": 1, "where": 0}
+"""Kinds -> the place of the argument in which they are not linear."""
 
 
 def _check_fill(node: fx.Node) -> None:
@@ -196,7 +138,7 @@ def _check_batch(traced: Traced, node: fx.Node, times: dict[fx.Node, Time]) -> N
     """Time is folded into axis 0: nothing may reduce it, join along it, or move it to neurons."""
     where = f"node {node.name!r} ({line_of(node)})"
     axes = node.meta["growth"].axes if node.meta["growth"].what == "tensor" else (True,)
-    if axes and not any(axes):
+    if axes and not any(axes) and kind_of(traced, node) != "like":
         made = all(n.meta["growth"].what != "tensor" for n in node.all_input_nodes)
         raise ValueError(
             f"{where} makes a tensor of the sizes of one that changes over time; take them of the "
@@ -213,7 +155,7 @@ def _check_batch(traced: Traced, node: fx.Node, times: dict[fx.Node, Time]) -> N
             if growth.what == "tensor" and any(growth.axes) and not growth.axes[0]:
                 raise ValueError(
                     f"{where} gets its batch on axis {growth.axes.index(True)}; conversion needs "
-                    "it on axis 0"
+                    "it on axis 0: turn it there before (movedim), and back behind"
                 )
 
 
@@ -311,7 +253,7 @@ class _Splitter:
         inside = self.in_body[node]
         if self.times[node] != "constant":
             return inside
-        coded = convention or self.convention
+        coded = "mean" if node.meta.get("picks") else convention or self.convention
         if (node, coded) not in self.every_step:
             self.every_step[node, coded] = self._repeat(node, inside, coded)
         return self.every_step[node, coded]
@@ -324,13 +266,12 @@ class _Splitter:
             return self.body.call_function(operator.mul, (inside, self.steps))
         if growth.what == "sizes":
             return self.body.call_function(sizes_at_every_step, (inside, growth.axes, self.steps))
-        if not growth.axes[0]:
-            raise ValueError(
-                f"node {node.name!r} ({line_of(node)}) has its batch on axis "
-                f"{growth.axes.index(True)}; conversion needs it on axis 0"
-            )
+        axis = growth.axes.index(True)
+        first = inside if axis == 0 else self.body.call_method("movedim", (inside, axis, 0))
         if convention == "sum":
             # What is coded by a sum comes whole at the first step.
             name = add_module(self.traced, f"{node.name}_impulse", Impulse())
-            return self.body.call_module(name, (inside,), {"steps": self.steps})
-        return self.body.call_function(repeated, (inside, self.steps))
+            every = self.body.call_module(name, (first,), {"steps": self.steps})
+        else:
+            every = self.body.call_function(repeated, (first, self.steps))
+        return every if axis == 0 else self.body.call_method("movedim", (every, 0, axis))

@@ -73,8 +73,10 @@ _are("celu", nn.CELU, F.celu, torch.celu)
 _are("softsign", nn.Softsign, F.softsign)
 _are("log_sigmoid", nn.LogSigmoid, F.logsigmoid)
 _are("prelu", nn.PReLU)
-_are("max_pool", nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool2d)
+_are("max_pool", nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d)
+_are("max_pool", nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d, F.adaptive_max_pool1d)
 _are("max_pool", F.max_pool1d, F.max_pool2d, F.max_pool3d, F.adaptive_max_pool2d)
+_are("max_pool", F.adaptive_max_pool3d, torch.adaptive_max_pool1d)
 _are("max_pool", torch.max_pool1d, torch.max_pool2d, torch.max_pool3d)
 _are("softmax", nn.Softmax, F.softmax, torch.softmax, "softmax")
 _are("log_softmax", nn.LogSoftmax, F.log_softmax, torch.log_softmax, "log_softmax")
@@ -85,6 +87,19 @@ _are("instance_norm", nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, F
 _are("response_norm", nn.LocalResponseNorm, F.local_response_norm)
 _are("fill", torch.masked_fill, "masked_fill")
 _are("glu", nn.GLU, F.glu)
+_are("function", torch.exp, torch.sqrt, torch.rsqrt, torch.square, torch.abs, torch.reciprocal)
+_are("function", torch.log, torch.log1p, torch.erf, torch.sin, torch.cos, torch.pow, operator.pow)
+_are("function", "exp", "sqrt", "rsqrt", "square", "abs", "reciprocal", "log", "log1p", "erf")
+_are("function", "sin", "cos", "pow", "__pow__", "amax", "amin", "norm", "var", "std", "prod")
+_are("function", torch.amax, torch.amin, torch.norm, torch.linalg.norm, torch.linalg.vector_norm)
+_are("function", torch.var, torch.std, torch.prod, torch.logsumexp, "logsumexp", F.normalize)
+_are("function", F.cosine_similarity, nn.CosineSimilarity, nn.Softmin, F.softmin)
+_are("function", nn.Hardshrink, nn.Softshrink, nn.Tanhshrink, nn.Threshold, F.threshold)
+_are("function", F.hardshrink, F.softshrink, F.tanhshrink, nn.LPPool1d, nn.LPPool2d, nn.LPPool3d)
+_are("function", F.lp_pool1d, F.lp_pool2d, F.lp_pool3d, nn.Bilinear, F.bilinear)
+_are("where", torch.where)
+_are("like", torch.zeros_like, torch.ones_like, torch.full_like, torch.zeros)
+_are("like", torch.ones, torch.full, "new_zeros", "new_ones", "new_full")
 _are("attention", F.scaled_dot_product_attention)
 _are("multihead_attention", nn.MultiheadAttention)
 _are("transformer_encoder_layer", nn.TransformerEncoderLayer)
@@ -98,13 +113,15 @@ _are("dropout", nn.FeatureAlphaDropout, F.alpha_dropout, F.feature_alpha_dropout
 _are("dropout", F.dropout, F.dropout2d, F.dropout1d, F.dropout3d)
 _are("identity", nn.Identity, "contiguous", "clone", torch.clone, "detach", torch.detach)
 _are("weighted", *WEIGHTED, F.conv1d, F.conv2d, F.conv3d, F.linear, F.conv_transpose2d)
-_are("weighted", torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose2d)
+_are("weighted", F.conv_transpose1d, F.conv_transpose3d, torch.conv1d, torch.conv2d, torch.conv3d)
+_are("weighted", torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
 _are("add", operator.add, operator.iadd, torch.add, "add", "add_", "__add__")
 _are("add", operator.sub, operator.isub, torch.sub, "sub", "sub_", operator.neg, torch.neg)
 _are("average", nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d)
 _are("average", nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, F.avg_pool1d, F.avg_pool2d)
 _are("average", F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d)
 _are("average", torch.avg_pool1d, torch.adaptive_avg_pool1d, torch.mean, "mean", torch.sum, "sum")
+_are("average", torch.cumsum, "cumsum", F.adaptive_avg_pool3d)
 _are("shape", nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
 _are("shape", torch.flatten, torch.reshape, torch.permute, torch.transpose, torch.squeeze)
 _are("shape", torch.unsqueeze, torch.cat, torch.concat, torch.stack, torch.chunk, torch.split)
@@ -139,11 +156,13 @@ _LINEAR = {
     "shape",
     "blend",
     "fill",
+    "where",
+    "like",
     "identity",
     "dropout",
     "batch_norm",
 }
-"""Linear (with a bias) in their operand."""
+"""Linear (with a bias) in their operand; "like" takes no more than its sizes."""
 
 BILINEAR = {"multiply", "divide", "matmul", "einsum"}
 """Linear as long as only one operand changes over time."""

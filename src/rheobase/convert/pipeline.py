@@ -12,8 +12,9 @@ from torch import Tensor, fx, nn
 
 from rheobase._errors import unknown_name, warn_caller
 from rheobase.convert.activations import Site
+from rheobase.convert.batch import follow_batch, turn_batch_to_front
 from rheobase.convert.bias import put_biases
-from rheobase.convert.build import follow_batch, split
+from rheobase.convert.build import split
 from rheobase.convert.calibrate import broadcasting, calibrated_thresholds, check_calibration
 from rheobase.convert.kinds import ACTIVATIONS, kind_of
 from rheobase.convert.network import ConvertedNetwork, Origin, fast_order
@@ -132,6 +133,7 @@ def convert(
     check_same(traced, copy.deepcopy(ann).eval(), few, parts)
     _add_to_graph(traced, rule, few)
     follow_batch(traced, few)
+    turn_batch_to_front(traced)
     sites = _find_sites(traced, rule)
     found = calibrated_thresholds(traced, sites, rule, T, inputs, batch_size)
     found |= _given_thresholds(thresholds or {}, sites, inputs)
@@ -273,13 +275,18 @@ def _find_sites(traced: Traced, recipe: Recipe) -> list[Site]:
             assert module is not None and kind is not None
             sites.append(Site(str(node.target), kind, line_of(node), module))
         elif kind in ACTIVATIONS and _operator(recipe, kind) is None:
-            able = [r.name for r in RECIPES.values() if kind in r.source]
+            able = [r.name for r in RECIPES.values() if kind in r.source or _computes(r)]
             raise ValueError(
                 f"node {node.name!r} ({line_of(node)}) is of kind {kind!r}, which recipe "
                 f"{recipe.name!r} does not convert (it takes {', '.join(recipe.source)}); "
                 + (f"take {_some(able)}" if able else "train the network with another")
             )
     return sites
+
+
+def _computes(recipe: Recipe) -> bool:
+    """Whether it has operators for all activations."""
+    return "accumulated" in recipe.prepare.operators
 
 
 def _some(names: list[str], most: int = 4) -> str:

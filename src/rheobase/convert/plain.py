@@ -45,15 +45,18 @@ def values_of(traced: Traced, x: Tensor) -> dict[fx.Node, Any]:
     try:
         record(traced, x, values.__setitem__)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        raise _not_taken(x, error) from error
+        stuck = next(node for node in traced.graph.nodes if node not in values)
+        where = f"node {stuck.name!r} ({line_of(stuck)}) fails"
+        raise _not_taken(x, error, where) from error
     return values
 
 
-def _not_taken(x: Tensor, error: Exception) -> ValueError:
+def _not_taken(x: Tensor, error: Exception, where: str = "it fails") -> ValueError:
     what = str(error).split("\n")[0]
     shape = ", ".join(["N", *map(str, x.shape[1:])])
     return ValueError(
-        f"the network does not take calibration inputs of shape [{shape}] and {x.dtype}: {what}"
+        f"the network does not take calibration inputs of shape [{shape}] and {x.dtype}: {where} "
+        f"({what}); give inputs for which the network itself, ann(inputs), runs"
     )
 
 
@@ -167,12 +170,13 @@ def check_same(
             raise _not_taken(example, error) from error
         torch.set_rng_state(chance)
         found = traced.module(example)
+    tensors = _tensors_of(expected)
     if not isinstance(found, Tensor):
         raise ValueError(
-            f"the network returns a {type(found).__name__}; conversion needs one tensor [N, ...]: "
-            "wrap the network in a module that returns that part of it"
+            f"the network returns a {type(expected).__name__} ({', '.join(tensors)}); conversion "
+            "needs one tensor, [N, ...]: wrap the network in a module that returns that one"
         )
-    if not near(found, _tensor_of(expected)):
+    if not near(found, *tensors.values()):
         raise ValueError(
             f"the graph of {type(ann).__name__} does not compute what the network does: its output "
             "hangs on chance, on calls before, or on += for a tensor that has a second name, which "
@@ -180,14 +184,15 @@ def check_same(
         )
 
 
-def _tensor_of(value: Any) -> Tensor:
-    """The only tensor of an output."""
+def _tensors_of(value: Any) -> dict[str, Tensor]:
+    """The tensors of an output, by name or place."""
     if isinstance(value, Tensor):
-        return value
-    if not isinstance(value, Mapping | tuple | list):
+        return {"0": value}
+    if isinstance(value, tuple | list):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
         value = vars(value)
-    parts = value.values() if isinstance(value, Mapping) else value
-    return next(part for part in parts if isinstance(part, Tensor))
+    return {str(name): part for name, part in value.items() if isinstance(part, Tensor)}
 
 
 def near(found: Tensor, expected: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -25,12 +26,10 @@ class GatedMaxPool(Replacement, Stateful):
 
     conventions = ("mean", "sum")
 
-    def __init__(self, pool: nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d) -> None:
+    def __init__(self, pool: nn.Module) -> None:
         super().__init__()
-        self.pool = type(pool)(
-            pool.kernel_size, pool.stride, pool.padding, pool.dilation,
-            return_indices=True, ceil_mode=pool.ceil_mode,
-        )  # fmt: skip
+        self.pool = copy.deepcopy(pool)
+        self.pool.return_indices = True  # type: ignore[assignment]
 
     def forward(self, x: Tensor, *rest: Any, steps: int, **named: Any) -> Tensor:
         """``[T * N, C, ...]`` to ``[T * N, C, ...]``; the pooling's own arguments are known."""
@@ -43,12 +42,16 @@ class GatedMaxPool(Replacement, Stateful):
 
 
 def make_gate(traced: Traced, node: fx.Node, recipe: Recipe, steps: int) -> Replacement | None:
-    """The gate for a max pooling node; None for one that it does not fit (adaptive pooling)."""
+    """The gate for a max pooling node."""
     module = traced.owner(node)
-    if isinstance(module, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d):
-        return GatedMaxPool(module)
-    axes = str(getattr(node.target, "__name__", "")).removeprefix("max_pool")[:1]
-    kinds: dict[str, Any] = {"1": nn.MaxPool1d, "2": nn.MaxPool2d, "3": nn.MaxPool3d}
-    if axes not in kinds:
-        return None
-    return GatedMaxPool(kinds[axes](*node.args[1:], **dict(node.kwargs)))
+    if module is None:
+        module = _POOLS[str(getattr(node.target, "__name__", ""))](*node.args[1:], **node.kwargs)
+    return GatedMaxPool(module)
+
+
+_POOLS: dict[str, Any] = {
+    f"{name}{axes}d": getattr(nn, f"{pool}{axes}d")
+    for name, pool in (("max_pool", "MaxPool"), ("adaptive_max_pool", "AdaptiveMaxPool"))
+    for axes in (1, 2, 3)
+}
+"""Names of functions -> the modules that do the same."""

@@ -136,6 +136,11 @@ def make_report(
     apart = (means - target).abs().flatten(1).mean(1) / target.abs().mean()
     right = right_ann = None
     if labels is not None:
+        if not bool(((labels >= 0) & (labels < target.shape[1])).all()):
+            raise ValueError(
+                f"labels go from {int(labels.min())} to {int(labels.max())}, but the network tells "
+                f"{target.shape[1]} classes apart: 0 to {target.shape[1] - 1}"
+            )
         right = tuple((100.0 * (m.argmax(1) == labels).double().mean()).item() for m in means)
         right_ann = (100.0 * (target.argmax(1) == labels).double().mean()).item()
     return Report(
@@ -162,11 +167,12 @@ def warn_of_extremes(net: ConvertedNetwork, inputs: Tensor) -> None:
                 f"{where} fires no spike in {stop.steps} steps on {len(inputs)} calibration inputs:"
                 " take a larger T, a lower threshold or neurons that start at half of it",
             )
-        saturated = _saturated(stop, count)
-        if saturated > 0.5:
+        saturated = _beyond_rates(stop, net.recipe.encoding.convention)
+        if saturated > _MOST_SATURATED:
             warn_caller(
-                f"{where} is saturated: {100 * saturated:.0f} % of its neurons fire at every step "
-                "on the calibration inputs; take a higher threshold or percentile",
+                f"{where} is saturated: {100 * saturated:.0f} % of its activation on the "
+                "calibration inputs is more than a spike at every step is worth; take a higher "
+                "threshold or percentile",
             )
         cut_off = _cut_off(stop, net.recipe.encoding.convention)
         if cut_off > _MOST_CUT_OFF:
@@ -179,7 +185,20 @@ def warn_of_extremes(net: ConvertedNetwork, inputs: Tensor) -> None:
     walk(net, inputs, visit)
 
 
+_MOST_SATURATED = 0.5  # of a layer's activation, reached by no recipe on what it was calibrated for
+
 _MOST_CUT_OFF = 0.05  # of a layer's magnitude, as where local balancing is broken off
+
+
+def _beyond_rates(stop: Stop, convention: Convention) -> float:
+    """The share of a layer's activation that is beyond what it sends if it fires as often as it
+    can."""
+    current = stop.current if stop.constant else _joined(stop.current, stop.steps, convention)
+    value = stop.module.site.activation(current.clone()).relu()
+    most = stop.spiking.size * (stop.spiking.neuron.largest or 1)
+    most = most * (stop.steps if convention == "sum" else 1)
+    share: float = ((value - most).relu().sum() / value.sum()).nan_to_num().item()
+    return share
 
 
 def _cut_off(stop: Stop, convention: Convention) -> float:

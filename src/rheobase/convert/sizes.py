@@ -40,7 +40,8 @@ class Sizes:
             TraceError: it hangs on the values of a tensor, or on the number of samples.
         """
         values = self._values(node)
-        if not values or not self._is_size(node) or any(v != values[0] for v in values):
+        known = self._is_size(node) or self._is_own(node)
+        if not values or not known or any(v != values[0] for v in values):
             raise fx.proxy.TraceError(
                 "it hangs on the values of a tensor, or on the number of samples"
             )
@@ -90,6 +91,11 @@ class Sizes:
             if one is node:
                 break
         return run.env[node]
+
+    def _is_own(self, node: fx.Node) -> bool:
+        """Whether a value comes from the network's own weights and buffers alone."""
+        before = node.all_input_nodes
+        return node.op == "get_attr" or (bool(before) and all(map(self._is_own, before)))
 
     def _is_size(self, node: fx.Node) -> bool:
         """Whether a value that is no tensor comes from sizes alone."""

@@ -188,30 +188,33 @@ _CANDIDATES = 95
 _AT_ONCE = 2**22  # boundaries between levels, of all candidates and groups
 
 
-def best_threshold(values: Tensor, steps: int) -> Tensor:
+def best_threshold(values: Tensor, steps: int, apart: float = 0.01) -> Tensor:
     """The threshold of each group whose clipped, floored rates are nearest to its values.
 
-    Of 95 candidates ``maximum * (1 - i / 100)``, that with the least squared error of
+    Of 95 candidates ``maximum * (1 - i * apart)``, that with the least squared error of
     ``floor(clip(a T / threshold, 0, T)) threshold / T``. Source: Li et al. 2021 (SNN calibration).
     With the values in order, the sums of those between two levels tell the error of a candidate.
 
     Args:
         values: ``[groups, values]``, none below 0.
         steps: T.
+        apart: how far candidates lie apart, as a share of the maximum.
 
     >>> best_threshold(torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0]]), 4).tolist()
     [4.0]
     """
     most = max(1, _AT_ONCE // (_CANDIDATES * steps))
     if len(values) > most:
-        return torch.cat([best_threshold(part, steps) for part in torch.split(values, most)])
+        parts = torch.split(values, most)
+        return torch.cat([best_threshold(part, steps, apart) for part in parts])
     top = values.amax(1)
-    candidates = torch.stack([top * (1.0 - i * 0.01) for i in range(_CANDIDATES)], 1)
+    candidates = torch.stack([top * (1.0 - i * apart) for i in range(_CANDIDATES)], 1)
     ordered = _ordered(values).double()
     sums = torch.nn.functional.pad(ordered.cumsum(1), (1, 0))
     level = candidates.double() / steps
     k = torch.arange(1, steps + 1, device=values.device)
-    bounds = (level.unsqueeze(2) * k).flatten(1)
+    # The last is the candidate itself, to the last bit: the largest value reaches it.
+    bounds = (candidates.double().unsqueeze(2) * (k.double() / steps)).flatten(1)
     below = torch.searchsorted(ordered, bounds)
     shape = *candidates.shape, steps
     # Between level k and the next are N_k values of sum S_k: the sums over k of k S_k and k^2 N_k.
@@ -223,7 +226,7 @@ def best_threshold(values: Tensor, steps: int) -> Tensor:
 
 def _ordered(values: Tensor) -> Tensor:
     """Each row in rising order; on CPUs by NumPy, which sorts with vector instructions."""
-    if values.device.type != "cpu":
+    if values.device.type != "cpu" or values.dtype == torch.bfloat16:  # which NumPy lacks
         return values.sort(1).values
     return torch.from_numpy(np.sort(values.detach().contiguous().numpy(), axis=1))
 

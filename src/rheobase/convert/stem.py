@@ -14,7 +14,10 @@ from rheobase.convert.trace import Traced
 
 __all__ = ["check_stem"]
 
-_WHOLE = ("multihead_attention", "transformer_encoder", "transformer_encoder_layer")
+_WHOLE = (
+    "multihead_attention", "transformer", "transformer_encoder", "transformer_encoder_layer",
+    "transformer_decoder", "transformer_decoder_layer",
+)  # fmt: skip
 """Kinds that have layers with weights inside."""
 
 
@@ -40,7 +43,7 @@ def check_stem(traced: Traced, recipe: Recipe, has: Callable[[str | None], bool]
         elif operands or node.op == "placeholder":
             reached.add(node)
             behind = not weighed.isdisjoint(operands)
-            inside = kind in _WHOLE or (kind is None and _has_layers(module))
+            inside = kind in _WHOLE or (kind in (None, "function") and _has_layers(module))
             if (behind or inside) and not has(kind) and not _passes(node, kind, operands):
                 raise ValueError(cannot(traced, node, kind, recipe))
             if behind or kind == "weighted":
@@ -56,7 +59,7 @@ def _passes(node: fx.Node, kind: str | None, operands: list[fx.Node]) -> bool:
 
 
 def _has_layers(module: nn.Module | None) -> bool:
-    """Whether a module of no known kind has weights; an embedding looks them up."""
+    """Whether a module that is no layer has weights; an embedding looks them up."""
     if module is None or isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return False
     return next(module.parameters(), None) is not None

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -53,6 +55,8 @@ class _Tracer(fx.Tracer):
     """Looks into every module but PyTorch's own, the given ``leaves`` and those that say their
     ``conversion_kind``; remembers lines; knows sizes."""
 
+    proxy_buffer_attributes = True  # their methods take sizes that are known when it runs alone
+
     def __init__(self, leaves: tuple[type[nn.Module], ...], inputs: int, sizes: Sizes) -> None:
         super().__init__()
         self.leaves = leaves
@@ -85,8 +89,11 @@ class _Tracer(fx.Tracer):
     ) -> tuple[Any, list[Any]]:
         """So many inputs, the first; what else forward takes keeps its default."""
         assert isinstance(self.root, nn.Module)
-        names = list(inspect.signature(self.root.forward).parameters)[: self.inputs]
-        return root_fn, [self.root, *(self.create_proxy("placeholder", n, (), {}) for n in names)]
+        taken = inspect.signature(self.root.forward).parameters.values()
+        names = [p.name for p in taken if p.kind not in _ANY_NUMBER]
+        names += [f"input_{number}" for number in range(len(names), self.inputs)]  # *inputs
+        given = (self.create_proxy("placeholder", n, (), {}) for n in names[: self.inputs])
+        return root_fn, [self.root, *given]
 
 
 def trace(
@@ -145,18 +152,18 @@ def _return_one(graph: fx.Graph) -> None:
         return
     named = given.items() if isinstance(given, dict) else enumerate(given)
     found = {name: node for name, node in named if isinstance(node, fx.Node)}
-    if len(found) != 1:
-        raise ValueError(
-            f"the network returns {len(found)} tensors ({', '.join(map(str, found))}); conversion "
-            "needs one, [N, ...]: wrap the network in a module that returns that one"
-        )
-    output.args = tuple(found.values())
-    if record is not None:
-        graph.erase_node(record)
+    if len(found) == 1:  # others are refused when the network's own output is looked at
+        output.args = tuple(found.values())
+        if record is not None:
+            graph.erase_node(record)
 
 
 def _check_network(ann: nn.Module, inputs: int) -> None:
     """It is a network as it was written, of so many inputs, without spikes, in evaluation mode."""
+    parallel = isinstance(ann, nn.DataParallel | DistributedDataParallel)
+    inner = "module" if parallel else "_orig_mod"  # where torch.compile keeps it
+    if parallel or isinstance(getattr(ann, inner, None), nn.Module):
+        raise TypeError(f"{type(ann).__name__} wraps a network: convert what it wraps, ann.{inner}")
     exported = isinstance(ann, fx.GraphModule) and hasattr(ann, "_guards_fn")
     if not isinstance(ann, nn.Module) or isinstance(ann, torch.jit.ScriptModule) or exported:
         raise TypeError(
@@ -165,14 +172,20 @@ def _check_network(ann: nn.Module, inputs: int) -> None:
             + "; give the module that it was made from"
         )
     named = inspect.signature(ann.forward).parameters.values()
+    several = any(p.kind is p.VAR_POSITIONAL for p in named)
     needed = [p.name for p in named if p.default is p.empty and p.kind not in _ANY_NUMBER]
     taken = [p.name for p in named if p.kind not in _ANY_NUMBER]
-    if not len(needed) <= inputs <= max(1, len(taken)):
+    if not len(needed) <= inputs <= (inputs if several else len(taken)):
         raise ValueError(
             f"forward of {type(ann).__name__} takes {len(needed)} inputs ({', '.join(needed)}), "
             f"but there is calibration data for {inputs}; give a tuple of tensors [N, ...]: "
             "convert(ann, (first, second), ...)"
         )
+    for name, parameter in (*ann.named_parameters(), *ann.named_buffers()):
+        if is_lazy(parameter):
+            raise ValueError(
+                f"{name!r} has no size before the network has seen an input; call it once, ann(x)"
+            )
     for name, module in ann.named_modules():
         if isinstance(module, Stateful):
             raise ValueError(

@@ -35,12 +35,14 @@ class Curve:
         accuracy: T -> percent, converted anew for every T where the recipe depends on it.
         seconds: of all conversions, and of all inference.
         why_not: why there are none, or none for some T.
+        warned: of dead and saturated layers and the like, at the T converted for last.
     """
 
     recipe: str
     accuracy: dict[int, float]
     seconds: tuple[float, float] = (0.0, 0.0)
     why_not: str = ""
+    warned: tuple[str, ...] = ()
 
 
 @torch.no_grad()
@@ -97,6 +99,7 @@ def load_curves(path: Path | None) -> dict[str, Curve]:
             {int(count): value for count, value in found["accuracy"].items()},
             tuple(found["seconds"]),
             found["why_not"],
+            tuple(found.get("warned", ())),
         )
         for name, found in json.loads(path.read_text(encoding="utf-8")).items()
     }
@@ -121,13 +124,15 @@ def _measured(
 ) -> Curve:
     accuracy: dict[int, float] = {}
     converting, running, why_not = 0.0, 0.0, ""
+    warned: tuple[str, ...] = ()
     groups = [list(steps)] if _alike_for_all_steps(RECIPES.get(name)) else [[t] for t in steps]
     for group in groups:
         start = time.perf_counter()
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
                 net = convert(ann, calibration, recipe=name, T=max(group))
+            warned = tuple(str(one.message) for one in caught)
             converted = time.perf_counter()
             curve = accuracy_curve(net, images, labels)
         except ValueError as error:  # of a recipe that does not fit, or too few steps for it
@@ -136,7 +141,7 @@ def _measured(
         accuracy |= {count: curve[count - 1] for count in group}
         converting += converted - start
         running += time.perf_counter() - converted
-    return Curve(name, accuracy, (converting, running), why_not)
+    return Curve(name, accuracy, (converting, running), why_not, warned)
 
 
 def _alike_for_all_steps(recipe: Recipe | None) -> bool:

@@ -40,21 +40,19 @@ def convert_from_options(options: argparse.Namespace) -> int:
     names = options.recipe or ["calibration_light"]
     if names == ["training_free"]:
         names = [one.name for one in recipes() if "training" not in one.needs]
-    with torch.no_grad():
-        right = torch.cat([ann(x).argmax(1) for x in torch.split(images, 250)]) == labels
-    accuracy = 100.0 * right.double().mean().item()
+    accuracy = _accuracy(ann, images, labels, options)
     curves = conversion_curves(
         ann, calibration, images, labels, steps, names, results=options.results
     )
     print(f"ANN: {accuracy:.2f} % of {len(images)} test images")
     print(table(curves, steps))
     for curve in curves:
-        if curve.why_not:
-            print(f"{curve.recipe}: {curve.why_not}")
+        for note in filter(None, (curve.why_not, *curve.warned)):
+            print(f"{curve.recipe}: {note}")
+    fitting = [curve.recipe for curve in curves if max(steps) in curve.accuracy]
     if not options.report and not options.train:
-        return 0
-    # Of recipes that fit the network, the first.
-    shown = next((curve.recipe for curve in curves if max(steps) in curve.accuracy), names[0])
+        return 0 if fitting else 2
+    shown = fitting[0] if fitting else names[0]
     net = convert(ann, calibration, recipe=shown, T=max(steps))
     if options.report:
         title = f"{options.model} converted"
@@ -64,6 +62,20 @@ def convert_from_options(options: argparse.Namespace) -> int:
     if options.train:
         _train_further(net, options.train, options.data, mean, deviation)
     return 0
+
+
+def _accuracy(ann: nn.Module, images: Tensor, labels: Tensor, options: argparse.Namespace) -> float:
+    """Of the network itself, in percent."""
+    try:
+        with torch.no_grad():
+            right = torch.cat([ann(x).argmax(1) for x in torch.split(images, 250)]) == labels
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        shape = ", ".join(["N", *map(str, images.shape[1:])])
+        raise ValueError(
+            f"{options.model} does not take the images of {options.data}, [{shape}]: {error}; "
+            "take another data set, or a network that gives [N, classes] for them"
+        ) from error
+    return 100.0 * right.double().mean().item()
 
 
 def _train_further(
@@ -88,6 +100,12 @@ def load_images(
     dataset = get_dataset(data, train=train)
     pairs = [dataset[i] for i in range(min(count, len(dataset)))]
     images = torch.stack([image for image, _ in pairs])
+    channels = images.shape[1]
+    if {len(mean), len(deviation)} - {1, channels} or 0.0 in deviation:
+        raise ValueError(
+            f"--mean and --std take one number, or one for each of the {channels} channels of "
+            f"{data}, and no deviation of 0; got {mean} and {deviation}"
+        )
     shape = (-1, 1, 1)
     images = (images - torch.tensor(mean).view(shape)) / torch.tensor(deviation).view(shape)
     return images, torch.tensor([label for _, label in pairs])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rheobase.neurons.base import Neuron, Tap
+from rheobase.ops.eager import is_plain, is_transformed
 from rheobase.ops.scan.layout import compute_dtype
 from rheobase.ops.scan.reference import with_surrogate
 from rheobase.surrogate import Surrogate
@@ -25,6 +26,8 @@ def spike(z: Tensor, surrogate: Surrogate, strict: bool = False) -> Tensor:
     tensor([0., 1., 1.])
     """
     s = ((z > 0.0) if strict else (z >= 0.0)).to(z.dtype)
+    if not torch.is_grad_enabled() and is_plain(z) and not is_transformed():
+        return s  # nobody asks for the gradient
     return with_surrogate(s, z, type(surrogate), list(surrogate.parameters_for(z).values()))
 
 

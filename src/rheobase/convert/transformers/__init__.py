@@ -4,7 +4,6 @@
 what spikes can't pass on what has come in so far; the recipes are in `recipes`.
 """
 
-from rheobase.convert.transformers.attention import write_out_attention
 from rheobase.convert.transformers.count import SpikeCount, count_spikes
 from rheobase.convert.transformers.neurons import TRANSFORMER_NEURONS, Coded, SizedSpiking
 from rheobase.convert.transformers.operands import (
@@ -21,6 +20,7 @@ from rheobase.convert.transformers.operators import (
 )
 from rheobase.convert.transformers.recipes import TRANSFORMER_RECIPES
 from rheobase.convert.transformers.register import add_transformers
+from rheobase.convert.transformers.stacks import write_out_attention
 from rheobase.convert.transformers.statistics import TRANSFORMER_STATISTICS
 
 __all__ = [

@@ -15,13 +15,9 @@ from rheobase.convert.transformers.approximators import (
     ReLUApproximator,
     approximated_softmax,
 )
-from rheobase.convert.transformers.attention import (
-    Writer,
-    masked_softmax,
-    without_later_keys,
-    write_out,
-)
+from rheobase.convert.transformers.attention import masked_softmax, without_later_keys
 from rheobase.convert.transformers.operands import Encode, HiddenUnits
+from rheobase.convert.transformers.writer import Writer, write_out
 
 __all__ = ["write_out_functions"]
 

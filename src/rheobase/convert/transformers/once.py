@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from rheobase.convert.affine import AffineOnce, operation_of
 from rheobase.convert.pipeline import Operator
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.spiking import Replacement, folded, unfolded
 from rheobase.convert.trace import Traced
 from rheobase.convert.transformers.operands import input_dependent
-from rheobase.convert.transformers.operators import operation_of, sequences
+from rheobase.convert.transformers.operators import sequences
 from rheobase.layers import FirstStepBias
-from rheobase.stateful import Stateful
 
-__all__ = ["ONCE", "AffineOnce", "LayerOnce"]
+__all__ = ["ONCE", "LayerOnce"]
 
 
 class LayerOnce(Replacement):
@@ -32,44 +32,6 @@ class LayerOnce(Replacement):
     def forward(self, x: Tensor, *, steps: int) -> Tensor:
         """``[T * N, ...]`` to ``[T * N, ...]``."""
         return folded(self.once(unfolded(x, steps)))
-
-
-class AffineOnce(Replacement, Stateful):
-    """An affine operation whose other operands do not depend on the input: those enter once.
-
-    Args:
-        operation: what the node does, called with its arguments.
-        operands: where in its arguments the sequences are: a place, or the place of a list and one
-            in it.
-    """
-
-    conventions = ("sum",)
-
-    def __init__(
-        self, operation: Callable[..., Tensor], operands: tuple[tuple[int, ...], ...]
-    ) -> None:
-        super().__init__()
-        self.operation = operation
-        self.operands = operands
-
-    def forward(self, *args: Any, steps: int, **kwargs: Any) -> Tensor:
-        """The node's arguments, operands as ``[T * N, ...]``, to ``[T * N, ...]``."""
-        y = unfolded(self.operation(*args, **kwargs), steps)
-        constant = unfolded(self.operation(*self._zeroed(args), **kwargs), steps)
-        later = torch.ones(steps, dtype=y.dtype, device=y.device)
-        if self.carried is None:
-            later[0] = 0.0
-        self.carry(later.new_ones(()))
-        return folded(y - constant * later.view(-1, *[1] * (y.dim() - 1)))
-
-    def _zeroed(self, args: tuple[Any, ...]) -> list[Any]:
-        given: list[Any] = [list(arg) if isinstance(arg, list | tuple) else arg for arg in args]
-        for place, *inner in self.operands:
-            if inner:
-                given[place][inner[0]] = torch.zeros_like(given[place][inner[0]])
-            else:
-                given[place] = torch.zeros_like(given[place])
-        return given
 
 
 def layer_once(traced: Traced, node: fx.Node, recipe: Recipe, _: int) -> Replacement | None:

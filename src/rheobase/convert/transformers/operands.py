@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from rheobase.convert.kinds import kind_of
+from rheobase.convert.kinds import KINDS, kind_of
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.trace import Traced, add_module
 from rheobase.layers import Quantise
@@ -72,7 +72,7 @@ def note_weights(traced: Traced, _: Recipe | None = None) -> None:
             relu.largest_weight = max(float(p.detach().max()) for p in layer.parameters())  # type: ignore[assignment]
 
 
-SIZES = (getattr, "size", "dim", "numel")
+SIZES = (getattr, "size", "dim", "numel", *(call for call, kind in KINDS.items() if kind == "like"))
 """What takes a tensor and gives something of its shape."""
 
 

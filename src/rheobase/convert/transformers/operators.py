@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
+from rheobase.convert.affine import operation_of
 from rheobase.convert.kinds import ACTIVATIONS, kind_of
 from rheobase.convert.pipeline import Operator
 from rheobase.convert.recipe import Convention, Recipe
@@ -21,7 +21,6 @@ __all__ = [
     "INSTANTANEOUS",
     "AccumulatedOperator",
     "Instantaneous",
-    "operation_of",
     "sequences",
 ]
 
@@ -112,34 +111,10 @@ def operands_of(traced: Traced, node: fx.Node) -> tuple[int, ...]:
     return tuple(i for i, arg in enumerate(node.args) if arg in dependent)
 
 
-def operation_of(traced: Traced, node: fx.Node) -> Callable[..., Tensor]:
-    """What a node does, called with its arguments."""
-    module = traced.owner(node)
-    if module is not None:
-        return copy.deepcopy(module)
-    if node.op == "call_method":
-        return _Method(str(node.target))
-    assert callable(node.target)
-    return node.target
-
-
-class _Method(nn.Module):
-    """A method of its first argument."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The method's result."""
-        y: Tensor = getattr(x, self.name)(*args, **kwargs)
-        return y
-
-
 _PRODUCTS = ("matmul", "multiply", "divide", "einsum")
 _FUNCTIONS = (
     "softmax", "log_softmax", "layer_norm", "rms_norm", "group_norm", "instance_norm",
-    "response_norm", "glu", "max_pool",
+    "response_norm", "glu", "max_pool", "function",
     *(kind for kind in ACTIVATIONS if kind != "encode"),
 )  # fmt: skip
 

@@ -8,7 +8,6 @@ from rheobase.convert.recipes import RECIPES
 from rheobase.convert.spiking import NEURONS
 from rheobase.convert.statistics import STATISTICS
 from rheobase.convert.transformers.approximate import write_out_functions
-from rheobase.convert.transformers.attention import write_out_attention
 from rheobase.convert.transformers.neurons import TRANSFORMER_NEURONS
 from rheobase.convert.transformers.once import ONCE
 from rheobase.convert.transformers.operands import (
@@ -20,6 +19,7 @@ from rheobase.convert.transformers.operands import (
 )
 from rheobase.convert.transformers.operators import ACCUMULATED, INSTANTANEOUS
 from rheobase.convert.transformers.recipes import TRANSFORMER_RECIPES
+from rheobase.convert.transformers.stacks import write_out_attention
 from rheobase.convert.transformers.statistics import TRANSFORMER_STATISTICS
 
 __all__ = ["add_transformers"]

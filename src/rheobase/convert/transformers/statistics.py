@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from rheobase.convert.statistics import Meter
+from rheobase.convert.statistics import Meter, best_threshold
 from rheobase.convert.transformers.operands import Encode, HiddenUnits
 from rheobase.layers import Quantise
 
@@ -110,8 +110,6 @@ class BurstThreshold(Meter):
     largest (in the released code 0: it sends nothing, whatever comes).
     """
 
-    candidates = 95
-
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
         self.joined: Tensor | None = None
@@ -142,14 +140,8 @@ class BurstThreshold(Meter):
 
     def _best(self, values: Tensor) -> Tensor:
         """``[values, ...]`` to ``[...]``."""
-        most = values.amax(0)
-        best, least = most.clone(), torch.full_like(most, torch.inf)
-        for number in range(self.candidates):
-            size = most * (1.0 - 0.005 * number)
-            count = (values / size * self.steps).clamp(0.0, self.steps).floor()
-            error = (count * size / self.steps - values).square().sum(0)
-            best, least = torch.where(error < least, size, best), torch.minimum(error, least)
-        return best
+        groups = values.flatten(1).t()
+        return best_threshold(groups, self.steps, apart=0.005).view(values.shape[1:])
 
     def threshold(self) -> Tensor:
         """``[features, k]`` of hidden units and signed values, else one for each feature."""
