@@ -220,6 +220,13 @@ def test_sta_comes_near_with_its_approximators(name):
     assert errors[-1] < errors[0]
 
 
+@torch.no_grad()
+def test_sta_takes_sequences_of_the_length_that_it_was_calibrated_with():
+    snn = convert(net("layer"), inputs(), recipe="sta", T=2)
+    with pytest.raises(ValueError, match=r"thresholds for 5 features, got 4.* of the length"):
+        snn(inputs()[:, :4])
+
+
 def test_ecmt_names_the_layers_that_it_cuts_off():
     ann = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 4)).double()
     ann[0].weight.data[0] *= 1000.0  # one very large channel among eight

@@ -12,6 +12,7 @@ import torch
 from rheobase.convert import Preparation, convert
 from rheobase.convert.transformers import count_spikes
 from rheobase.data import WordPiece
+from rheobase.experiments.sentences import of_one_length
 from rheobase.models.bert import sentence_embedding
 from rheobase.models.minilm import load_minilm
 
@@ -45,6 +46,13 @@ def test_embeddings_are_those_of_the_reference_and_survive_conversion():
     cosines = (sentence_embedding(snn.mean_output(ids), mask) * target).sum(-1)
     assert cosines.mean() > 0.99 and cosines.min() > 0.98
     assert 1.0 < count_spikes(snn, ids).per_value < 1.4
+
+
+def test_sentences_of_one_length():
+    sentences = [torch.zeros(1, 3 + (number % 10 == 0), dtype=torch.long) for number in range(40)]
+    assert [ids.shape[1] for ids in of_one_length(sentences)] == [3] * 36
+    with pytest.raises(ValueError, match="18 sentences have the commonest length, 3 words; more"):
+        of_one_length(sentences[:20])
 
 
 def test_word_pieces():

@@ -3,12 +3,14 @@
 ``python -m rheobase.experiments.sentences FILE`` takes a text with one sentence a line (at least
 40), calibrates on sixteen of them, and prints a table in Markdown: for each conversion of
 all-MiniLM-L6-v2 the least and mean cosine to the original embedding of 24 other sentences, and the
-spikes sent for each activation (all steps together, sentences without padding).
+spikes sent for each activation (all steps together, sentences without padding). STA has thresholds
+for each key of attention, so it is measured on sentences of one length: the text's commonest.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,12 +38,14 @@ class Conversion:
         recipe: of `rheobase.convert.convert`.
         steps: numbers of steps to be tried, ascending.
         choices: axes that differ from the recipe's.
+        one_length: whether the converted network takes sentences of one length alone.
     """
 
     name: str
     recipe: str
     steps: tuple[int, ...] = (1,)
     choices: dict[str, Any] = field(default_factory=dict)
+    one_length: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ CONVERSIONS: tuple[Conversion, ...] = (
     Conversion("ECMT, released code", "ecmt_released", (1, 4, 8, 16)),
     Conversion("ECMT, paper's thresholds", "ecmt", (1, 4, 8)),
     Conversion("ECMT, up to the maximum, 10 levels", "ecmt", (1, 4, 8, 16), _to_maximum(10)),
-    Conversion("STA", "sta", (4, 16, 64)),
+    Conversion("STA", "sta", (1, 4, 16), one_length=True),
     Conversion(
         "SpikeZIP-TF, 256 levels, not fine-tuned",
         "spikezip_tf",
@@ -128,6 +132,22 @@ def measure(
         yield Row(conversion.name, steps, min(cosines), mean, spikes / values)
 
 
+def of_one_length(sentences: Sequence[Tensor]) -> list[Tensor]:
+    """Those of the commonest length, in their order.
+
+    Raises:
+        ValueError: they are too few to test and to calibrate.
+    """
+    lengths = Counter(ids.shape[1] for ids in sentences)
+    length, count = lengths.most_common(1)[0]
+    if count <= TESTED:
+        raise ValueError(
+            f"{count} sentences have the commonest length, {length} words; more than {TESTED} are "
+            "needed: give a longer text"
+        )
+    return [ids for ids in sentences if ids.shape[1] == length]
+
+
 def _embedding(states: Tensor) -> Tensor:
     """Of one sentence without padding, ``[1, L, dim]`` to ``[dim]``."""
     return sentence_embedding(states, states.new_ones(states.shape[:2]))[0]
@@ -149,9 +169,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| conversion | T | least cosine | mean cosine | spikes / activation |")
     print("|---|---|---|---|---|")
     for conversion in CONVERSIONS:
-        if options.only in conversion.name:
-            for row in measure(net, calibration, sentences, conversion):
-                print(row, flush=True)
+        if options.only not in conversion.name:
+            continue
+        given, tested = calibration, sentences
+        if conversion.one_length:
+            alike = of_one_length([words([line])[0] for line in lines])
+            tested, rest = alike[:TESTED], alike[TESTED : TESTED + CALIBRATION]
+            given = torch.cat(rest)
+        for row in measure(net, given, tested, conversion):
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,21 @@ class BurstSpiking(SizedSpiking):
     def __init__(self, neuron: BurstIF, site: Site) -> None:
         super().__init__(neuron, site, 1.0)
 
+    def send(self, current: Tensor) -> Tensor:
+        """``[T, N, ...]`` to what is sent, same shape.
+
+        Raises:
+            ValueError: there is no threshold for each feature, which are keys behind a softmax.
+        """
+        features = self.threshold_of(None)
+        if features.dim() and features.shape[-1] not in (1, current.shape[-1]):
+            raise ValueError(
+                f"{self.site.name!r} ({self.site.line}) has thresholds for {features.shape[-1]} "
+                f"features, got {current.shape[-1]}: behind a softmax features are keys, so give "
+                "sequences of the length that it was calibrated with"
+            )
+        return super().send(current)
+
     @property
     def size(self) -> Tensor:
         """The most that a step can carry: a spike, and all halves behind it."""
