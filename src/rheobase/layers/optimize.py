@@ -195,9 +195,9 @@ def _bytes(net: nn.Module, example: Tensor) -> str:
 
 
 def _other_ways(layer: nn.Module, x: Tensor) -> list[tuple[type[nn.Module], str]]:
-    """Layers that compute the same of such an input in another way, and a word for each."""
+    """Layers that compute the same of such an input in another way on CPUs, a word for each."""
     linear = isinstance(layer, nn.Linear)
-    if isinstance(layer, nn.Conv2d) and not can_be_event_driven(layer):
+    if not x.is_cpu or (isinstance(layer, nn.Conv2d) and not can_be_event_driven(layer)):
         return []
     ways: list[tuple[type[nn.Module], str]] = [
         (EventLinear if linear else EventConv2d, "event driven")

@@ -97,6 +97,11 @@ class Variant:
         return [n for n, k in zip(self.spec.names, self.kinds, strict=True) if k in "vVtT"]
 
     @property
+    def gathered(self) -> list[str]:
+        """Names of the vectors of which each column is given its own value."""
+        return [] if self.stretched else self.vectors
+
+    @property
     def timed(self) -> list[str]:
         """Names of the coefficients that vary over time."""
         return [n for n, k in zip(self.spec.names, self.kinds, strict=True) if k in "tT"]
@@ -278,7 +283,7 @@ def scalar_functions(variant: Variant, backward: bool) -> str:
 def fill_vectors(variant: Variant, indent: int, time_varying: bool) -> str:
     """Fill the vectors' block buffers: once a block, or in each sweep where they vary in time."""
     lines = []
-    for name in () if variant.stretched else variant.vectors:
+    for name in variant.gathered:
         place = f"{name}_count, {name}_inner, lo, n)"
         if time_varying and name in variant.timed:
             lines += [
@@ -307,8 +312,7 @@ def indented(lines: list[str], indent: int) -> str:
 
 def buffers(variant: Variant, indent: int) -> str:
     """Room for the vectors' values in one block."""
-    vectors = () if variant.stretched else variant.vectors
-    lines = [f"{n}_at = np.empty({variant.room(n)}, real)" for n in vectors]
+    lines = [f"{n}_at = np.empty({variant.room(n)}, real)" for n in variant.gathered]
     return indented(lines, indent)
 
 

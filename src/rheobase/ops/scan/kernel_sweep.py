@@ -8,15 +8,15 @@ buffers that the kernel fills.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from textwrap import indent
 
 from rheobase.ops.scan.kernel_source import Variant
 
-__all__ = ["EXACT", "Sweep"]
+__all__ = ["Sweep"]
 
-EXACT = '@njit(nogil=True, error_model="numpy")'
-"""How a sweep is compiled whose arithmetic decides a spike."""
+# How a sweep is compiled whose arithmetic decides a spike.
+_EXACT = '@njit(nogil=True, error_model="numpy")'
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,26 @@ class Sweep:
     arguments: dict[str, str]
     body: str
     sums: tuple[str, ...] = ()
-    decorator: str = EXACT
-    given: dict[str, str] = field(init=False)
+    decorator: str = _EXACT
 
-    def __post_init__(self) -> None:
+    @property
+    def definition(self) -> str:
+        """The function's text."""
+        loop = self._by_stretches() if self.variant.stretched else self._by_columns()
+        return f"""{self.decorator}
+def {self.name}(n, {", ".join(self._given)}):
+    arrays_do_not_overlap()
+    prefer_wide_vectors()
+{indent(loop, "    ")}"""
+
+    @property
+    def call(self) -> str:
+        """The kernel's call."""
+        return f"{self.name}(n, {', '.join(self._given.values())})"
+
+    @property
+    def _given(self) -> dict[str, str]:
+        """Its name for each argument, and what the kernel calls it with."""
         v = self.variant
         given = dict(self.arguments)
         for name in v.spec.names:
@@ -51,30 +67,13 @@ class Sweep:
                 given |= {f"{name}_{part}": f"{name}_{part}" for part in ("count", "inner", "step")}
             else:
                 given[f"{name}_at"] = f"{name}_at"
-        for name in self.sums:
-            given |= (
-                {f"{name}_grad": f"{name}_grad"} if v.stretched else {f"{name}_sum": f"{name}_sum"}
-            )
+        sums = "grad" if v.stretched else "sum"
+        given |= {f"{name}_{sums}": f"{name}_{sums}" for name in self.sums}
         if v.stretched and v.vectors:
             given |= {"lo": "lo", "t": "t"}
         if v.stretched and self.sums:
             given["base"] = "which * sums_step"
-        object.__setattr__(self, "given", given)
-
-    @property
-    def definition(self) -> str:
-        """The function's text."""
-        loop = self._by_stretches() if self.variant.stretched else self._by_columns()
-        return f"""{self.decorator}
-def {self.name}(n, {", ".join(self.given)}):
-    arrays_do_not_overlap()
-    prefer_wide_vectors()
-{indent(loop, "    ")}"""
-
-    @property
-    def call(self) -> str:
-        """The kernel's call."""
-        return f"{self.name}(n, {', '.join(self.given.values())})"
+        return given
 
     def _by_columns(self) -> str:
         untimed = [name for name in self.sums if name not in self.variant.timed]
@@ -87,27 +86,20 @@ def {self.name}(n, {", ".join(self.given)}):
         # Unsigned places: the compiler need not ask whether they count from the end.
         place = "j = np.uint64(start) + np.uint64(column)"
         body = _loop("for column in range(end - start):", [place, self.body])
-        opening, ends, before, after = [], [], [], []
-        for name in v.vectors:
-            left, at, inner = f"{name}_left", f"{name}_place", f"{name}_inner"
-            opening += [f"{left} = {inner} - lo % {inner}", f"{at} = lo // {inner} % {name}_count"]
-            ends.append(f"end = min(end, start + {left})")
-            for k in self._turns(name):
-                before.append(f"{v.at(name, k)} = {name}_values[{self._place(name, k)}]")
-        for name in self.sums:
-            for k in self._turns(name):
-                before.append(f"{v.total(name, k)} = ZERO")
-                place = f"base + {self._place(name, k)}"
-                after.append(f"{name}_grad[{place}] += {v.total(name, k)}")
-        for name in v.vectors:
-            left, at = f"{name}_left", f"{name}_place"
-            after.append(f"{left} -= end - start")
-            on = [f"{left} = {name}_inner", f"{at} = {at} + 1 if {at} + 1 < {name}_count else 0"]
-            after.append(_loop(f"if {left} == 0:", on))
+        values = [
+            f"{v.at(name, k)} = {name}_values[{self._place(name, k)}]"
+            for name in v.vectors
+            for k in self._turns(name)
+        ]
+        sums = [(name, k) for name in self.sums for k in self._turns(name)]
+        zeros = [f"{v.total(*one)} = ZERO" for one in sums]
+        flush = [f"{n}_grad[base + {self._place(n, k)}] += {v.total(n, k)}" for n, k in sums]
+        stretch = [*values, *zeros, body, *flush]
         if not v.vectors:
-            return "\n".join(["start, end = 0, n", *before, body, *after])
-        parts = ["end = n", *ends, *before, body, *after, "start = end"]
-        return "\n".join([*opening, "start = 0", _loop("while start < n:", parts)])
+            return "\n".join(["start, end = 0, n", *stretch])
+        first, ends, on = map("\n".join, zip(*map(_walk, v.vectors), strict=True))
+        loop = _loop("while start < n:", ["end = n", ends, *stretch, on, "start = end"])
+        return "\n".join([first, "start = 0", loop])
 
     def _turns(self, name: str) -> range:
         return range(self.variant.unroll if name in self.variant.timed else 1)
@@ -118,6 +110,15 @@ def {self.name}(n, {", ".join(self.given)}):
             return "0"
         step = f"(t + {turn}) * {name}_step + " if name in self.variant.timed else ""
         return f"{step}{name}_place"
+
+
+def _walk(name: str) -> tuple[str, str, str]:
+    """Lines that find a vector's first stretch, its end, and the stretch behind."""
+    left, at, inner, count = (f"{name}_{part}" for part in ("left", "place", "inner", "count"))
+    first = f"{left}, {at} = {inner} - lo % {inner}, lo // {inner} % {count}"
+    end = f"end = min(end, start + {left})"
+    step = [f"{left} = {inner}", f"{at} = {at} + 1 if {at} + 1 < {count} else 0"]
+    return first, end, f"{left} -= end - start\n" + _loop(f"if {left} == 0:", step)
 
 
 def _loop(head: str, parts: list[str]) -> str:

@@ -125,7 +125,7 @@ def flat(x: Tensor) -> tuple[Tensor, int]:
 class Vector:
     """A coefficient in the order of ``x``: column m has ``values[(m // inner) % count]``.
 
-    ``values`` is ``[count]``, or ``[T * count]`` with ``step = count`` when it varies over time.
+    ``values`` are ``count``, or ``T * count`` with ``step = count`` when it varies over time.
     """
 
     values: Tensor
@@ -168,7 +168,7 @@ def vector(value: Tensor, x: Tensor, dtype: torch.dtype) -> Vector:
         count = shape[wide[0]] if wide else 1
         inner = x.stride(wide[0]) if wide else x[0].numel()
         order = None
-        values = value.to(dtype).reshape(-1)
+        values = value  # kernels see its memory as one line
     else:
         count, inner = x[0].numel(), 1
         order = tuple(x.stride()[1:])
@@ -176,4 +176,5 @@ def vector(value: Tensor, x: Tensor, dtype: torch.dtype) -> Vector:
         full = value.to(dtype).reshape(shape)
         values = row.to(x.device).copy_(full).as_strided((steps * count,), (1,))
         shape = (steps, *x.shape[1:])
-    return Vector(values.contiguous(), count, inner, count if steps > 1 else 0, shape, order)
+    values = values.to(dtype).contiguous()
+    return Vector(values, count, inner, count if steps > 1 else 0, shape, order)
