@@ -96,7 +96,7 @@ CONVERSIONS: tuple[Conversion, ...] = (
     Conversion("ECMT, released code", "ecmt_released", (1, 4, 8, 16)),
     Conversion("ECMT, paper's thresholds", "ecmt", (1, 4, 8)),
     Conversion("ECMT, up to the maximum, 10 levels", "ecmt", (1, 4, 8, 16), _to_maximum(10)),
-    Conversion("STA", "sta", (1, 4, 16), one_length=True),
+    Conversion("STA, sentences of one length", "sta", (1, 4), one_length=True),
     Conversion(
         "SpikeZIP-TF, 256 levels, not fine-tuned",
         "spikezip_tf",
