@@ -13,6 +13,7 @@ from rheobase._numbers import Positive, numbers_checked
 from rheobase.layers.kept import kept
 from rheobase.ops import int8
 from rheobase.ops.eager import is_seen_by_nobody
+from rheobase.ops.fits import fits
 
 __all__ = ["Int8Conv2d", "Int8Linear", "SpikeAvgPool2d", "SpikeMaxPool2d", "spike_pool"]
 
@@ -77,6 +78,7 @@ class _Int8(nn.Module):
             and int8.has_byte_products()
             and is_seen_by_nobody(x)
             and x.numel() > 0
+            and fits(x, self.weight, self.padding, self.groups)
         )
 
     def _in_floats(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -66,10 +66,10 @@ class LookupConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C, H, W]`` to ``[N, O, H', W']``."""
-        if takes_spikes(input, self.weight):
+        down, right = self.stride
+        high, wide = map(int, self.padding)
+        if takes_spikes(input, self.weight, (high, wide)):
             tables = _tables(self, self.weight)
-            down, right = self.stride
-            high, wide = map(int, self.padding)
             places = self.out_channels, self.kernel_size[1], (down, right), (high, wide)
             if (y := lookup_conv2d(input, tables, self.bias, *places)) is not None:
                 return y

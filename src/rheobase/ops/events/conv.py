@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from rheobase.ops.events.compressed import compressed, takes_events
 from rheobase.ops.events.kernel import event_kernel
+from rheobase.ops.fits import fits
 from rheobase.ops.native import Kernel, in_chunks
 
 __all__ = ["event_conv2d", "matrices_by_place"]
@@ -46,7 +47,7 @@ def event_conv2d(
     """
     followed = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     events = None
-    if takes_events(x, weight) and not followed:
+    if takes_events(x, weight) and fits(x, weight, padding) and not followed:
         events = compressed(x.permute(0, 2, 3, 1))
     if events is None:
         return F.conv2d(x, weight, bias, stride, padding)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from rheobase.ops.events.compressed import Events, compressed, takes_events
 from rheobase.ops.events.kernel import event_kernel
+from rheobase.ops.fits import fits
 from rheobase.ops.native import Kernel, in_chunks
 from rheobase.ops.threads import team_size
 
@@ -51,7 +52,7 @@ def event_linear(
     tensor([[1., 7.]])
     """
     events = None
-    if takes_events(x, weight):
+    if takes_events(x, weight) and fits(x, weight):
         if by_input is not None and x.numel() == x.shape[-1]:
             return _one_row(x, by_input, bias)
         events = compressed(x)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rheobase.ops.eager import is_seen_by_nobody
+from rheobase.ops.fits import fits
 from rheobase.ops.native import DTYPES, Kernel, imported_kernel, in_chunks
 
 __all__ = ["lookup_conv2d", "tables_of", "takes_spikes"]
@@ -25,10 +26,11 @@ _CODES = 1 << _GROUP
 _VECTOR, _PIXELS = 64, 8
 
 
-def takes_spikes(x: Tensor, weight: Tensor) -> bool:
+def takes_spikes(x: Tensor, weight: Tensor, padding: tuple[int, int] = (0, 0)) -> bool:
     """Whether this may be looked up: an eager call on the CPU that autograd does not follow."""
     return (
         x.device.type == "cpu"
+        and fits(x, weight, padding)
         and weight.dtype in (torch.float32, torch.float64)
         and x.dtype in (weight.dtype, torch.uint8)
         and is_seen_by_nobody(x)
