@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from rheobase.layers.kept import kept
 from rheobase.ops.events import event_conv2d, event_linear, matrices_by_place, rows_by_input
 
-__all__ = ["EventConv2d", "EventLinear"]
+__all__ = ["EventConv2d", "EventLinear", "PlainConv2d", "can_be_event_driven"]
 
 
 class EventLinear(nn.Linear):
@@ -31,7 +31,23 @@ class EventLinear(nn.Linear):
         )
 
 
-class EventConv2d(nn.Conv2d):
+class PlainConv2d(nn.Conv2d):
+    """What kernels of ours can compute: one group, no dilation, padding by a number of zeros.
+
+    Raises:
+        ValueError: several groups, a dilation, or another padding.
+    """
+
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)  # type: ignore[arg-type]
+        if not can_be_event_driven(self):
+            raise ValueError(
+                f"{type(self).__name__} takes groups=1, dilation=1 and zero padding given as "
+                "numbers; use nn.Conv2d for others"
+            )
+
+
+class EventConv2d(PlainConv2d):
     """`nn.Conv2d` that in inference reads only the weights of inputs that are not 0.
 
     The same function and parameters, up to the rounding of sums in another order. For one image at
@@ -47,14 +63,6 @@ class EventConv2d(nn.Conv2d):
     >>> torch.allclose(y, layer(x), atol=1e-5)
     True
     """
-
-    def __init__(self, *args: object, **options: object) -> None:
-        super().__init__(*args, **options)  # type: ignore[arg-type]
-        if not can_be_event_driven(self):
-            raise ValueError(
-                "EventConv2d takes groups=1, dilation=1 and zero padding given as numbers; use "
-                "nn.Conv2d for others"
-            )
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to ``[N, O, H', W']``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from rheobase.layers.events import can_be_event_driven
+from rheobase.layers.events import PlainConv2d
 from rheobase.layers.kept import kept
 from rheobase.ops.lookup import lookup_conv2d, tables_of, takes_spikes
 
@@ -38,7 +38,7 @@ class LookupLinear(nn.Linear):
         return super().forward(input.to(self.weight.dtype))
 
 
-class LookupConv2d(nn.Conv2d):
+class LookupConv2d(PlainConv2d):
     """`nn.Conv2d` that in inference looks up the sum of the weights of every four spikes.
 
     The same function and parameters, up to the rounding of sums in another order. Inputs with
@@ -55,14 +55,6 @@ class LookupConv2d(nn.Conv2d):
     >>> torch.allclose(y, layer(x), atol=1e-5)
     True
     """
-
-    def __init__(self, *args: object, **options: object) -> None:
-        super().__init__(*args, **options)  # type: ignore[arg-type]
-        if not can_be_event_driven(self):
-            raise ValueError(
-                "LookupConv2d takes groups=1, dilation=1 and zero padding given as numbers; use "
-                "nn.Conv2d for others"
-            )
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C, H, W]`` to ``[N, O, H', W']``."""
