@@ -16,14 +16,10 @@ from torch.nn import functional as F
 
 from rheobase.ops.eager import is_seen_by_nobody
 from rheobase.ops.fits import fits
+from rheobase.ops.lookup.sizes import CODES, GROUP, PIXELS, VECTOR
 from rheobase.ops.native import DTYPES, Kernel, imported_kernel, in_chunks
 
 __all__ = ["lookup_conv2d", "tables_of", "takes_spikes"]
-
-_GROUP = 4
-_CODES = 1 << _GROUP
-# Bytes that are added at once, and pixels side by side.
-_VECTOR, _PIXELS = 64, 8
 
 
 def takes_spikes(x: Tensor, weight: Tensor, padding: tuple[int, int] = (0, 0)) -> bool:
@@ -49,10 +45,10 @@ def tables_of(weight: Tensor) -> Tensor:
     """
     outputs, inputs, high, _ = weight.shape
     block = _block(outputs, weight.dtype)
-    padded = F.pad(weight.detach(), (0, 0, 0, 0, 0, -inputs % _GROUP, 0, -outputs % block))
+    padded = F.pad(weight.detach(), (0, 0, 0, 0, 0, -inputs % GROUP, 0, -outputs % block))
     rows = padded.permute(2, 3, 1, 0).contiguous()
-    blocks, count = padded.shape[0] // block, rows.numel() // (_GROUP * padded.shape[0])
-    tables = rows.new_empty(blocks, high, count // high, _CODES, block)
+    blocks, count = padded.shape[0] // block, rows.numel() // (GROUP * padded.shape[0])
+    tables = rows.new_empty(blocks, high, count // high, CODES, block)
     chunks, chunk = in_chunks(count)
     _fill_tables(weight.dtype)(chunks, tables.nbytes, rows, tables, blocks, block, count, chunk)
     return tables
@@ -82,7 +78,7 @@ def lookup_conv2d(
         ``[N, O, H', W']``, channels last.
     """
     blocks, kernel_height, count, _, block = tables.shape
-    vectors = block * tables.element_size() // _VECTOR
+    vectors = block * tables.element_size() // VECTOR
     groups = count // kernel_width
     images, _, height, width = x.shape
     codes = _codes(x, groups, padding, 8 * vectors)
@@ -92,7 +88,7 @@ def lookup_conv2d(
     window = kernel_height, kernel_width
     high, wide = ((n - k) // s + 1 for n, k, s in zip(padded, window, stride, strict=True))
     pixels = images * high * wide
-    chunks, chunk = in_chunks(pixels, _PIXELS)
+    chunks, chunk = in_chunks(pixels, PIXELS)
     out = tables.new_empty(chunks * chunk, blocks * block)
     start = F.pad(tables.new_zeros(outputs) if bias is None else bias, (0, out.shape[1] - outputs))
     _convolve(tables.dtype, vectors)(
@@ -105,8 +101,8 @@ def lookup_conv2d(
 def _codes(x: Tensor, groups: int, padding: tuple[int, int], scale: int) -> Tensor | None:
     """The numbers of fours of spikes ``[N, padded H, padded W, groups]`` times a scale."""
     x = x.permute(0, 2, 3, 1).contiguous()
-    if x.shape[-1] < groups * _GROUP:
-        x = F.pad(x, (0, groups * _GROUP - x.shape[-1]))
+    if x.shape[-1] < groups * GROUP:
+        x = F.pad(x, (0, groups * GROUP - x.shape[-1]))
     images, height, width, channels = x.shape
     (down, right), pixels = padding, images * height * width
     codes = torch.zeros(images, height + 2 * down, width + 2 * right, groups, dtype=torch.uint8)
@@ -150,5 +146,5 @@ def _convolve(dtype: torch.dtype, vectors: int) -> Kernel:
 
 def _block(outputs: int, dtype: torch.dtype) -> int:
     """How many outputs a row has: two vectors, or one where that leaves less empty."""
-    lanes = _VECTOR // dtype.itemsize
+    lanes = VECTOR // dtype.itemsize
     return 2 * lanes if -outputs % (2 * lanes) < lanes else lanes

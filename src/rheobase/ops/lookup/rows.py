@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from rheobase.ops.lookup.sums import CODES, PIXELS, VECTOR, adder
+from rheobase.ops.lookup.sizes import CODES, GROUP, VECTOR
+from rheobase.ops.lookup.sums import PIXELS, adder
 from rheobase.ops.numba_lang import arrays_do_not_overlap, prefer_wide_vectors
 
 __all__ = [
@@ -56,7 +57,7 @@ def encode(
 
     ``binary`` says of each chunk whether all of it were spikes, 0 or 1.
     """
-    groups = channels // 4
+    groups = channels // GROUP
     spikes = np.empty(_PIECE, np.uint8)
     for number in range(first_chunk, last_chunk):
         binary[number] = 1

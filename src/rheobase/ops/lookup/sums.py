@@ -11,15 +11,12 @@ from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["CODES", "PIXELS", "VECTOR", "adder"]
+from rheobase.ops.lookup import sizes
+from rheobase.ops.lookup.sizes import CODES, VECTOR
 
-CODES = 16
-"""Rows of a table: one for every set of four inputs."""
+__all__ = ["PIXELS", "adder"]
 
-VECTOR = 64
-"""Bytes that are added at once."""
-
-PIXELS = 8 if binding.get_host_cpu_features().get("avx512f") else 4
+PIXELS = sizes.PIXELS if binding.get_host_cpu_features().get("avx512f") else sizes.PIXELS // 2
 """Pixels that are added up side by side: additions of one would wait for each other."""
 
 _WORD, _BYTE = ir.IntType(64), ir.IntType(8)
