@@ -111,5 +111,5 @@ def _adaptive(neuron: ALIF, x: Tensor) -> tuple[Cell, dict[str, float | Tensor]]
     coefficients = neuron.coefficients(x)
     coefficients |= {"decay": exp(-1.0 / neuron.tau), "bias": 0.0}
     if soft:
-        coefficients |= {"gate": 0.0, "amount": neuron.v_threshold}
+        coefficients |= {"kept": 1.0, "amount": neuron.v_threshold}
     return Cell(spec, 0.0, neuron.beta, exp(-1.0 / neuron.tau_adaptation)), coefficients

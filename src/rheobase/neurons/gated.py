@@ -110,7 +110,7 @@ class GLIF(Neuron):
         # Of so many small tensors autograd's own graph costs more than the scan.
         eager = is_plain(x) and not is_transformed()
         found = (_Coefficients.apply if eager else _coefficients)(self._shape(x), *parameters)
-        names = ("decay", "bias", "threshold", "gate", "amount", "gain")
+        names = ("decay", "bias", "threshold", "kept", "amount", "gain")
         return {**dict(zip(names, found, strict=True)), **self.surrogate_coefficients(x)}
 
     def _shape(self, x: Tensor) -> tuple[int, ...]:
@@ -124,25 +124,30 @@ class GLIF(Neuron):
         return f"T={self.conductance.shape[0]}, parameters per {sharing(self.alpha)}"
 
 
+# Alpha, beta, gamma, tau, leak, what the reset subtracts and the threshold.
+_SHARED = 7
+
+
 def _coefficients(shape: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, ...]:
-    """Decay, bias, threshold, gate and amount of the reset, and the gain of each step."""
-    return _from_values(*_values(shape, *parameters))
+    """Decay, bias, threshold, what the reset keeps and takes off, and the gain of each step."""
+    values = _values(shape, *parameters)
+    return _from_values(values, 1.0 - values)
 
 
-def _values(shape: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, Tensor]:
-    """What is learnt: all that is shared by the steps in one tensor, and the conductances."""
-    *shared, conductance = parameters
-    values = positive(torch.stack(shared).sigmoid(), "GLIF", "gate or constant")
-    weights = positive(conductance.sigmoid(), "GLIF", "conductance")
-    return values.view(-1, *shape), weights.view(-1, *shape)
+def _values(shape: tuple[int, ...], *parameters: Tensor) -> Tensor:
+    """What is learnt, in one tensor: seven that all steps share, then the conductances."""
+    learnt = torch.cat([parameter.reshape(-1) for parameter in parameters])
+    return positive(learnt.sigmoid(), "GLIF", "gate or constant").view(-1, *shape)
 
 
-def _from_values(values: Tensor, conductance: Tensor) -> tuple[Tensor, ...]:
-    alpha, beta, gamma, tau, leak, subtracted, threshold = values.unbind()
-    decay = 1.0 - alpha * (1.0 - tau)
-    bias = (alpha - 1.0) * leak
-    amount = (1.0 - gamma) * subtracted / decay
-    return decay, bias, threshold, gamma, amount, 1.0 - beta * (1.0 - conductance)
+def _from_values(values: Tensor, complement: Tensor) -> tuple[Tensor, ...]:
+    """The coefficients; ``complement`` is 1 minus each value."""
+    alpha, beta, _, _, leak, subtracted, threshold = values[:_SHARED].unbind()
+    not_alpha, _, not_gamma, not_tau = complement[:4].unbind()
+    decay = 1.0 - alpha * not_tau
+    amount = not_gamma * subtracted / decay
+    gain = 1.0 - beta * complement[_SHARED:]
+    return decay, -not_alpha * leak, threshold, not_gamma, amount, gain
 
 
 class _Coefficients(torch.autograd.Function):
@@ -151,30 +156,30 @@ class _Coefficients(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, shape: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, ...]:
         values = _values(shape, *parameters)
-        ctx.save_for_backward(*values)
+        complement = 1.0 - values
+        found = decay, _, _, _, amount, _ = _from_values(values, complement)
+        ctx.save_for_backward(values, complement, decay, amount)
         ctx.shape = parameters[-1].shape
-        return _from_values(*values)
+        return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        g_decay, g_bias, g_threshold, g_gate, g_amount, g_gain = gradients
-        values, conductance = ctx.saved_tensors
-        alpha, beta, gamma, tau, leak, subtracted, _ = values.unbind()
-        decay = 1.0 - alpha * (1.0 - tau)
+        g_decay, g_bias, g_threshold, g_kept, g_amount, g_gain = gradients
+        values, complement, decay, amount = ctx.saved_tensors
+        alpha, beta, _, _, leak, subtracted, _ = values[:_SHARED].unbind()
+        not_alpha, _, not_gamma, not_tau = complement[:4].unbind()
         by_amount = g_amount / decay
-        by_subtracted = by_amount * (1.0 - gamma)
-        g_decay = g_decay - by_subtracted * subtracted / decay
-        open_ = 1.0 - conductance
-        by_values = torch.stack([
-            g_bias * leak - g_decay * (1.0 - tau),
-            -(g_gain * open_).sum(0),
-            g_gate - by_amount * subtracted,
+        g_decay = g_decay - by_amount * amount
+        by_shared = torch.stack([
+            g_bias * leak - g_decay * not_tau,
+            -(g_gain * complement[_SHARED:]).sum(0),
+            -g_kept - by_amount * subtracted,
             g_decay * alpha,
-            g_bias * (alpha - 1.0),
-            by_subtracted,
+            -g_bias * not_alpha,
+            by_amount * not_gamma,
             g_threshold,
         ])  # fmt: skip
-        shared = (by_values * (values * (1.0 - values))).view(-1, *ctx.shape[1:])
-        by_conductance = (g_gain * beta * (conductance * open_)).view(ctx.shape)
-        return None, *shared.unbind(), by_conductance
+        by_learnt = torch.cat([by_shared, g_gain * beta]) * (values * complement)
+        by_learnt = by_learnt.view(-1, *ctx.shape[1:])
+        return None, *by_learnt[:_SHARED].unbind(), by_learnt[_SHARED:]

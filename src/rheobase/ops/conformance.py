@@ -189,7 +189,7 @@ TYPICAL = {
     "tau": 1.7, "rest": -0.1, "rate": 0.6, "decay": 0.7, "gain": 0.9, "bias": 0.05,
     "input_gain": 1.1, "input_shift": -0.2, "current_decay": 0.6,
     "threshold": 0.8, "levels": 4.0, "v_reset": -0.1, "k": 1.2, "curvature": 0.6,
-    "critical": 0.5, "sharpness": 1.3, "rheobase": 0.7, "gate": 0.6, "amount": 0.3,
+    "critical": 0.5, "sharpness": 1.3, "rheobase": 0.7, "kept": 0.4, "amount": 0.3,
     "drive": 0.1, "lowest": -0.4, "lower": 0.6, "height": 1.9,
 }  # fmt: skip
 

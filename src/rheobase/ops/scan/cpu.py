@@ -176,11 +176,8 @@ def _variant(
     summed: bool = False,
     as_bytes: bool = False,
 ) -> Variant:
-    """The kernel for this neuron and input: as many steps a sweep as divide T, up to four.
-
-    One where the charge takes so long that steps of one column would wait for each other.
-    """
-    unroll = 1 if spec.charge_functions.long else math.gcd(x.shape[0], 4)
+    """The kernel for this neuron and input: as many steps a sweep as divide T, up to four."""
+    unroll = math.gcd(x.shape[0], 4)
     stretched = all(laid is None or laid.inner >= _STRETCH for laid in vectors)
     return Variant(
         spec, DTYPES[x.dtype], kinds, tap, unroll, dense=dense, summed=summed, as_bytes=as_bytes,

@@ -1,12 +1,12 @@
 """The text of a neuron's fused CPU kernel for the way back; that forward is in `kernel_source`.
 
-A block of columns first runs forward again, keeping the states before every sweep of a few steps.
-Then it goes back in time, each sweep once more forward in registers: nothing but the input need be
-saved.
+A block of columns first runs forward again (see `kernel_again`), then goes back in time: nothing
+but the input need be saved.
 """
 
 from __future__ import annotations
 
+from rheobase.ops.scan.kernel_again import Again, forward_again
 from rheobase.ops.scan.kernel_source import (
     Variant,
     alike,
@@ -18,7 +18,6 @@ from rheobase.ops.scan.kernel_source import (
     module_text,
     row_text,
     scalar_functions,
-    states,
 )
 from rheobase.ops.scan.kernel_sweep import Sweep
 
@@ -28,9 +27,10 @@ __all__ = ["backward_source"]
 def backward_source(variant: Variant) -> str:
     """The module of the backward kernel, with a function ``kernel``."""
     spec, v = variant.spec, variant
-    again, back = _sweep_again(v), _sweep_back(v)
+    again = forward_again(v)
+    back = _sweep_back(v, again)
     kernel = f"""
-{again.definition}
+{again.sweep.definition}
 
 
 {back.definition}
@@ -39,7 +39,7 @@ def backward_source(variant: Variant) -> str:
 @njit(nogil=True, error_model="numpy")
 def kernel(first_chunk, last_chunk, {", ".join(v.backward_parameters())}):
     {_strides(v)}
-{indented([f"{array} = np.empty(steps // {v.unroll} * BLOCK, real)" for array in states(v)], 4)}
+{indented([f"{a} = np.empty({rows} * BLOCK, real)" for a, rows in again.rooms.items()], 4)}
     g_carry = np.empty(BLOCK, real)
     g_current = np.empty({"BLOCK" if spec.filtered else "0"}, real)
     gx_sum = np.empty({"BLOCK" if v.summed else "0"}, real)
@@ -57,12 +57,12 @@ def kernel(first_chunk, last_chunk, {", ".join(v.backward_parameters())}):
         {"gx_sum[:n] = ZERO" if v.summed else "pass"}
 {fill_vectors(v, 8, time_varying=False)}
 {indented(_clear(v), 8)}
-        for t in range(0, steps - {v.unroll}, {v.unroll}):
-            row = t // {v.unroll} * BLOCK
-{fill_vectors(v, 12, time_varying=True)}
-            {again.call}
+        for t in range(0, {again.steps}, {again.variant.unroll}):
+            {again.row}
+{fill_vectors(again.variant, 12, time_varying=True)}
+            {again.sweep.call}
         for t in range(steps - {v.unroll}, -1, -{v.unroll}):
-            row = t // {v.unroll} * BLOCK
+            {again.row}
 {fill_vectors(v, 12, time_varying=True)}
             {back.call}
 {_flush(v, 12, time_varying=True)}
@@ -72,20 +72,7 @@ def kernel(first_chunk, last_chunk, {", ".join(v.backward_parameters())}):
     return module_text(variant, scalar_functions(variant, backward=True), kernel)
 
 
-def _sweep_again(variant: Variant) -> Sweep:
-    """Forward, as the forward kernel has gone: from the states before these steps to the next."""
-    v = variant
-    body = (
-        indented([f"{name} = {array}[j]" for array, name in states(v).items()], 0),
-        each_step(v, 0, *v.read_input("row_x#")),
-        each_step(v, 0, *_step_again(v)),
-        indented([f"next_{array}[j] = {name}" for array, name in states(v).items()], 0),
-    )
-    after = {f"next_{array}": f"{array}[row + BLOCK : row + BLOCK + n]" for array in states(v)}
-    return Sweep(v, "sweep_again", _before(v) | after | _rows(v, ("x",)), "\n".join(body))
-
-
-def _sweep_back(variant: Variant) -> Sweep:
+def _sweep_back(variant: Variant, again: Again) -> Sweep:
     """Back in time, from the gradients after these steps to those before them."""
     v = variant
     carried = {"g_carry": "carry"}
@@ -97,15 +84,15 @@ def _sweep_back(variant: Variant) -> Sweep:
         "gt# = row_gt#[j]" if v.tap else "",
     )
     body = (
-        indented([f"{name} = {array}[j]" for array, name in (states(v) | carried).items()], 0),
+        indented([*again.before, *(f"{name} = {array}[j]" for array, name in carried.items())], 0),
         each_step(v, 0, *loads),
-        each_step(v, 0, *_step_again(v)),
-        each_step(v, 0, *_step_back(v), back=True),
+        each_step(v, 0, *again.recall),
+        each_step(v, 0, *_step_back(v, again), back=True),
         each_step(v, 0, "gx_sum[j] += gx#" if v.summed else f"row_gx#[j] = {v.store('gx#')}"),
         indented([f"{array}[j] = {name}" for array, name in carried.items()], 0),
     )
     sequences = ("x", "g", *(["gt"] if v.tap else ()))
-    given = _before(v) | {name: name for name in carried}
+    given = again.found | {name: name for name in carried}
     given |= {"gx_sum": "gx_sum"} if v.summed else _rows(v, ("gx",))
     given |= _rows(v, sequences)
     # The gradients' own arithmetic may fuse multiply and add, and sum up in any order.
@@ -128,11 +115,6 @@ def _rows(variant: Variant, sequences: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def _before(variant: Variant) -> dict[str, str]:
-    """The states before a sweep."""
-    return {array: f"{array}[row : row + n]" for array in states(variant)}
-
-
 def _strides(variant: Variant) -> str:
     """What the compiler may know of the distances between steps."""
     if not variant.dense:
@@ -140,27 +122,15 @@ def _strides(variant: Variant) -> str:
     return "x_step, g_step = 0, size" if variant.summed else "x_step = g_step = size"
 
 
-def _step_again(variant: Variant) -> tuple[str, ...]:
-    """One column's step forward, as the forward kernel has taken it."""
-    spec, v = variant.spec, variant
-    return (
-        *v.filter_input(),
-        "u# = v",
-        f"h# = charge(v, x#{v.values(spec.charge_names)})",
-        *v.fire("h#", "s#"),
-        f"v = reset(h#, {v.spikes('s#')}{v.values(spec.reset_names)})",
-    )
-
-
-def _step_back(variant: Variant) -> tuple[str, ...]:
+def _step_back(variant: Variant, again: Again) -> tuple[str, ...]:
     """One column's step back in time: from the gradients after it to those before it."""
     spec, v = variant.spec, variant
     both = ", reset_by_below" if spec.two_sided else ""
+    names = "".join(f", reset_by_{name}" for name in spec.reset_names)
     return (
-        f"charge_by_u, charge_by_x{_partial_names('charge', spec.charge_names)} = "
-        f"charge_partials(u#, x#{v.values(spec.charge_names)})",
+        *again.slopes,
         f"z_by_h, z_by_threshold = argument_partials(h#{v.values(('threshold',))})",
-        f"reset_by_h, reset_by_s{both}{_partial_names('reset', spec.reset_names)} = "
+        f"reset_by_h, reset_by_s{both}{names} = "
         f"reset_partials(h#, {v.spikes('s#')}{v.values(spec.reset_names)})",
         "g_u = carry" + (" + gt#" if v.tap == "v" else ""),
         "g_s = g#" + ("" if spec.detach_reset else " + g_u * reset_by_s"),
@@ -185,10 +155,6 @@ def _fired_below(variant: Variant) -> tuple[str, ...]:
         f"below_by_h, below_by_lower = argument_partials(-h#{v.values(('lower',))})",
         f"g_below = (-g#{through_reset}) * derivative(below#{v.values(spec.surrogate_names)})",
     )
-
-
-def _partial_names(function: str, names: tuple[str, ...]) -> str:
-    return "".join(f", {function}_by_{n}" for n in names)
 
 
 def _sum(variant: Variant, name: str) -> str:

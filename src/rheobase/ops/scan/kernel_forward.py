@@ -21,7 +21,7 @@ __all__ = ["forward_source"]
 
 def forward_source(variant: Variant) -> str:
     """The module of the forward kernel, with a function ``kernel``."""
-    v = variant
+    v = variant.charging
     filtered, sweep = v.spec.filtered, _sweep(v)
     kernel = f"""
 {sweep.definition}

@@ -6,7 +6,7 @@ One pass over memory. Columns are taken in blocks that stay in cache while all T
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rheobase.ops.scan.spec import ScanSpec
 from rheobase.ops.translate import Binding, translate
@@ -82,6 +82,14 @@ class Variant:
     def compute(self) -> str:
         """The dtype of the arithmetic."""
         return "float32" if self.dtype == "bfloat16" else self.dtype
+
+    @property
+    def charging(self) -> Variant:
+        """The same for a sweep that charges: of one step where that takes long.
+
+        A column's steps would wait for each other, and too few columns are under way to fill in.
+        """
+        return replace(self, unroll=1) if self.spec.charge_functions.long else self
 
     def load(self, value: str) -> str:
         """Read one element of input."""

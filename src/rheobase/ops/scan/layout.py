@@ -6,7 +6,9 @@ last) is taken as it lies.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -155,26 +157,34 @@ def vector(value: Tensor, x: Tensor, dtype: torch.dtype) -> Vector:
     Raises:
         ValueError: ``value`` does not broadcast to ``x``.
     """
-    sizes = zip(reversed(value.shape), reversed(x.shape), strict=False)
-    if value.dim() > x.dim() or any(n not in (1, m) for n, m in sizes):
-        raise ValueError(
-            f"a coefficient of shape {list(value.shape)} does not broadcast to the input "
-            f"{list(x.shape)}"
-        )
-    shape = (*[1] * (x.dim() - value.dim()), *value.shape)
-    steps = shape[0]
-    wide = [axis for axis in range(1, len(shape)) if shape[axis] > 1]
-    if len(wide) <= 1:
-        count = shape[wide[0]] if wide else 1
-        inner = x.stride(wide[0]) if wide else x[0].numel()
-        order = None
+    count, inner, step, shape, order = _place(value.shape, x.shape, x.stride())
+    if order is None:
         values = value  # kernels see its memory as one line
     else:
-        count, inner = x[0].numel(), 1
-        order = tuple(x.stride()[1:])
-        row = torch.empty_strided((steps, *x.shape[1:]), (count, *order), dtype=dtype)
-        full = value.to(dtype).reshape(shape)
-        values = row.to(x.device).copy_(full).as_strided((steps * count,), (1,))
-        shape = (steps, *x.shape[1:])
-    values = values.to(dtype).contiguous()
-    return Vector(values, count, inner, count if steps > 1 else 0, shape, order)
+        row = torch.empty_strided(shape, (count, *order), dtype=dtype, device=x.device)
+        row.copy_(value.reshape((1,) * (x.dim() - value.dim()) + value.shape))
+        values = row.as_strided((row.numel(),), (1,))
+    if values.dtype != dtype or not values.is_contiguous():
+        values = values.to(dtype).contiguous()
+    return Vector(values, count, inner, step, shape, order)
+
+
+# Asked for each coefficient at every call, and answered from a few.
+@lru_cache(maxsize=4096)
+def _place(
+    shape: torch.Size, sequence: torch.Size, strides: tuple[int, ...]
+) -> tuple[int, int, int, tuple[int, ...], tuple[int, ...] | None]:
+    """Of a `Vector` all but its values, by the shapes of coefficient and sequence."""
+    sizes = zip(reversed(shape), reversed(sequence), strict=False)
+    if len(shape) > len(sequence) or any(n not in (1, m) for n, m in sizes):
+        raise ValueError(
+            f"a coefficient of shape {list(shape)} does not broadcast to the input {list(sequence)}"
+        )
+    full = (*[1] * (len(sequence) - len(shape)), *shape)
+    steps, size = full[0], math.prod(sequence[1:])
+    wide = [axis for axis in range(1, len(full)) if full[axis] > 1]
+    if len(wide) > 1:
+        return size, 1, size if steps > 1 else 0, (steps, *sequence[1:]), strides[1:]
+    count = full[wide[0]] if wide else 1
+    inner = strides[wide[0]] if wide else size
+    return count, inner, count if steps > 1 else 0, full, None

@@ -42,7 +42,7 @@ class Charge:
     ``names``: of the coefficients, read off ``value``.
     ``linear`` in u and x: the backward pass then needs neither (but for coefficients' gradients).
     ``linear_in_x``: its partial by x is a constant.
-    ``long``: it takes so long that the steps of one column would wait for each other.
+    ``long``: it takes so long that kernels go about it otherwise (see `kernel_again`).
     """
 
     value: Function
@@ -329,12 +329,16 @@ def _soft_held_partials(h: Scalar, s: Scalar, threshold: Scalar, lowest: Scalar)
     return free, -threshold * free, -s * free, 1.0 - free
 
 
-def _gated(h: Scalar, s: Scalar, gate: Scalar, amount: Scalar) -> Scalar:
-    return h * (1.0 - gate * s) - amount * s
+def _gated(h: Scalar, s: Scalar, kept: Scalar, amount: Scalar) -> Scalar:
+    return h * (1.0 - s) + h * kept * s - amount * s
 
 
-def _gated_partials(h: Scalar, s: Scalar, gate: Scalar, amount: Scalar) -> Scalar:
-    return 1.0 - gate * s, -gate * h - amount, -h * s, -s
+def _gated_choice(h: Scalar, s: Scalar, kept: Scalar, amount: Scalar) -> Scalar:
+    return where(s > 0.0, h * kept - amount, h)
+
+
+def _gated_partials(h: Scalar, s: Scalar, kept: Scalar, amount: Scalar) -> Scalar:
+    return 1.0 - s + kept * s, h * kept - h - amount, h * s, -s
 
 
 def _after_any(h: Scalar, s: Scalar, amount: Scalar) -> Scalar:
@@ -380,8 +384,8 @@ RESETS: dict[str, Reset] = {
     "soft_scaled": Reset(_soft_scaled, _soft_scaled_partials),
     # The membrane held at or above a lowest value (converted networks).
     "soft_held": Reset(_soft_held, _soft_held_partials),
-    # Between hard and soft, by a gate (GLIF).
-    "gated": Reset(_gated, _gated_partials),
+    # Between hard and soft: a part of the membrane is kept, and an amount taken off (GLIF).
+    "gated": Reset(_gated, _gated_partials, _gated_choice),
     # By the same amount whatever a spike's size: its own gradient by the spike is 0 (DSR).
     "after_any": Reset(_after_any, _after_any_partials),
     # After a spike of either side; each side pulls the membrane to ``v_reset``.
