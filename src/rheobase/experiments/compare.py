@@ -144,7 +144,7 @@ def table(rows: Sequence[Comparison]) -> str:
 
 
 def mechanism_table(rows: Sequence[Comparison]) -> str:
-    """What was measured of the mechanisms as a Markdown table; rows without any are left out.
+    """What was measured of the mechanisms as a Markdown table; empty where nothing was.
 
     >>> row = Comparison("rmp", "", [0, 1], [0.9, 0.9], [0.9, 0.9], [0.2, 0.4], [0.3, 0.6])
     >>> print(mechanism_table([row]))
@@ -167,7 +167,7 @@ def mechanism_table(rows: Sequence[Comparison]) -> str:
             f"| {mean(differences):+.4f} | {low:+.4f} to {high:+.4f} "
             f"| {_verdict(interval, mechanism.lower)} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
 
 
 def _differences(ours: Sequence[float], baseline: Sequence[float]) -> list[float]:
