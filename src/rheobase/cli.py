@@ -197,12 +197,12 @@ def _compare_arguments(parser: Parser) -> None:
 
 
 def _compare(options: Options) -> int:
-    from rheobase.experiments.compare import compare, table
+    from rheobase.experiments.compare import compare, mechanism_table, table
 
     rows = compare(
         options.methods, configs=options.configs, folder=options.folder, seeds=options.seeds
     )
-    print(table(rows), end="")
+    print(table(rows), mechanism_table(rows), sep="\n", end="")
     return 0
 
 

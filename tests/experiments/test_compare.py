@@ -1,10 +1,14 @@
 import json
 
 import pytest
+import torch
+from torch.utils.data import TensorDataset
 
 from rheobase.experiments import compare as module
-from rheobase.experiments.compare import Comparison, _student, compare, table
+from rheobase.experiments.compare import Comparison, _student, compare, mechanism_table, table
+from rheobase.experiments.mechanisms import Mechanism
 from rheobase.experiments.pairs import Pair
+from rheobase.train import evaluate
 
 RECIPE = """
 device: cpu
@@ -57,6 +61,48 @@ def test_runs_are_shared_kept_and_written(tmp_path, trained):
     written = json.loads((tmp_path / "out/results.json").read_text())
     assert [entry["method"] for entry in written] == ["a", "b"]
     assert (tmp_path / "out/table.md").read_text() == table(both)
+
+
+def test_a_mechanism_is_measured_on_the_networks_that_were_trained(tmp_path, trained, monkeypatch):
+    seen = []
+
+    def count(found):
+        seen.append(found)
+        return float(len(seen))
+
+    rule = ("loss.name=cross_entropy",)
+    pairs = {"a": Pair("a above b", rule, mechanism=Mechanism("calls", count, lower=True))}
+    monkeypatch.setattr(module, "PAIRS", pairs)
+
+    def again(seeds):
+        return compare(configs=tmp_path, folder=tmp_path / "out", seeds=seeds, report=str)[0]
+
+    row = again(2)
+    assert (row.measured, row.measured_baseline) == ([1.0, 3.0], [2.0, 4.0])
+    for found, accuracy in zip(seen[::2], row.accuracy, strict=True):
+        assert found.accuracies == [accuracy]
+        data = TensorDataset(found.images, found.labels)
+        assert evaluate(found.net, data).accuracy == accuracy
+        assert not found.net.training
+    written = (tmp_path / "out/mechanisms.md").read_text()
+    assert written == mechanism_table([row])
+    assert written.splitlines()[2].endswith("| -1.0000 | -1.0000 to -1.0000 | better |")
+    steps = [len((run / "steps.csv").read_text()) for run in (tmp_path / "out").glob("*/")]
+    # The second time nothing is trained: the networks are those of the runs.
+    assert again(2).accuracy == row.accuracy
+    assert steps == [len((run / "steps.csv").read_text()) for run in (tmp_path / "out").glob("*/")]
+    assert torch.equal(seen[4].net(seen[4].images[:9]), seen[0].net(seen[0].images[:9]))
+
+
+@pytest.mark.parametrize(("lower", "verdict"), [(True, "worse"), (False, "better")])
+def test_a_paper_may_want_less(monkeypatch, lower, verdict):
+    pair = Pair("", (), mechanism=Mechanism("spikes", len, lower))
+    monkeypatch.setattr(module, "PAIRS", {"m": pair})
+    row = Comparison("m", "", [0, 1, 2], [0.5] * 3, [0.5] * 3, [0.6, 0.61, 0.62], [0.5] * 3)
+    assert mechanism_table([row]).splitlines()[2].endswith(f"{verdict} |")
+    untold = Comparison("m", "", [0], [0.5], [0.5], [0.6], [0.5])
+    assert mechanism_table([untold]).splitlines()[2].endswith("undecided |")
+    assert mechanism_table([Comparison("m", "", [0], [0.5], [0.5])]) == ""
 
 
 def test_a_gain_counts_if_its_95_percent_interval_leaves_out_0():

@@ -180,6 +180,18 @@ def test_recorded_membranes_are_those_of_the_network() -> None:
     assert membranes[0].h.shape == spikes.shape
 
 
+def test_who_watches_a_neurons_input_sees_the_normalised_current() -> None:
+    torch.manual_seed(0)
+    net = Unit(nn.BatchNorm2d(C), LIF()).eval()
+    net.norm.running_mean.fill_(3.0)
+    x, seen = torch.randn(T, N, 2, 5, 5), []
+    expected = net(x)
+    net.neuron.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    assert torch.equal(net(x), expected)
+    by_hand = net.norm(net.conv(x.flatten(0, 1))).view(T, N, C, 5, 5)
+    assert torch.allclose(seen[0], by_hand, atol=1e-6)
+
+
 def test_a_single_value_per_channel_is_refused_as_by_pytorch() -> None:
     net = Unit(nn.BatchNorm2d(C), LIF())
     with pytest.raises(ValueError, match="more than 1 value per channel"):

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from rheobase.learn import Lesson
-from rheobase.learn.dspike import choose_temperature
-from rheobase.neurons import LIF
+from rheobase.learn.dspike import choose_temperature, finite_difference_cosine
+from rheobase.neurons import IF, LIF
 from rheobase.ops.scan import use_backend
-from rheobase.surrogate import ATan, Dspike
+from rheobase.surrogate import ATan, Dspike, Rectangular
 from rheobase.train import cross_entropy_of_mean
 
 
@@ -41,6 +41,23 @@ def test_the_temperature_walks_to_where_gradients_are_right() -> None:
     after = given.net.parameters()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert all(p.grad is None for p in given.net.parameters())
+
+
+@pytest.mark.parametrize(("alpha", "cosine"), [(0.5, 2**-0.5), (2.0, 1.0)])
+def test_the_cosine_of_a_network_as_it_is(alpha: float, cosine: float) -> None:
+    """Of two weights, 0.95 and 0.5, a difference of 0.1 moves the first alone across the threshold.
+
+    A surrogate of width 2 has the same gradient for both, one of width 0.5 for the first alone.
+    """
+    net = nn.Sequential(nn.Linear(1, 2, bias=False), IF(surrogate=Rectangular(alpha)))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[0.95], [0.5]]))
+    given = Lesson(net, torch.ones(1, 1, 1), torch.zeros(1), lambda y, _: y.sum())
+    with use_backend("reference"):
+        assert finite_difference_cosine(given) == pytest.approx(cosine)
+        spiking = lesson(3.0)
+        chosen = choose_temperature(spiking, step=1.0, epsilon=0.3)
+        assert finite_difference_cosine(spiking, epsilon=0.3) == chosen.cosines[chosen.b]
 
 
 def test_nothing_but_the_temperature_changes() -> None:

@@ -1,8 +1,10 @@
 """Methods of direct training against what each one improves on, over several seeds.
 
 `rheobase compare` trains ``configs/METHOD_mnist_small.yaml`` and the same run with the baseline's
-settings, and writes a table of what was measured. Runs are shared, kept and continued: a baseline
-that several methods have in common is trained once, and a second call trains what is missing.
+settings, and writes two tables: of test accuracy, and of what the papers say that their methods do
+besides, measured on the same networks (`rheobase.experiments.mechanisms`). Runs are shared, kept
+and continued: a baseline that several methods have in common is trained once, and a second call
+trains what is missing.
 """
 
 from __future__ import annotations
@@ -13,15 +15,20 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import NormalDist, mean, stdev
 
-from rheobase._errors import unknown_name
-from rheobase.experiments.pairs import PAIRS, Pair
-from rheobase.train import TrainConfig, load_config, train
+import torch
 
-__all__ = ["Comparison", "compare", "table"]
+from rheobase._errors import unknown_name
+from rheobase.data import get_dataset
+from rheobase.experiments.mechanisms import Trained
+from rheobase.experiments.pairs import PAIRS, Pair
+from rheobase.train import Result, TrainConfig, load_config, train
+from rheobase.train.augment import normalize
+
+__all__ = ["Comparison", "compare", "mechanism_table", "table"]
 
 Report = Callable[[str], None]
 
@@ -36,6 +43,8 @@ class Comparison:
         seeds: of the runs, in order.
         accuracy: last test accuracy of the method, one a seed.
         baseline: of the baseline.
+        measured: the quantity of the pair's mechanism, of the method; empty without one.
+        measured_baseline: of the baseline.
     """
 
     method: str
@@ -43,11 +52,13 @@ class Comparison:
     seeds: list[int]
     accuracy: list[float]
     baseline: list[float]
+    measured: list[float] = field(default_factory=list)
+    measured_baseline: list[float] = field(default_factory=list)
 
     @property
     def gains(self) -> list[float]:
         """Accuracy above the baseline's, seed by seed."""
-        return [a - b for a, b in zip(self.accuracy, self.baseline, strict=True)]
+        return _differences(self.accuracy, self.baseline)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -55,17 +66,12 @@ class Comparison:
 
         A single seed tells nothing: the interval is without end.
         """
-        n = len(self.gains)
-        if n < 2:
-            return -math.inf, math.inf
-        half = _student(n - 1) * stdev(self.gains) / n**0.5
-        return mean(self.gains) - half, mean(self.gains) + half
+        return _interval(self.gains)
 
     @property
     def verdict(self) -> str:
         """``better`` or ``worse`` where the interval leaves out 0, else ``undecided``."""
-        low, high = self.interval
-        return "better" if low > 0.0 else "worse" if high < 0.0 else "undecided"
+        return _verdict(self.interval)
 
 
 def compare(
@@ -77,7 +83,10 @@ def compare(
     overrides: Sequence[str] = (),
     report: Report = print,
 ) -> list[Comparison]:
-    """Train methods and baselines; write ``results.json`` and ``table.md`` into ``folder``.
+    """Train methods and baselines; write what was measured into ``folder``.
+
+    That is ``results.json``, and `table` and `mechanism_table` of it (``table.md``,
+    ``mechanisms.md``).
 
     Args:
         methods: names of `PAIRS`; none means all of them.
@@ -104,11 +113,12 @@ def compare(
             _both(name, pair, recipe, folder, [f"seed={seed}", *overrides], report)
             for seed in range(seeds)
         ]
-        ours, theirs = (list(column) for column in zip(*runs, strict=True))
-        found[name] = Comparison(name, pair.claim, list(range(seeds)), ours, theirs)
+        columns = [list(column) for column in zip(*runs, strict=True)]
+        found[name] = Comparison(name, pair.claim, list(range(seeds)), *columns)
         rows = [found[known] for known in PAIRS if known in found]
         _write(folder / "results.json", json.dumps([dataclasses.asdict(r) for r in rows], indent=1))
         _write(folder / "table.md", table(rows))
+        _write(folder / "mechanisms.md", mechanism_table(rows))
     return [found[name] for name in methods or PAIRS]
 
 
@@ -133,20 +143,69 @@ def table(rows: Sequence[Comparison]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def mechanism_table(rows: Sequence[Comparison]) -> str:
+    """What was measured of the mechanisms as a Markdown table; empty where nothing was.
+
+    >>> row = Comparison("rmp", "", [0, 1], [0.9, 0.9], [0.9, 0.9], [0.2, 0.4], [0.3, 0.6])
+    >>> print(mechanism_table([row]))
+    | method | measured | wanted | seeds | baseline | method's | difference | 95 % of it | verdict |
+    |---|---|---|---|---|---|---|---|---|
+    | `rmp` | squared distance of membranes from spikes | less | 2 | 0.4500 ± 0.2121 | 0.3000 ± 0.1414 | -0.1500 | -0.7853 to +0.4853 | undecided |
+    <BLANKLINE>
+    """  # noqa: E501
+    columns = "method|measured|wanted|seeds|baseline|method's|difference|95 % of it|verdict"
+    lines = [f"| {columns.replace('|', ' | ')} |", "|---" * 9 + "|"]
+    for row in rows:
+        mechanism = PAIRS[row.method].mechanism
+        if mechanism is None or not row.measured:
+            continue
+        differences = _differences(row.measured, row.measured_baseline)
+        low, high = interval = _interval(differences)
+        lines.append(
+            f"| `{row.method}` | {mechanism.quantity} | {'less' if mechanism.lower else 'more'} "
+            f"| {len(row.seeds)} | {_spread(row.measured_baseline)} | {_spread(row.measured)} "
+            f"| {mean(differences):+.4f} | {low:+.4f} to {high:+.4f} "
+            f"| {_verdict(interval, mechanism.lower)} |"
+        )
+    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
+
+
+def _differences(ours: Sequence[float], baseline: Sequence[float]) -> list[float]:
+    return [a - b for a, b in zip(ours, baseline, strict=True)]
+
+
+def _interval(differences: Sequence[float]) -> tuple[float, float]:
+    n = len(differences)
+    if n < 2:
+        return -math.inf, math.inf
+    half = _student(n - 1) * stdev(differences) / n**0.5
+    return mean(differences) - half, mean(differences) + half
+
+
+def _verdict(interval: tuple[float, float], lower: bool = False) -> str:
+    low, high = (-interval[1], -interval[0]) if lower else interval
+    return "better" if low > 0.0 else "worse" if high < 0.0 else "undecided"
+
+
 def _both(
     name: str, pair: Pair, recipe: Path, folder: Path, overrides: list[str], report: Report
-) -> tuple[float, float]:
-    """Accuracy of the method and of its baseline, of one seed."""
-    both = []
+) -> list[float]:
+    """Accuracy of the method and of its baseline, of one seed; then their mechanism's quantity."""
+    accuracies, quantities = [], []
     for which, changed in ((name, ()), (f"{name}'s baseline", pair.baseline)):
         if pair.teacher and not changed:
             teacher = load_config(recipe.with_name(f"{pair.teacher}.yaml"), overrides)
             taught = _accuracy(teacher, folder)[1]
             changed = (f"loss.teacher.run={taught}",)
-        accuracy, run = _accuracy(load_config(recipe, [*changed, *overrides]), folder)
-        report(f"{which:<28} {overrides[0]:<7} {accuracy:.2%}  {run}")
-        both.append(accuracy)
-    return both[0], both[1]
+        cfg = load_config(recipe, [*changed, *overrides])
+        accuracy, run = _accuracy(cfg, folder)
+        accuracies.append(accuracy)
+        found = ""
+        if pair.mechanism:
+            quantities.append(pair.mechanism.of(_trained(cfg, run)))
+            found = f"  {pair.mechanism.quantity}: {quantities[-1]:.4f}"
+        report(f"{which:<28} {overrides[0]:<7} {accuracy:.2%}  {run}{found}")
+    return accuracies + quantities
 
 
 def _accuracy(cfg: TrainConfig, folder: Path) -> tuple[float, Path]:
@@ -155,10 +214,27 @@ def _accuracy(cfg: TrainConfig, folder: Path) -> tuple[float, Path]:
     run = folder / hashlib.sha256(settings.encode()).hexdigest()[:12]
     done = run / "accuracy.txt"
     if not done.exists():
-        log = dataclasses.replace(cfg.log, progress="never")
-        accuracy = train(dataclasses.replace(cfg, run=str(run), log=log)).accuracy
-        _write(done, f"{accuracy!r}\n")
+        _write(done, f"{_finished(cfg, run).accuracy!r}\n")
     return float(done.read_text()), run
+
+
+def _finished(cfg: TrainConfig, run: Path) -> Result:
+    log = dataclasses.replace(cfg.log, progress="never")
+    return train(dataclasses.replace(cfg, run=str(run), log=log))
+
+
+def _trained(cfg: TrainConfig, run: Path) -> Trained:
+    """The network of a run that is at its end, and all its test images."""
+    result = _finished(cfg, run)
+    data = get_dataset(cfg.data.name, train=False, root=cfg.data.root, **cfg.data.options)
+    images, labels = zip(*(data[i] for i in range(len(data))), strict=True)
+    accuracies = [row["accuracy"] for row in result.epochs]
+    pixels = normalize(torch.stack(images), cfg.data)
+    return Trained(result.model.eval(), pixels, torch.tensor(labels), accuracies)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
 
 
 def _percent(values: Sequence[float]) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rheobase.experiments import mechanisms
+from rheobase.experiments.mechanisms import Mechanism
+
 __all__ = ["PAIRS", "Pair"]
 
 
@@ -15,11 +18,13 @@ class Pair:
         claim: what the paper says, in a few words.
         baseline: the settings that make the baseline of ``configs/METHOD_mnist_small.yaml``.
         teacher: a recipe beside it whose run teaches the method.
+        mechanism: what the paper says that it does besides, to be measured on the same runs.
     """
 
     claim: str
     baseline: tuple[str, ...]
     teacher: str | None = None
+    mechanism: Mechanism | None = None
 
 
 _LIF = ("model.overrides.neuron=lif", "model.overrides.per_channel=false")
@@ -32,10 +37,24 @@ def _lif(options: str) -> tuple[str, ...]:
 _LIF_OF_SEQUENCES = ("model.overrides.neuron=lif", "model.overrides.neuron_kwargs={tau: 2.0}")
 
 PAIRS: dict[str, Pair] = {
-    "tet": Pair("TET above cross-entropy of the mean, at depth", ("loss.name=cross_entropy",)),
+    "tet": Pair(
+        "TET above cross-entropy of the mean, at depth",
+        ("loss.name=cross_entropy",),
+        mechanism=Mechanism(
+            "accuracy of the first 1 to T - 1 steps", mechanisms.accuracy_at_fewer_steps
+        ),
+    ),
     "tdbn": Pair("tdBN above no norm", ("model.overrides.norm=none",)),
     "bntt": Pair("BNTT above no norm", ("model.overrides.norm=none",)),
-    "tebn": Pair("TEBN above batch norm", ("model.overrides.norm=batch",)),
+    "tebn": Pair(
+        "TEBN above batch norm",
+        ("model.overrides.norm=batch",),
+        mechanism=Mechanism(
+            "distance of the steps' currents from each other",
+            mechanisms.distance_between_steps,
+            lower=True,
+        ),
+    ),
     "mpbn": Pair(
         "MPBN above batch norm alone",
         (
@@ -44,6 +63,11 @@ PAIRS: dict[str, Pair] = {
             "model.overrides.per_channel=false",
             "model.overrides.neuron_kwargs={tau: 1.3333333333333333, decay_input: false, "
             "v_threshold: 0.5, strict: true, surrogate: {name: Dspike, b: 3.0}}",
+        ),
+        mechanism=Mechanism(
+            "distance of what fires from mean 0, deviation 1",
+            mechanisms.distance_from_normal,
+            lower=True,
         ),
     ),
     "plif": Pair("PLIF above LIF of its first tau", _lif("tau: 4.0, detach_reset: true")),
@@ -62,6 +86,7 @@ PAIRS: dict[str, Pair] = {
             "model.overrides.neuron_kwargs={tau: 1.3333333333333333, decay_input: false, "
             "strict: true, v_threshold: 0.46211715726000975, surrogate: Rectangular}",
         ),
+        mechanism=Mechanism("test accuracy, mean over epochs", mechanisms.accuracy_over_epochs),
     ),
     "glif": Pair(
         "GLIF above LIF",
@@ -80,6 +105,9 @@ PAIRS: dict[str, Pair] = {
     "dspike": Pair(
         "Dspike above the rectangle",
         ("model.overrides.neuron_kwargs={surrogate: Rectangular}", "temperature.step=0"),
+        mechanism=Mechanism(
+            "cosine of the gradient with finite differences", mechanisms.gradient_cosine
+        ),
     ),
     "lsg": Pair(
         "a width that follows the learnt decay above one that stands still",
@@ -88,18 +116,36 @@ PAIRS: dict[str, Pair] = {
             "model.overrides.neuron_kwargs={tau: 1.25, decay_input: false, v_threshold: 0.5, "
             "surrogate: Rectangular}",
         ),
+        mechanism=Mechanism("share of membranes with a gradient", mechanisms.share_with_gradient),
     ),
     "local_zo": Pair(
         "LocalZO above the rectangle, on sequences",
         ("model.overrides.neuron_kwargs={surrogate: Rectangular}",),
     ),
-    "im_loss": Pair("IM-Loss above none where spikes die out", ("loss.membrane=none",)),
-    "recdis": Pair("MPD-Loss above none where spikes die out", ("loss.membrane=none",)),
-    "rmp": Pair("RMP-Loss above none", ("loss.membrane=none",)),
-    "kdsnn": Pair(
-        "a teacher's logits above labels alone", ("loss.teacher.run=''",), "kdsnn_teacher_small"
+    "im_loss": Pair(
+        "IM-Loss above none where spikes die out",
+        ("loss.membrane=none",),
+        mechanism=Mechanism("entropy of a layer's spikes, bits", mechanisms.entropy_of_spikes),
     ),
-    "ma_snn": Pair("TCSA attention above none", ("model.overrides.attention=none",)),
+    "recdis": Pair("MPD-Loss above none where spikes die out", ("loss.membrane=none",)),
+    "rmp": Pair(
+        "RMP-Loss above none",
+        ("loss.membrane=none",),
+        mechanism=Mechanism(
+            "squared distance of membranes from spikes", mechanisms.quantisation_error, lower=True
+        ),
+    ),
+    "kdsnn": Pair(
+        "a teacher's logits above labels alone",
+        ("loss.teacher.run=''",),
+        "kdsnn_teacher_small",
+        Mechanism("accuracy in noise of deviation 1", mechanisms.accuracy_in_noise),
+    ),
+    "ma_snn": Pair(
+        "TCSA attention above none",
+        ("model.overrides.attention=none",),
+        mechanism=Mechanism("spikes per neuron and step", mechanisms.spikes_per_step, lower=True),
+    ),
     "ta_snn": Pair("attention over time above none", ("model.overrides.attention=none",)),
     "stsc": Pair("STSC above plain synapses", ("model.overrides.attention=none",)),
     "ms_resnet": Pair(

@@ -30,9 +30,10 @@ def norm_and_fire(
     """``neuron(pool(norm(x)))`` in one pass, or None where that cannot be.
 
     It can be where the norm is a plain batch norm that nobody watches (no hooks), the neuron is one
-    of the scan, and the call is an eager one. A maximum is taken before the norm: where the norm's
-    gains are positive that is the same, and what is normalised is a quarter. (On a GPU, which would
-    have to be waited for to see the gains, it is a minimum where they are negative.)
+    of the scan whose input nobody watches, and the call is an eager one. A maximum is taken before
+    the norm: where the norm's gains are positive that is the same, and what is normalised is a
+    quarter. (On a GPU, which would have to be waited for to see the gains, it is a minimum where
+    they are negative.)
 
     Args:
         x: ``[T, N, C, ...]``, or ``[1, N, C, ...]`` for an image that comes at every step;
@@ -48,6 +49,9 @@ def norm_and_fire(
         return None
     # `record_membranes` puts another forward before the neuron's own.
     if not isinstance(neuron, Neuron) or "forward" in vars(neuron):
+        return None
+    # They are to see the current into the neuron, which is then never made.
+    if neuron._forward_pre_hooks:
         return None
     # PyTorch's own norm has the words for what is wrong with such an input.
     if norm.weight is None or x.shape[2] != norm.num_features or x.numel() <= x.shape[2]:

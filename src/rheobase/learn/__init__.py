@@ -6,7 +6,12 @@ training loop does the rest. `learning_rule` finds one by name, as ``rule.name=o
 """
 
 from rheobase.learn.decolle import DECOLLE
-from rheobase.learn.dspike import TemperatureChoice, choose_temperature, set_temperature
+from rheobase.learn.dspike import (
+    TemperatureChoice,
+    choose_temperature,
+    finite_difference_cosine,
+    set_temperature,
+)
 from rheobase.learn.eprop import EProp
 from rheobase.learn.eqprop import EqProp
 from rheobase.learn.forward_forward import ForwardForward
@@ -42,6 +47,7 @@ __all__ = [
     "TruncatedBPTT",
     "bounded",
     "choose_temperature",
+    "finite_difference_cosine",
     "learning_rule",
     "set_temperature",
 ]

@@ -11,7 +11,12 @@ from rheobase.layers.buffers import buffers_kept
 from rheobase.learn.rule import Lesson
 from rheobase.surrogate import Dspike
 
-__all__ = ["TemperatureChoice", "choose_temperature", "set_temperature"]
+__all__ = [
+    "TemperatureChoice",
+    "choose_temperature",
+    "finite_difference_cosine",
+    "set_temperature",
+]
 
 
 @dataclass(frozen=True)
@@ -69,24 +74,51 @@ def choose_temperature(
             "choose_temperature takes a network whose surrogates are Dspike, all of one "
             f"temperature; found {sorted(temperatures)}"
         )
-    weight = next((p for p in lesson.net.parameters() if p.dim() > 1 and p.requires_grad), None)
-    if weight is None:
-        raise ValueError("the network has no weights to compare gradients of")
+    weight, chosen = _first_weights(lesson.net, elements, seed)
     b = temperatures.pop()
-    rng = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(weight.numel(), generator=rng)[:elements]
     cosines = {}
     with buffers_kept(lesson.net):
         truth = _differences(lesson, weight, chosen, epsilon, seed)
         for candidate in (b, b + step, b - step):
             if candidate > 0.0:
                 set_temperature(lesson.net, candidate)
-                (gradient,) = torch.autograd.grad(_loss(lesson, seed), weight)
-                ours = gradient.flatten()[chosen].double()
-                cosines[candidate] = float(nn.functional.cosine_similarity(ours, truth, dim=0))
+                cosines[candidate] = _cosine(lesson, weight, chosen, truth, seed)
     best = max(cosines, key=lambda candidate: cosines[candidate])
     set_temperature(lesson.net, best)
     return TemperatureChoice(best, cosines)
+
+
+def finite_difference_cosine(
+    lesson: Lesson, *, epsilon: float = 0.1, elements: int | None = None, seed: int = 0
+) -> float:
+    """Cosine between the surrogate gradient of a network and finite differences of its loss.
+
+    What `choose_temperature` compares, of a network with any surrogate as it is.
+
+    Args:
+        lesson: a network and a batch.
+        epsilon: of the differences.
+        elements: weights of the first layer to take; None takes all.
+        seed: as `choose_temperature`.
+
+    Returns:
+        the cosine; 0 where one of the two gradients is 0.
+
+    Raises:
+        ValueError: no weights.
+
+    Source: Li et al. 2021 (Dspike), NeurIPS 34, section 4.
+
+    >>> loss = lambda logits, target: (logits.mean(0) - target).square().sum()
+    >>> net = nn.Linear(3, 2)  # without spikes nothing is approximated
+    >>> lesson = Lesson(net, torch.rand(1, 5, 3), torch.rand(5, 2), loss)
+    >>> round(finite_difference_cosine(lesson), 3)
+    1.0
+    """
+    weight, chosen = _first_weights(lesson.net, elements, seed)
+    with buffers_kept(lesson.net):
+        truth = _differences(lesson, weight, chosen, epsilon, seed)
+        return _cosine(lesson, weight, chosen, truth, seed)
 
 
 def set_temperature(net: nn.Module, b: float) -> None:
@@ -98,6 +130,23 @@ def set_temperature(net: nn.Module, b: float) -> None:
     for module in net.modules():
         if isinstance(module, Dspike):
             module.assign("b", b)
+
+
+def _first_weights(net: nn.Module, elements: int | None, seed: int) -> tuple[nn.Parameter, Tensor]:
+    """The first layer's weights, and which of them to take."""
+    weight = next((p for p in net.parameters() if p.dim() > 1 and p.requires_grad), None)
+    if weight is None:
+        raise ValueError("the network has no weights to compare gradients of")
+    rng = torch.Generator().manual_seed(seed)
+    return weight, torch.randperm(weight.numel(), generator=rng)[:elements]
+
+
+def _cosine(
+    lesson: Lesson, weight: nn.Parameter, chosen: Tensor, truth: Tensor, seed: int
+) -> float:
+    (gradient,) = torch.autograd.grad(_loss(lesson, seed), weight)
+    ours = gradient.flatten()[chosen].double()
+    return float(nn.functional.cosine_similarity(ours, truth, dim=0))
 
 
 def _loss(lesson: Lesson, seed: int) -> Tensor:

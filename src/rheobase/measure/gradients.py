@@ -135,7 +135,7 @@ def _surrogate_gradients(
         currents.append((name, current))
         return current
 
-    with evaluating(net), torch.enable_grad(), _currents(net, watch):
+    with evaluating(net), torch.enable_grad(), changed_currents(net, watch):
         total = loss(net(x))
     if not currents:
         return []
@@ -153,12 +153,14 @@ def _perturbed(
     size: float,
 ) -> float:
     directions = iter(noise)
-    with _currents(net, lambda _, current: current + size * next(directions).to(current.dtype)):
+    with changed_currents(
+        net, lambda _, current: current + size * next(directions).to(current.dtype)
+    ):
         return float(loss(net(x)))
 
 
 @contextmanager
-def _currents(net: nn.Module, change: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
+def changed_currents(net: nn.Module, change: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
     """Within the block, the input of every neuron is what ``change(name, input)`` makes of it."""
 
     def hook(name: str) -> Any:
