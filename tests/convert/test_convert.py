@@ -341,6 +341,18 @@ def test_dead_and_saturated_layers_are_named():
     assert {one.filename for one in (*dead, *saturated)} == {__file__}, "the caller's line"
 
 
+def test_outputs_as_far_off_as_zeros_are_warned_of():
+    torch.manual_seed(0)
+    ann = nn.Sequential(nn.Linear(6, 32, bias=False), nn.ReLU(), nn.Linear(32, 3, bias=False))
+    x = torch.rand(64, 6)
+    with pytest.warns(UserWarning, match=r"after 4 steps .* 100 % of their size") as caught:
+        convert(ann.eval(), x, T=4, recipe="threshold_max", statistic=Statistic("max", scale=9.0))
+    assert {one.filename for one in caught} == {__file__}, "the caller's line"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        convert(ann, x, T=64, recipe="threshold_max")
+
+
 def test_a_reset_to_zero_is_for_networks_without_biases():
     with pytest.warns(UserWarning, match=r"loses what was above.* biases of 3 of them \('0'"):
         convert(plain(), images(), recipe="diehl_data")

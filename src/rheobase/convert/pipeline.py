@@ -146,7 +146,7 @@ def convert(
     net = ConvertedNetwork(stem, body, rule, T, parts).eval()
     calibrate_after(net, prepared, inputs)
     net.origin = Origin(prepared, inputs, labels)
-    warn_of_extremes(net, inputs[:8])
+    warn_of_extremes(net, prepared, inputs[:8])
     return net
 
 
