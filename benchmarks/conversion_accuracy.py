@@ -56,9 +56,9 @@ OURS = (  # every recipe that needs no training, and runs in so few steps
     "diehl_model",
     "calibration_advanced",
 )
-# What becomes of recipes that reset to zero when they do not.
+# What becomes of recipes that reset by subtraction where there are biases when they do not.
 VARIANTS = tuple(
-    replace(RECIPES[name], name=f"{name}, reset by subtraction", neuron=NeuronRule())
+    replace(RECIPES[name], name=f"{name}, reset to zero", neuron=NeuronRule(reset="zero"))
     for name in ("diehl_data", "spike_norm")
 )
 

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
-
+from rheobase._weights import read_weights
 from rheobase.models.official import bare_state_dict, load_official, official_of, system_of
 from rheobase.models.recognise import presets_of
 from rheobase.models.saved import save_model
-from rheobase.train.checkpoint import read_state, read_tensors
 
 __all__ = ["Imported", "import_checkpoint"]
-
-# What training scripts save beside the weights: their arguments, and numbers of NumPy, 1 and 2. To
-# make these again runs no code of the checkpoint.
-_NUMBER = np.float64(0).__reduce__()[0]
-_PLAIN: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
-    (_NUMBER, "numpy.core.multiarray.scalar"),
-    (_NUMBER, "numpy._core.multiarray.scalar"),
-]
 
 
 @dataclass(frozen=True)
@@ -88,9 +73,7 @@ def import_checkpoint(
         raise FileExistsError(f"{target} exists; remove it, or ask to overwrite it")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target.parent} is no folder; make it first")
-    safe = source.suffix == ".safetensors"
-    with torch.serialization.safe_globals(_PLAIN):
-        state: dict[str, Any] = dict(read_tensors(source)) if safe else read_state(source)
+    state = read_weights(source)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         weights = bare_state_dict(state, averaged)

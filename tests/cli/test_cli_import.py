@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 import rheobase.data
 from rheobase import cli
 from rheobase.models import load_model, load_official
+from rheobase.models.foreign import load_module
 from rheobase.models.golden import read_golden
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "models" / "qkformer_cifar.npz"
@@ -171,3 +172,14 @@ def test_bad_arguments(tmp_path, checkpoint, capsys):
     assert "No such file" in run(capsys, tmp_path / "none.pth", "-o", target)[2]
     err = run(capsys, checkpoint, "-o", target, "--system", "spikformer")[2]
     assert "weights of qkformer" in err
+
+
+def test_weights_of_foreign_networks_may_lie_beside_arguments(tmp_path):
+    """A teacher's or an ANN's file is read as a checkpoint is: plain data pass, code does not."""
+    layer = torch.nn.Linear(3, 2)
+    torch.save({"state_dict": layer.state_dict(), "args": argparse.Namespace(lr=1)}, tmp_path / "a")
+    read = load_module("torch.nn:Linear", tmp_path / "a", in_features=3, out_features=2)
+    assert torch.equal(read.weight, layer.weight)
+    torch.save({"state_dict": layer.state_dict(), "hook": print}, tmp_path / "b")
+    with pytest.raises(ValueError, match=r"refused, nothing in it was executed"):
+        load_module("torch.nn:Linear", tmp_path / "b", in_features=3, out_features=2)

@@ -354,14 +354,22 @@ def test_outputs_as_far_off_as_zeros_are_warned_of():
 
 
 def test_a_reset_to_zero_is_for_networks_without_biases():
-    with pytest.warns(UserWarning, match=r"loses what was above.* biases of 3 of them \('0'"):
-        convert(plain(), images(), recipe="diehl_data")
+    lost = r"loses what was above.* biases of 3 of them \('0'"
+    ann, x = plain(), images()
+    with pytest.warns(UserWarning, match=lost + ".*reset by subtraction"):
+        biased = convert(ann, x, recipe="diehl_data", T=64)
+    assert biased.recipe.neuron.reset == "subtract"
+    with pytest.warns(UserWarning, match="a reset to zero " + lost):
+        insisted = convert(ann, x, recipe="diehl_data", T=64, neuron=NeuronRule(reset="zero"))
+    off, worse = ((net.mean_output(x) - ann(x)).norm() for net in (biased, insisted))
+    assert 5 * off < worse
     ann = nn.Sequential(
         nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3, bias=False)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        convert(double(ann), images(), recipe="diehl_data", T=64)
+        unbiased = convert(double(ann), images(), recipe="diehl_data", T=64)
+    assert unbiased.recipe.neuron.reset == "zero"
 
 
 def test_conventions_are_not_mixed():

@@ -139,9 +139,11 @@ def test_imagenet_from_folders(tmp_path: Path) -> None:
         scaled = np.array(picture.resize((48, 32), Image.Resampling.BICUBIC))[2:30, 10:38]
     assert torch.equal((image * 255).round().byte().permute(1, 2, 0), torch.from_numpy(scaled))
     assert get_dataset("imagenet", root=tmp_path, size=28, cut=True)[0][0].shape == (3, 28, 28)
-    with pytest.raises(FileNotFoundError, match="no folders of pictures"):
+    with pytest.raises(FileNotFoundError, match=r"no \.jpeg, .*folder a class"):
         (tmp_path / "other" / "val").mkdir(parents=True)
         get_dataset("imagenet", train=False, root=tmp_path / "other")
+    with pytest.raises(FileNotFoundError, match=r"there is no .*train; root: a folder with"):
+        get_dataset("imagenet", root=tmp_path / "other")
 
 
 def test_what_no_registry_has_is_said_with_what_to_do(

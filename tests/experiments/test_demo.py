@@ -18,10 +18,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from rheobase._weights import read_tensors
 from rheobase.experiments import side_by_side
 from rheobase.experiments.demo import run_demo
 from rheobase.train import Checkpoints, evaluate_run
-from rheobase.train.checkpoint import read_tensors
 
 NETWORKS = ("spiking", "ordinary")
 STEPS = 12  # of each network in a quick demo

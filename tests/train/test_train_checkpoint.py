@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from rheobase._weights import read_state, read_tensors
 from rheobase.train import CheckpointError, Checkpoints
-from rheobase.train.checkpoint import read_state, read_tensors, verify, write_state, write_tensors
+from rheobase.train.checkpoint import verify, write_state, write_tensors
 
 
 def fill(folder: Path, number: float = 1.0) -> None:

@@ -1,9 +1,10 @@
-"""Biases: where values are sums over T added once in all; a warning where resets outweigh them."""
+"""Biases: added once in all where values are sums over T; the reset that they bear."""
 
 from __future__ import annotations
 
 import copy
 import operator
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -19,7 +20,7 @@ from rheobase.convert.spiking import Replacement, folded, unfolded
 from rheobase.convert.trace import Traced, add_module, line_of
 from rheobase.stateful import Stateful
 
-__all__ = ["BiasOverTime", "pads_with", "put_biases"]
+__all__ = ["BiasOverTime", "pads_with", "put_biases", "with_fitting_reset"]
 
 
 class BiasOverTime(Replacement, Stateful):
@@ -76,8 +77,6 @@ def put_biases(traced: Traced, recipe: Recipe, steps: int) -> None:
                 f"recipe {recipe.name!r} codes values as means over T, so its biases come at every "
                 f"step, not {when!r}"
             )
-        if recipe.neuron.reset == "zero":
-            _warn_of_biases(traced, recipe)
         return
     if when == "every step":
         raise ValueError(
@@ -175,20 +174,38 @@ def pads_with(node: fx.Node, module: nn.Module | None) -> bool:
     return value not in (None, 0, 0.0)
 
 
-def _warn_of_biases(traced: Traced, recipe: Recipe) -> None:
-    """A reset to zero makes rates smaller in every layer, which biases do not follow.
+def with_fitting_reset(traced: Traced, recipe: Recipe) -> Recipe:
+    """The recipe with its reset decided for this network; batch norm is in the weights by now.
 
-    Without biases a ReLU network that gets less gives less, in the same proportions.
+    A reset to zero loses what was above the threshold: rates shrink from layer to layer, biases do
+    not, and outweigh them. Without biases a ReLU network that gets less gives less, in the same
+    proportions.
     """
-    names = [
+    reset = recipe.neuron.reset
+    if reset == "subtract" or not (names := _biased(traced)):
+        decided = "zero" if reset == "zero_unless_biased" else reset
+        return replace(recipe, neuron=replace(recipe.neuron, reset=decided))
+    lost = (
+        "loses what was above the threshold: rates shrink from layer to layer, the biases of "
+        f"{len(names)} of them ({names[0]!r}, ...; batch norm leaves one) do not"
+    )
+    if reset == "zero":
+        warn_caller(f"a reset to zero {lost}; neuron=NeuronRule(reset='subtract') keeps it")
+        return recipe
+    warn_caller(
+        f"recipe {recipe.name!r} resets membranes to zero, as its paper does in networks without "
+        f"biases; here that {lost}. So membranes are reset by subtraction; "
+        "neuron=NeuronRule(reset='zero') insists on zero"
+    )
+    return replace(recipe, neuron=replace(recipe.neuron, reset="subtract"))
+
+
+def _biased(traced: Traced) -> list[str]:
+    """The layers with weights that have a bias."""
+    return [
         str(node.target)
         for node in traced.graph.nodes
-        if isinstance(module := traced.owner(node), WEIGHTED) and module.bias is not None
+        if isinstance(module := traced.owner(node), WEIGHTED)
+        and module.bias is not None
+        and bool(module.bias.any())
     ]
-    if names:
-        warn_caller(
-            f"recipe {recipe.name!r} resets membranes to zero, which loses what was above the "
-            f"threshold: rates shrink from layer to layer, the biases of {len(names)} of them "
-            f"({names[0]!r}, ...; batch norm leaves one) do not. Its paper trains networks without "
-            "either; else take neuron=NeuronRule(reset='subtract')",
-        )

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from rheobase._errors import unknown_name, warn_caller
 from rheobase.convert.activations import Site
 from rheobase.convert.batch import follow_batch, turn_batch_to_front
-from rheobase.convert.bias import put_biases
+from rheobase.convert.bias import put_biases, with_fitting_reset
 from rheobase.convert.build import split
 from rheobase.convert.calibrate import broadcasting, calibrated_thresholds, check_calibration
 from rheobase.convert.kinds import ACTIVATIONS, kind_of
@@ -130,6 +130,7 @@ def convert(
         join_inputs(traced, parts)
     write_plainly(traced, few)
     _prepare(traced, rule)
+    rule = with_fitting_reset(traced, rule)
     check_same(traced, copy.deepcopy(ann).eval(), few, parts)
     _add_to_graph(traced, rule, few)
     follow_batch(traced, few)

@@ -116,7 +116,8 @@ class NeuronRule:
 
     Attributes:
         kind: a name of `rheobase.convert.NEURONS`.
-        reset: after a spike, subtract the threshold or set to zero.
+        reset: after a spike, subtract the threshold or set to zero; "zero_unless_biased" sets to
+            zero in networks without biases, which papers with that reset train, else subtracts.
         strict: fire above the threshold only, not at it.
         start: first membrane, in thresholds.
         shift: add threshold / (2 T) to every step's current.
@@ -133,7 +134,7 @@ class NeuronRule:
     """
 
     kind: str = "integrate"
-    reset: Literal["subtract", "zero"] = "subtract"
+    reset: Literal["subtract", "zero", "zero_unless_biased"] = "subtract"
     strict: bool = False
     start: float = 0.0
     shift: bool = False

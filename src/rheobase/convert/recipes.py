@@ -49,7 +49,7 @@ _ALL = (
         source=_RELUS,
         prepare=Preparation(passes=("spiking_averages",)),
         statistic=Statistic("constant"),
-        neuron=NeuronRule(reset="zero"),
+        neuron=NeuronRule(reset="zero_unless_biased"),
         encoding=Encoding("poisson"),
         needs=("training",),
     ),
@@ -58,7 +58,7 @@ _ALL = (
         _DIEHL,
         source=_RELUS,
         statistic=Statistic("model_bound"),
-        neuron=NeuronRule(reset="zero"),
+        neuron=NeuronRule(reset="zero_unless_biased"),
         needs=(),
     ),
     Recipe(
@@ -66,7 +66,7 @@ _ALL = (
         _DIEHL,
         source=_RELUS,
         statistic=Statistic("diehl_data"),
-        neuron=NeuronRule(reset="zero"),
+        neuron=NeuronRule(reset="zero_unless_biased"),
     ),
     Recipe(
         "rueckauer",
@@ -80,7 +80,7 @@ _ALL = (
         "Sengupta et al. 2019, Frontiers in Neuroscience 13:95, arXiv 1802.02627",
         source=_RELUS,
         statistic=Statistic("max_current"),
-        neuron=NeuronRule(reset="zero"),
+        neuron=NeuronRule(reset="zero_unless_biased"),
         encoding=Encoding("poisson"),
     ),
     Recipe(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rheobase.data.images import DatasetInfo, LabelledImages, Transform, user_folder
+from rheobase.data.class_folders import ClassFolders
+from rheobase.data.images import DatasetInfo, Transform, user_folder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["ImageNet"]
 
 
-class ImageNet(LabelledImages):
+class ImageNet(ClassFolders):
     """ImageNet-1k: photographs of 1,000 classes (Russakovsky et al. 2015).
 
     ``root`` holds ``train`` and ``val``, each with a folder a class named by its WordNet id
@@ -50,6 +50,7 @@ class ImageNet(LabelledImages):
         licence="research only; image-net.org",
         how="root: a folder with train/ and val/, a folder a class",
     )
+    suffixes = (".jpeg", ".jpg", ".png")
 
     def __init__(
         self,
@@ -65,22 +66,7 @@ class ImageNet(LabelledImages):
         self.size, self.crop, self.whole = size, crop, train and not cut
         split = "train" if train else "val"
         folder = user_folder(self.info, root, ("imagenet", "ImageNet")) / split
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-        self.names = tuple(names)
-        self.files: list[Path] = []
-        labels: list[int] = []
-        for label, name in enumerate(names):
-            pictures = sorted(p for p in (folder / name).iterdir() if _is_picture(p))
-            self.files += pictures
-            labels += [label] * len(pictures)
-        if not self.files:
-            raise FileNotFoundError(f"imagenet: there are no folders of pictures in {folder}")
-        self.labels = torch.tensor(labels)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The folders' names, by label."""
-        return self.names
+        self._list(folder)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         import PIL.Image
@@ -100,7 +86,3 @@ class ImageNet(LabelledImages):
         picture = picture.resize((width, height), PIL.Image.Resampling.BICUBIC)
         left, top = (width - self.size) // 2, (height - self.size) // 2
         return picture.crop((left, top, left + self.size, top + self.size))
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in (".jpeg", ".jpg", ".png")

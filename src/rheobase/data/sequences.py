@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rheobase.data.images import DatasetInfo, LabelledImages, Transform, user_folder
+from rheobase.data.class_folders import ClassFolders
+from rheobase.data.images import DatasetInfo, Transform, user_folder
 
 __all__ = ["Sequences"]
 
 
-class Sequences(LabelledImages):
+class Sequences(ClassFolders):
     """Sequences that are made already, for recordings that no data set here reads.
 
     ``root`` holds ``train`` and ``test``, each with a folder a class of ``.npy`` files: arrays
@@ -40,6 +40,7 @@ class Sequences(LabelledImages):
         licence="yours",
         how="root: a folder with train/ and test/, a folder of .npy files [T, C, H, W] a class",
     )
+    suffixes = (".npy",)
 
     def __init__(
         self,
@@ -49,23 +50,7 @@ class Sequences(LabelledImages):
     ) -> None:
         self.transform = transform
         folder = user_folder(self.info, root, (self.info.name,)) / ("train" if train else "test")
-        if not folder.is_dir():
-            raise FileNotFoundError(f"sequences: there is no {folder}; {self.info.how}")
-        self.names = tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
-        found = [
-            (file, label)
-            for label, name in enumerate(self.names)
-            for file in sorted((folder / name).glob("*.npy"))
-        ]
-        if not found:
-            raise FileNotFoundError(f"sequences: no .npy files in the folders of {folder}")
-        self.files: list[Path] = [file for file, _ in found]
-        self.labels = torch.tensor([label for _, label in found])
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The folders' names, by label."""
-        return self.names
+        self._list(folder)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """One sequence ``[T, C, H, W]`` and its label.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from rheobase._weights import read_weights
 from rheobase.models.ann_resnet import official_weights
 
 __all__ = ["load_module"]
@@ -27,7 +26,8 @@ def load_module(
         options: its keyword arguments.
 
     Raises:
-        ValueError: the name has another form, or what it names makes no module.
+        ValueError: the name has another form, what it names makes no module, or the file holds
+            other weights, code, or is damaged.
         ImportError: there is no such package.
         OSError: the weights can't be read.
 
@@ -45,16 +45,12 @@ def load_module(
         raise ValueError(f"{name} made a {type(net).__name__}, not a torch.nn.Module")
     if weights is not None:
         try:
-            net.load_state_dict(_state_dict(Path(weights)))
+            net.load_state_dict(_state_dict(weights))
         except RuntimeError as error:
             raise ValueError(f"{weights} does not hold the weights of {name}: {error}") from error
     return net.eval()
 
 
-def _state_dict(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
-    return official_weights(loaded) if "state_dict" in loaded else dict(loaded)
+def _state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    loaded = read_weights(path)
+    return official_weights(loaded) if "state_dict" in loaded else loaded

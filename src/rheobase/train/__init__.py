@@ -1,7 +1,8 @@
 """Training: the loop, its configuration, losses, optimisers, checkpoints and evaluation."""
 
+from rheobase._weights import CheckpointError
 from rheobase.train.augment import Augment, mix, random_flip, random_shift
-from rheobase.train.checkpoint import CheckpointError, Checkpoints
+from rheobase.train.checkpoint import Checkpoints
 from rheobase.train.config import TrainConfig
 from rheobase.train.config_file import load_config, save_config
 from rheobase.train.diagnose import TrainingDiverged

@@ -10,11 +10,9 @@ Nothing in a checkpoint can run code: tensors are safetensors, the rest is read 
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,21 +23,16 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from rheobase._weights import CheckpointError, sha256
+
 __all__ = [
-    "CheckpointError",
     "Checkpoints",
-    "read_state",
-    "read_tensors",
     "verify",
     "write_state",
     "write_tensors",
 ]
 
 MANIFEST = "manifest.json"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is damaged, was changed, or holds what it must not."""
 
 
 class Checkpoints:
@@ -142,7 +135,7 @@ def verify(checkpoint: Path) -> None:
         file = checkpoint / name
         if not file.is_file():
             raise CheckpointError(f"{file} is missing (its manifest expects sha256 {digest})")
-        found = _sha256(file)
+        found = sha256(file)
         if found != digest:
             raise CheckpointError(
                 f"{file} is truncated or was changed: sha256 {found}, expected {digest}; "
@@ -156,45 +149,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     _write(path, safetensors.torch.save(copies))
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file onto the CPU.
-
-    Raises:
-        CheckpointError: The file is not whole.
-    """
-    try:
-        return safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
-
-
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors, numbers, strings and containers of them."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     _write(path, buffer.getvalue())
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """Read what `write_state` wrote onto the CPU, never executing anything.
-
-    Raises:
-        CheckpointError: The file holds code or objects, or is damaged.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds something other than tensors and plain data; refused, nothing in it "
-            f"was executed: {str(error).splitlines()[0]}"
-        ) from None
-    except (RuntimeError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # PyTorch: no whole archive
-            raise
-        raise CheckpointError(f"{path} is damaged (sha256 {_sha256(path)}): {error}") from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a dictionary")
-    return state
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -206,7 +165,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def _seal(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    manifest = {str(path.relative_to(folder)): _sha256(path) for path in files}
+    manifest = {str(path.relative_to(folder)): sha256(path) for path in files}
     _write(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
     _flush_folder(folder)
 
@@ -217,8 +176,3 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

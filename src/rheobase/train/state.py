@@ -28,15 +28,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from rheobase.train.checkpoint import (
-    CheckpointError,
-    Checkpoints,
-    read_state,
-    read_tensors,
-    verify,
-    write_state,
-    write_tensors,
-)
+from rheobase._weights import CheckpointError, read_state, read_tensors
+from rheobase.train.checkpoint import Checkpoints, verify, write_state, write_tensors
 
 __all__ = ["TrainState", "load_weights"]
 
