@@ -181,23 +181,23 @@ def with_fitting_reset(traced: Traced, recipe: Recipe) -> Recipe:
     not, and outweigh them. Without biases a ReLU network that gets less gives less, in the same
     proportions.
     """
-    reset = recipe.neuron.reset
-    if reset == "subtract" or not (names := _biased(traced)):
-        decided = "zero" if reset == "zero_unless_biased" else reset
-        return replace(recipe, neuron=replace(recipe.neuron, reset=decided))
-    lost = (
-        "loses what was above the threshold: rates shrink from layer to layer, the biases of "
-        f"{len(names)} of them ({names[0]!r}, ...; batch norm leaves one) do not"
-    )
-    if reset == "zero":
-        warn_caller(f"a reset to zero {lost}; neuron=NeuronRule(reset='subtract') keeps it")
+    if recipe.neuron.reset == "subtract":
         return recipe
-    warn_caller(
-        f"recipe {recipe.name!r} resets membranes to zero, as its paper does in networks without "
-        f"biases; here that {lost}. So membranes are reset by subtraction; "
-        "neuron=NeuronRule(reset='zero') insists on zero"
-    )
-    return replace(recipe, neuron=replace(recipe.neuron, reset="subtract"))
+    names, insisted = _biased(traced), recipe.neuron.reset == "zero"
+    if names:
+        lost = (
+            "loses what was above the threshold: rates shrink from layer to layer, the biases of "
+            f"{len(names)} of them ({names[0]!r}, ...; batch norm leaves one) do not"
+        )
+        warn_caller(
+            f"a reset to zero {lost}; neuron=NeuronRule(reset='subtract') keeps it"
+            if insisted
+            else f"recipe {recipe.name!r} resets membranes to zero, as its paper does in networks "
+            f"without biases; here that {lost}. So membranes are reset by subtraction; "
+            "neuron=NeuronRule(reset='zero') insists on zero"
+        )
+    reset: Literal["subtract", "zero"] = "subtract" if names and not insisted else "zero"
+    return replace(recipe, neuron=replace(recipe.neuron, reset=reset))
 
 
 def _biased(traced: Traced) -> list[str]:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from rheobase._weights import read_tensors
 from rheobase.convert import ConvertedNetwork, convert
 from rheobase.data import MNIST, CompositeDigits, ImageDataset, MNISTSample, composite_digits
 from rheobase.models.tiny_yolo import (
@@ -196,7 +197,7 @@ def _trained(weights: Path, digits: type[MNIST | MNISTSample]) -> TinyYolo:
         save_file(train_detector(digits(train=True)).state_dict(), part)
         part.replace(weights)
     net = TinyYolo(TinyYoloConfig())
-    net.load_state_dict(load_file(weights))
+    net.load_state_dict(read_tensors(weights))
     return net.eval()
 
 
