@@ -57,7 +57,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 # What only holds values that something else has made, or takes its numbers from checked parts.
 RECORDS = {
     "ConvNormNeuron", "Lesson", "Membrane", "MembraneBlock", "MembraneMlp", "MembraneStem",
-    "MetaConvBlock", "NeuronConvNorm", "Recomputation", "SpikingMlp", "SurrogateRow",
+    "MetaConvBlock", "NeuronConvNorm", "Recomputation", "RepConv", "SpikingMlp", "SurrogateRow",
     "TemperatureChoice",
 }  # fmt: skip
 NAMES = {"Limit", "Positive", "Share", "Size", "float", "int"}

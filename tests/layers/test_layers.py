@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from rheobase.layers import (
+    ChannelMaskAttention,
     ConvNormNeuron,
+    MembraneSelfAttention,
     SpikingSelfAttention,
     ThresholdDependentBatchNorm2d,
     over_time,
@@ -132,3 +134,46 @@ def test_average_pooling_channels_last_is_that_of_pytorch(size: int, dtype: torc
     assert torch.equal(leaves[0].grad, leaves[1].grad)
     for other in (nn.AvgPool2d(3, 2), nn.AvgPool2d(4), nn.AvgPool2d(2, padding=1)):
         assert not average_pool.takes(last.flatten(0, 1), other)
+
+
+def parts(dim: int) -> dict[str, nn.Module]:
+    units = {name: ConvNormNeuron(dim, dim, LIF()) for name in "qkv"}
+    for unit in units.values():
+        nn.init.normal_(unit.conv.weight, std=4.0)
+    return {"input": LIF(), **units, "proj": nn.Identity()}
+
+
+@pytest.mark.parametrize("with_values", [True, False], ids=["SDSA-1", "SDSA-2"])
+def test_keys_and_values_decide_which_channels_of_the_queries_pass(with_values):
+    torch.manual_seed(0)
+    given = parts(8) | {"mask": LIF(v_threshold=2.0)} | ({} if with_values else {"v": None})
+    attention = ChannelMaskAttention(**given).eval()
+    x = 4 * torch.randn(3, 2, 8, 4, 4)
+    q, k, v = (given[name](given["input"](x)) if given[name] else 1 for name in "qkv")
+    membrane, steps = torch.zeros(2, 8), []
+    for step in range(3):
+        membrane = (membrane + (k * v)[step].sum((-2, -1))) / 2
+        passes = (membrane >= 2.0).float()
+        membrane = membrane * (1 - passes)
+        steps.append(q[step] * passes[..., None, None])
+    expected = torch.stack(steps)
+    assert 0 < expected.sum() < q.sum(), "some channels pass and some do not"
+    assert torch.equal(attention(x), expected)
+
+
+def test_a_learned_scale_is_a_learned_threshold():
+    """SDSA-4: with scale c and threshold V the spikes are those of scale 1 and threshold V / c."""
+    torch.manual_seed(0)
+    given = parts(8) | {"neuron": LIF(v_threshold=0.5)}
+    attention = MembraneSelfAttention(2, **given, learn_scale=True)
+    assert [name for name, _ in attention.named_parameters()].count("scale") == 1
+    x = 4 * torch.randn(3, 2, 8, 4, 4)
+    attention(x).sum().backward()
+    assert attention.scale.grad.isfinite() and attention.scale.grad != 0
+
+    given["neuron"] = LIF(v_threshold=2.0)
+    with torch.no_grad():
+        attention.scale.copy_(0.25)
+        spikes = attention.eval()(x)
+        assert 0 < spikes.mean() < 1
+        assert torch.equal(spikes, MembraneSelfAttention(2, **given, scale=1.0).eval()(x))

@@ -55,6 +55,20 @@ SMALL = {
             "distilled": True,
         },
     ),
+    **{
+        f"spike_driven_transformer_v2_{attention}": (
+            "spike_driven_transformer_v2_8_384",
+            {
+                "widths": (4, 8, 8, 8),
+                "heads": 2,
+                "image_size": 32,
+                "num_classes": 10,
+                "T": 2,
+                "attention": attention,
+            },
+        )
+        for attention in ("SDSA-2", "SDSA-4")
+    },
     "spike_driven_transformer_v3": (
         "spike_driven_transformer_v3_t",
         {"widths": (4, 8, 8, 8), "heads": 2, "image_size": 32, "num_classes": 10},

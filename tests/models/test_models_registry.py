@@ -247,6 +247,20 @@ def test_parameter_counts(name):
     assert sum(p.numel() for p in net.parameters()) == PARAMETERS[name]
 
 
+@pytest.mark.parametrize(
+    ("attention", "parameters"),
+    [
+        ("SDSA-1", 31_333_864),
+        ("SDSA-2", 28_593_832),  # 28.6 M in the paper
+        ("SDSA-4", 31_333_872),  # one scale more in each of the 8 blocks
+    ],
+)
+def test_parameter_counts_of_other_attentions(attention, parameters):
+    with torch.device("meta"):
+        net = create_model("spike_driven_transformer_v2_8_384", attention=attention)
+    assert sum(p.numel() for p in net.parameters()) == parameters
+
+
 # Of the surveys' tables, and the closest to them; twins without spikes have their model's count.
 ZOO = re.compile(
     "(cml_)?spikformer_(?!ann)|spik(e|ing)former|spike_driven|(qk|sgl|max_|sw|sst|revs)former"
@@ -315,6 +329,11 @@ def test_a_network_without_neurons_refuses_one():
         ("spikingformer_8_384", {"tau": 0.0}, "tau must be positive"),
         ("qkformer_10_384", {"layout": "mnist"}, "unknown layout 'mnist'"),
         ("qkformer_10_384", {"heads": 64}, "96 channels of the first stage"),
+        (
+            "spike_driven_transformer_v2_8_384",
+            {"attention": "SDSA-5"},
+            "attention must be one of 'SDSA-1', 'SDSA-2', 'SDSA-3', 'SDSA-4'",
+        ),
         ("qkformer_10_384", {"attention": "head"}, "attention must be one of 'token', 'channel'"),
         ("qkformer_10_384", {"depth": 3}, "a stage of 'imagenet' without blocks"),
         ("spiking_resformer_s", {"heads": (1, 4)}, "one number a stage"),

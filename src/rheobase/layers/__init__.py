@@ -3,6 +3,7 @@
 from rheobase.layers.accumulated import Accumulated, FirstStepBias
 from rheobase.layers.ann_activations import QCFS, ClampQuant, QuantReLU, RateNorm, ThresholdReLU
 from rheobase.layers.attention import (
+    ChannelMaskAttention,
     MembraneSelfAttention,
     SpikingSelfAttention,
     attention_product,
@@ -32,6 +33,7 @@ from rheobase.layers.norms import (
 )
 from rheobase.layers.recompute import Recomputation, recompute
 from rheobase.layers.recurrent import Recurrent
+from rheobase.layers.rep_conv import RepConv
 from rheobase.layers.residual import sew_join
 from rheobase.layers.reversible import ReversibleSequence
 from rheobase.layers.spiking_block import SpikingBlock
@@ -49,6 +51,7 @@ __all__ = [
     "TCJA",
     "TEBN",
     "Accumulated",
+    "ChannelMaskAttention",
     "ClampQuant",
     "ConvNormNeuron",
     "DropPath",
@@ -73,6 +76,7 @@ __all__ = [
     "RateNorm",
     "Recomputation",
     "Recurrent",
+    "RepConv",
     "ReversibleSequence",
     "SpikingBlock",
     "SpikingMlp",

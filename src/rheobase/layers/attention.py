@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from rheobase._numbers import Positive, Size, numbers_checked
+from rheobase.layers.residual import sew_join
 from rheobase.layers.unit import ConvNormNeuron
 
-__all__ = ["MembraneSelfAttention", "SpikingSelfAttention", "attention_product", "split_heads"]
+__all__ = [
+    "ChannelMaskAttention",
+    "MembraneSelfAttention",
+    "SpikingSelfAttention",
+    "attention_product",
+    "split_heads",
+]
 
 
 def attention_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -92,9 +100,13 @@ class MembraneSelfAttention(nn.Module):
     .. math:: s = \mathrm{SN}(x), \qquad y = W \, \mathrm{SN}(Q(s) K(s)^\top V(s) \cdot c)
 
     Spikingformer's attention (there Q, K and V are 1x1 convolution, batch norm and neuron), and
-    SDSA-3 of the Meta-SpikeFormer (there they are re-parameterised convolutions).
+    SDSA-3 of the Meta-SpikeFormer (there they are re-parameterised convolutions). SDSA-4 learns the
+    threshold of the neuron behind the product. Learning the scale instead is the same where a
+    membrane starts at 0 and is reset to 0, for only scale over threshold counts there.
 
     Source: Zhou et al. 2023 (Spikingformer), arXiv 2304.11954; Yao et al. 2024, arXiv 2404.03663.
+    SDSA-4 is in no released code; it is a reconstruction, and that the threshold is one number for
+    a layer is uncertain.
 
     Args:
         heads: divides the channels of Q, K and V.
@@ -105,6 +117,7 @@ class MembraneSelfAttention(nn.Module):
         neuron: the neuron behind the product.
         proj: from the channels of V back to those of the input, membranes.
         scale: factor c of the product.
+        learn_scale: whether c is a parameter that starts at ``scale`` (SDSA-4).
     """
 
     def __init__(
@@ -118,10 +131,11 @@ class MembraneSelfAttention(nn.Module):
         neuron: nn.Module,
         proj: nn.Module,
         scale: Positive = 0.125,
+        learn_scale: bool = False,
     ) -> None:
         super().__init__()
         self.heads = heads
-        self.scale = scale
+        self.scale = nn.Parameter(torch.full((1,), scale)) if learn_scale else scale
         self.input = input
         self.q, self.k, self.v = q, k, v
         self.neuron = neuron
@@ -134,3 +148,57 @@ class MembraneSelfAttention(nn.Module):
         y = attention_product(q, k, v) * self.scale
         membrane: Tensor = self.proj(self.neuron(y.reshape(*x.shape[:2], -1, *x.shape[3:])))
         return membrane
+
+
+class ChannelMaskAttention(nn.Module):
+    r"""Attention without a product of matrices: keys and values decide which channels of Q pass.
+
+    .. math:: s = \mathrm{SN}(x), \qquad
+       y = W \, \Big(Q(s) \otimes \mathrm{SN}\Big(\sum_{tokens} K(s) \otimes V(s)\Big)\Big)
+
+    SDSA-1, the attention of the Spike-driven Transformer. Without V, the sum over K alone decides:
+    SDSA-2 of the Meta-SpikeFormer.
+
+    Source: Yao et al. 2023, arXiv 2307.01694; Yao et al. 2024, arXiv 2404.03663. SDSA-2 is in no
+    released code; it is a reconstruction, which has the paper's number of parameters (28.6 M).
+
+    Args:
+        input: the neuron of the input.
+        q: spikes ``[T, N, C, H, W]`` to the spikes of Q, of the same shape.
+        k: the same for K.
+        v: the same for V; None for SDSA-2.
+        mask: the neuron behind the sum, of ``[T, N, C, 1, 1]``.
+        proj: spikes to membranes, both ``[T, N, C, H, W]``.
+    """
+
+    def __init__(
+        self,
+        *,
+        input: nn.Module,
+        q: nn.Module,
+        k: nn.Module,
+        v: nn.Module | None,
+        mask: nn.Module,
+        proj: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.input = input
+        self.q, self.k, self.v = q, k, v
+        self.mask = mask
+        self.proj = proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Membranes ``[T, N, C, H, W]`` to membranes of the same shape."""
+        spikes = self.input(x)
+        mask = self.mask(self.summed(spikes).sum((-2, -1), keepdim=True))
+        membrane: Tensor = self.proj(self.join(mask, self.q(spikes)))
+        return membrane
+
+    def summed(self, spikes: Tensor) -> Tensor:
+        """What is summed over the tokens: K, where there is a V only where it spikes too."""
+        k: Tensor = self.k(spikes)
+        return k if self.v is None else self.join(k, self.v(spikes))
+
+    def join(self, a: Tensor, b: Tensor) -> Tensor:
+        """Spikes where both spike."""
+        return sew_join(a, b, "AND")

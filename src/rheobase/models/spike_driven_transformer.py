@@ -22,12 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rheobase.layers import (
+    ChannelMaskAttention,
     ConvNormNeuron,
     MembraneMlp,
     MembraneStem,
     add_mlp,
     over_time,
-    sew_join,
 )
 from rheobase.models._initialise import initialise_layers
 from rheobase.models._inputs import check_choice, check_sizes
@@ -104,39 +104,35 @@ def spike_driven_neuron(*, learn_tau: bool = False, **kwargs: Any) -> MakeNeuron
     return neuron_factory(PLIF if learn_tau else LIF, **(defaults | kwargs))
 
 
-class SpikeDrivenAttention(nn.Module):
-    r"""Spike-driven self-attention (SDSA-1) over the pixels (tokens) of ``[T, N, C, H, W]``.
+class SpikeDrivenAttention(ChannelMaskAttention):
+    """Spike-driven self-attention (SDSA-1), on event data with spikes widened by ``erode``.
 
-    .. math:: \mathrm{SDSA}(Q, K, V) = Q \otimes \mathrm{SN}\Big(\sum_{tokens} K \otimes V\Big)
-
-    Source: arXiv 2307.01694. The neuron has threshold 1/2.
+    Source: arXiv 2307.01694. The neuron behind the sum has threshold 1/2.
     """
 
     def __init__(self, config: SpikeDrivenTransformerConfig, make_neuron: MakeNeuron) -> None:
-        super().__init__()
         dim = config.dim
+        super().__init__(
+            input=make_neuron(),
+            q=ConvNormNeuron(dim, dim, make_neuron()),
+            k=ConvNormNeuron(dim, dim, make_neuron()),
+            v=ConvNormNeuron(dim, dim, make_neuron()),
+            mask=make_neuron(v_threshold=0.5),
+            proj=ConvNormNeuron(dim, dim, nn.Identity(), bias=True),
+        )
         self.heads = config.heads
         self.erode = config.erode
         self.compat = config.compat
-        self.input = make_neuron()
-        self.q = ConvNormNeuron(dim, dim, make_neuron())
-        self.k = ConvNormNeuron(dim, dim, make_neuron())
-        self.v = ConvNormNeuron(dim, dim, make_neuron())
-        self.mask = make_neuron(v_threshold=0.5)
-        self.proj = ConvNormNeuron(dim, dim, nn.Identity(), bias=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Membranes ``[T, N, C, H, W]`` to membranes of the same shape."""
-        spikes = self.input(x)
-        q, k, v = self.q(spikes), self.k(spikes), self.v(spikes)
-        if self.erode:
-            k, v = erode_image(k), erode_image(v)
-        kv = self._eroded(sew_join(k, v, "AND"))
-        mask = self.mask(kv.sum((-2, -1), keepdim=True))
-        y: Tensor = self.proj(self._eroded(sew_join(mask, q, "AND")))
-        return y
+    def summed(self, spikes: Tensor) -> Tensor:
+        """K and V, where both spike."""
+        assert self.v is not None
+        k, v = self.k(spikes), self.v(spikes)
+        return self.join(erode_image(k), erode_image(v)) if self.erode else self.join(k, v)
 
-    def _eroded(self, x: Tensor) -> Tensor:
+    def join(self, a: Tensor, b: Tensor) -> Tensor:
+        """Spikes where both spike, then widened."""
+        x = super().join(a, b)
         if not self.erode:
             return x
         return erode_tokens(x, self.heads) if self.compat == "official" else erode_image(x)

@@ -13,28 +13,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rheobase.layers import (
+    ChannelMaskAttention,
     MembraneMlp,
     MembraneSelfAttention,
     MetaConvBlock,
     NeuronConvNorm,
+    RepConv,
     meta_downsampling,
     over_time,
 )
 from rheobase.models._initialise import initialise_layer
-from rheobase.models._inputs import check_sizes
+from rheobase.models._inputs import check_choice, check_sizes
 from rheobase.models._names import Replacements, heads_of, need_layers, replace_in_turn, split_units
 from rheobase.models._vision import VisionNetwork
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
 
-__all__ = ["FAMILY", "PRESETS", "MetaSpikeFormer", "MetaSpikeFormerConfig", "RepConv"]
+__all__ = ["FAMILY", "PRESETS", "MetaSpikeFormer", "MetaSpikeFormerConfig"]
+
+Attention = Literal["SDSA-1", "SDSA-2", "SDSA-3", "SDSA-4"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class MetaSpikeFormerConfig:
         T: time steps a static image is repeated for (the paper trains at 1 and finetunes at 4).
         mlp_ratio: hidden width of the MLP over the channels of its stage.
         distilled: a second head, to be trained towards a teacher (see `MetaSpikeFormer.heads`).
+        attention: "SDSA-3", as in all released networks; "SDSA-1", "SDSA-2" or "SDSA-4".
 
     Raises:
         ValueError: sizes that do not divide each other.
@@ -63,8 +67,10 @@ class MetaSpikeFormerConfig:
     T: int = 4
     mlp_ratio: float = 4.0
     distilled: bool = False
+    attention: Attention = "SDSA-3"
 
     def __post_init__(self) -> None:
+        check_choice("attention", self.attention, get_args(Attention))
         if len(self.widths) != 4 or self.widths[0] % 2:
             raise ValueError(f"widths are four numbers, the first even, got {self.widths}")
         for width in self.widths[2:]:
@@ -97,66 +103,12 @@ class SeparableConv(nn.Module):
         return over_time(self.neuron(self.expand(x)), self.depthwise, self.shrink, self.norm)
 
 
-class RepConv(nn.Module):
-    """1x1, 3x3 channel by channel and 1x1 convolution, three batch norms, then the neuron.
-
-    Nothing nonlinear stands between them, so at inference they are one convolution. To make that
-    exact at the border, the 3x3 convolution is padded with what the first batch norm makes of 0,
-    by its running statistics, in training too.
-    """
-
-    one_group = True  # for FSDP2: the padding reads what belongs to the norm
-
-    def __init__(self, dim: int, neuron: nn.Module) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(dim, dim, 1, bias=False)
-        self.first_norm: nn.Module = nn.BatchNorm2d(dim)
-        self.depthwise = nn.Conv2d(dim, dim, 3, groups=dim, bias=False)
-        self.second = nn.Conv2d(dim, dim, 1, bias=False)
-        self.second_norm = nn.BatchNorm2d(dim)
-        self.norm = nn.BatchNorm2d(dim)
-        self.neuron = neuron
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, C, H, W]`` to what the neuron makes of the same shape."""
-        y = over_time(
-            x,
-            self.first, self.first_norm, self._pad,
-            self.depthwise, self.second, self.second_norm, self.norm,
-        )  # fmt: skip
-        out: Tensor = self.neuron(y)
-        return out
-
-    def _pad(self, y: Tensor) -> Tensor:
-        border = 1.0 - F.pad(y.new_ones(y.shape[-2:]), [1] * 4)
-        return F.pad(y, [1] * 4) + self._of_zero().view(-1, 1, 1) * border
-
-    def _of_zero(self) -> Tensor:
-        """What the first batch norm makes of 0."""
-        norm = self.first_norm
-        if not isinstance(norm, nn.BatchNorm2d):  # `rheobase.optimize` made it the bias before it
-            assert self.first.bias is not None
-            return self.first.bias
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        scale = norm.weight.detach() * (norm.running_var + norm.eps).rsqrt()
-        return norm.bias.detach() - norm.running_mean * scale
-
-
 class Block(nn.Module):
     """Attention, then MLP, each added to the membranes."""
 
     def __init__(self, dim: int, config: MetaSpikeFormerConfig, make_neuron: MakeNeuron) -> None:
         super().__init__()
-        self.attn = MembraneSelfAttention(
-            config.heads,
-            input=make_neuron(),
-            q=RepConv(dim, make_neuron()),
-            k=RepConv(dim, make_neuron()),
-            v=RepConv(dim, make_neuron()),
-            neuron=make_neuron(v_threshold=0.5),
-            proj=RepConv(dim, nn.Identity()),
-        )
+        self.attn = _attention(dim, config, make_neuron)
         self.mlp = MembraneMlp(dim, int(dim * config.mlp_ratio), make_neuron)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -164,6 +116,21 @@ class Block(nn.Module):
         x = x + self.attn(x)
         x = x + self.mlp(x)
         return x
+
+
+def _attention(dim: int, config: MetaSpikeFormerConfig, make_neuron: MakeNeuron) -> nn.Module:
+    kind = config.attention
+    start, behind = make_neuron(), make_neuron(v_threshold=0.5)
+    q, k = RepConv(dim, make_neuron()), RepConv(dim, make_neuron())
+    v = None if kind == "SDSA-2" else RepConv(dim, make_neuron())
+    proj = RepConv(dim, nn.Identity())
+    if v is None or kind == "SDSA-1":
+        return ChannelMaskAttention(input=start, q=q, k=k, v=v, mask=behind, proj=proj)
+    return MembraneSelfAttention(
+        config.heads,
+        input=start, q=q, k=k, v=v, neuron=behind, proj=proj,
+        learn_scale=kind == "SDSA-4",
+    )  # fmt: skip
 
 
 class MetaSpikeFormer(VisionNetwork):
