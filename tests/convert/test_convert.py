@@ -336,6 +336,14 @@ def test_dead_and_saturated_layers_are_named():
     ann[0].bias.data.fill_(-100.0)
     with pytest.warns(UserWarning, match=r"'2'.*never active") as dead:
         convert(ann, images(), recipe="threshold_max")
+    slow = Statistic("max", scale=1000.0)
+    with pytest.warns(UserWarning, match=r"'2' .* is 1e\+03 times its largest .* as many steps"):
+        convert(plain(), images(), recipe="threshold_max", T=8, statistic=slow)
+    never = Statistic("max", scale=1e7)
+    with pytest.raises(
+        ValueError, match=r"'threshold_max' does not suit .*'2'.* would take 1e\+07"
+    ):
+        convert(plain(), images(), recipe="threshold_max", T=8, statistic=never)
     with pytest.warns(UserWarning, match="saturate") as saturated:
         convert(plain(), images(), recipe="threshold_max", statistic=Statistic("max", scale=0.01))
     assert {one.filename for one in (*dead, *saturated)} == {__file__}, "the caller's line"

@@ -16,6 +16,7 @@ from rheobase.convert.batch import follow_batch, turn_batch_to_front
 from rheobase.convert.bias import put_biases, with_fitting_reset
 from rheobase.convert.build import split
 from rheobase.convert.calibrate import broadcasting, calibrated_thresholds, check_calibration
+from rheobase.convert.extremes import warn_of_extremes
 from rheobase.convert.kinds import ACTIVATIONS, kind_of
 from rheobase.convert.network import ConvertedNetwork, Origin, fast_order
 from rheobase.convert.parts import Parts, join_inputs
@@ -39,7 +40,6 @@ from rheobase.convert.recipe import (
     Statistic,
 )
 from rheobase.convert.recipes import RECIPES
-from rheobase.convert.report import warn_of_extremes
 from rheobase.convert.softmax import make_softmax_spikes
 from rheobase.convert.spiking import NEURONS, Replacement
 from rheobase.convert.stem import check_stem
@@ -94,7 +94,7 @@ def convert(
         ValueError: what can't be converted, naming node, source line and remedy; calibration data
             that is missing, does not fit or makes activations that are not finite; labels that do
             not fit; an unknown name; batch norm in training mode; T below 1, or below what the
-            recipe needs.
+            recipe needs; a recipe by which a layer would not fire in a million steps.
         TypeError: a network, calibration data or T of another kind.
 
     >>> from rheobase.convert import convert

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from rheobase._errors import warn_caller
 from rheobase.convert.bias import BiasOverTime, pads_with
 from rheobase.convert.kinds import kind_of_call
 from rheobase.convert.network import ConvertedNetwork
@@ -20,7 +19,7 @@ from rheobase.convert.trace import Traced
 from rheobase.convert.walk import Stop, walk
 from rheobase.neurons import BurstIF, MultiThreshold
 
-__all__ = ["LayerReport", "Report", "make_report", "warn_of_extremes"]
+__all__ = ["LayerReport", "Report", "joined", "make_report", "relative_distance"]
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def make_report(
     means = out.cumsum(0)
     if convention == "mean":
         means = means / torch.arange(1, len(out) + 1).to(out).view(-1, *[1] * (out.dim() - 1))
-    apart = _distance(means, target)
+    apart = relative_distance(means, target)
     right = right_ann = None
     if labels is not None:
         if not bool(((labels >= 0) & (labels < target.shape[1])).all()):
@@ -156,82 +155,9 @@ def make_report(
     )
 
 
-def _distance(outputs: Tensor, target: Tensor) -> Tensor:
+def relative_distance(outputs: Tensor, target: Tensor) -> Tensor:
     """Mean distance of the outputs after each step from the ANN's, in their mean size."""
     return (outputs - target).abs().flatten(1).mean(1) / target.abs().mean()
-
-
-@torch.no_grad()
-def warn_of_extremes(net: ConvertedNetwork, ann: Traced, inputs: Tensor) -> None:
-    """Warn of layers in which no neuron fires, or most fire at every step, naming them.
-
-    And of outputs that tell nothing of the ANN's.
-    """
-
-    def visit(stop: Stop) -> None:
-        count = (unfolded(stop.output, stop.steps) / stop.spiking.size).sum(0)
-        where = f"{stop.name!r} ({stop.module.site.line})"
-        if not bool(count.any()):
-            warn_caller(
-                f"{where} fires no spike in {stop.steps} steps on {len(inputs)} calibration inputs:"
-                " take a larger T, a lower threshold or neurons that start at half of it",
-            )
-        saturated = _beyond_rates(stop, net.recipe.encoding.convention)
-        if saturated > _MOST_SATURATED:
-            warn_caller(
-                f"{where} is saturated: {100 * saturated:.0f} % of its activation on the "
-                "calibration inputs is more than a spike at every step is worth; take a higher "
-                "threshold or percentile",
-            )
-        cut_off = _cut_off(stop, net.recipe.encoding.convention)
-        if cut_off > _MOST_CUT_OFF:
-            warn_caller(
-                f"{where}: {100 * cut_off:.0f} % of what it is to send lies beyond its largest "
-                "threshold on the calibration inputs, and is cut off; take a higher percentile or "
-                "scale of the statistic, or a recipe whose codes follow each value (integer_code)",
-            )
-
-    out = walk(net, inputs, visit)[net.recipe.readout.delay :]
-    output = out.mean(0) if net.recipe.encoding.convention == "mean" else out.sum(0)
-    distance = _distance(output.unsqueeze(0), ann.module(inputs)).item()
-    if distance > _FAR:
-        warn_caller(
-            f"after {net.T} steps the outputs for {len(inputs)} calibration inputs are "
-            f"{100 * distance:.0f} % of their size away from the network's own, and zeros would be "
-            "100 %: take a larger T, or another recipe; report() says what each layer loses",
-        )
-
-
-# Of the outputs' size; ResNet-20 for CIFAR-10 gets 10 to 34 % right there, 27 and more nearer.
-_FAR = 0.9
-
-_MOST_SATURATED = 0.5  # of a layer's activation, reached by no recipe on what it was calibrated for
-
-_MOST_CUT_OFF = 0.05  # of a layer's magnitude, as where local balancing is broken off
-
-
-def _beyond_rates(stop: Stop, convention: Convention) -> float:
-    """The share of a layer's activation that is beyond what it sends if it fires as often as it
-    can."""
-    current = stop.current if stop.constant else _joined(stop.current, stop.steps, convention)
-    value = stop.module.site.activation(current.clone()).relu()
-    most = stop.spiking.size * (stop.spiking.neuron.largest or 1)
-    most = most * (stop.steps if convention == "sum" else 1)
-    share: float = ((value - most).relu().sum() / value.sum()).nan_to_num().item()
-    return share
-
-
-def _cut_off(stop: Stop, convention: Convention) -> float:
-    """The share of a value's magnitude that is beyond a multi-threshold neuron's reach, its
-    largest spike at every step: 99 % of small values may hold less than one of large ones."""
-    neuron, steps = stop.spiking.neuron, stop.steps
-    if not isinstance(neuron, MultiThreshold):
-        return 0.0
-    value = stop.current if stop.constant else _joined(stop.current, steps, convention)
-    largest = neuron.base ** (neuron.levels - 1) * (steps if convention == "sum" else 1)
-    beyond = (value - float(neuron.v_threshold) * largest).relu()
-    beyond = beyond + (-value - neuron.v_negative * largest).relu()
-    return (beyond.sum() / value.abs().sum()).nan_to_num().item()
 
 
 def _layer(stop: Stop, target: Tensor, convention: Convention) -> LayerReport:
@@ -242,8 +168,8 @@ def _layer(stop: Stop, target: Tensor, convention: Convention) -> LayerReport:
     reach = size * steps if convention == "sum" else size
     level = reach / steps
     spikes = unfolded(stop.output, steps) / size
-    value = _joined(stop.output, steps, convention)
-    current = stop.current if stop.constant else _joined(stop.current, steps, convention)
+    value = joined(stop.output, steps, convention)
+    current = stop.current if stop.constant else joined(stop.current, steps, convention)
     clipped = torch.minimum(target, reach)
     at_once = (current / level + 0.5).floor().clamp(0, steps) * level
     count = spikes.sum(0)
@@ -265,8 +191,8 @@ def _code(stop: Stop, target: Tensor, convention: Convention) -> LayerReport:
     module, steps = stop.module, stop.steps
     assert isinstance(module, Code)
     sequences = unfolded(stop.current, steps), unfolded(stop.output, steps)
-    value = _joined(stop.output, steps, convention)
-    exact = module.site.activation(_joined(stop.current, steps, convention).clone())
+    value = joined(stop.output, steps, convention)
+    exact = module.site.activation(joined(stop.current, steps, convention).clone())
     count = module.count(*sequences)
     coder = getattr(module, "neuron", None) or getattr(module, "code", module)
     return _figures(
@@ -306,7 +232,7 @@ def _figures(
     )
 
 
-def _joined(sequence: Tensor, steps: int, convention: Convention) -> Tensor:
+def joined(sequence: Tensor, steps: int, convention: Convention) -> Tensor:
     """What ``[T * N, ...]`` stands for, ``[N, ...]``."""
     x = unfolded(sequence, steps)
     return x.sum(0) if convention == "sum" else x.mean(0)
