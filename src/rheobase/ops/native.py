@@ -7,11 +7,11 @@ takes its number. So a call from Python is one call of C, whatever the number of
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import hashlib
 import struct
 from collections.abc import Callable, Mapping
-from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -67,7 +67,7 @@ class Kernel:
 
     def __init__(self, stem: str, source: str, parameters: Mapping[str, str]) -> None:
         keep_freed_memory()
-        module = load_module(stem, _provenance() + source + _entry(parameters))
+        module = load_module(stem, _provenance(source) + source + _entry(parameters))
         self._module = module  # owns the compiled code
         self._entry: Callable[[int], None] = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(
             module.entry.address
@@ -107,11 +107,35 @@ def imported_kernel(module: str, name: str, parameters: Mapping[str, str]) -> Ke
     return Kernel(f"{module.partition('.')[0]}_{name}", source, parameters)
 
 
-@cache
-def _provenance() -> str:
-    """A comment that changes with what the compiled code may have taken in."""
-    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py"))]
-    return f"# helpers {hashlib.sha256(b''.join(sources)).hexdigest()[:16]}\n"
+def _provenance(source: str) -> str:
+    """A comment that changes with what the compiled code may have taken in.
+
+    numba keeps a module's compiled code until that module's text changes, and does not look at the
+    modules that it imports.
+    """
+    files = sorted(_imported_by(source))
+    text = b"".join(file.read_bytes() for file in files)
+    return f"# helpers {hashlib.sha256(text).hexdigest()[:16]}\n"
+
+
+def _imported_by(source: str) -> set[Path]:
+    """Our modules that a module's text imports, and those that they import."""
+    found: set[Path] = set()
+    texts = [source]
+    while texts:
+        for statement in ast.walk(ast.parse(texts.pop())):
+            name = statement.module if isinstance(statement, ast.ImportFrom) else None
+            if name is not None and name.startswith("rheobase.ops."):
+                file = _file_of(name)
+                if file not in found:
+                    found.add(file)
+                    texts.append(file.read_text(encoding="utf-8"))
+    return found
+
+
+def _file_of(module: str) -> Path:
+    path = Path(__file__).parent.joinpath(*module.split(".")[2:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def _entry(parameters: Mapping[str, str]) -> str:

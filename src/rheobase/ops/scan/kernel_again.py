@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rheobase.ops.scan.kernel_source import Variant, each_step, indented, row_text, states
+from rheobase.ops.scan.kernel_source import Variant, each_step, indented, states, step_rows
 from rheobase.ops.scan.kernel_sweep import Sweep
 
 __all__ = ["Again", "forward_again"]
+
+
+_INPUT = {"x": ("x", "x_step")}
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def _with_states(variant: Variant) -> Again:
     after = {f"next_{array}": f"{array}[row + BLOCK : row + BLOCK + n]" for array in states(v)}
     return Again(
         v,
-        Sweep(v, "sweep_again", before | after | _input_rows(v), "\n".join(body)),
+        Sweep(v, "sweep_again", before | after | step_rows(v, _INPUT), "\n".join(body)),
         steps=f"steps - {v.unroll}",
         rooms=dict.fromkeys(states(v), f"steps // {v.unroll}"),
         found=before,
@@ -90,7 +93,7 @@ def _with_slopes(variant: Variant) -> Again:
     slopes = [name for name in kept if name.startswith("charge_by")]
     return Again(
         one,
-        Sweep(one, "sweep_again", here | _input_rows(one), "\n".join(body)),
+        Sweep(one, "sweep_again", here | step_rows(one, _INPUT), "\n".join(body)),
         steps="steps",
         rooms=dict.fromkeys(states(one), "1") | {f"kept_{name}": "steps" for name in kept},
         found=found,
@@ -128,11 +131,6 @@ def _step(variant: Variant) -> tuple[str, ...]:
         *v.fire("h#", "s#"),
         f"v = reset(h#, {v.spikes('s#')}{v.values(spec.reset_names)})",
     )
-
-
-def _input_rows(variant: Variant) -> dict[str, str]:
-    row = row_text("x", "x_step")
-    return {f"row_x{k}": row.replace("#", str(k)) for k in range(variant.unroll)}
 
 
 def _charge_slopes(variant: Variant, u: str, x: str) -> str:

@@ -1,4 +1,4 @@
-"""The text of a neuron's fused CPU kernel for the way back; that forward is in `kernel_source`.
+"""The text of a neuron's fused CPU kernel for the way back; that forward is in `kernel_forward`.
 
 A block of columns first runs forward again (see `kernel_again`), then goes back in time: nothing
 but the input need be saved.
@@ -16,8 +16,8 @@ from rheobase.ops.scan.kernel_source import (
     fill_vectors,
     indented,
     module_text,
-    row_text,
     scalar_functions,
+    step_rows,
 )
 from rheobase.ops.scan.kernel_sweep import Sweep
 
@@ -91,28 +91,16 @@ def _sweep_back(variant: Variant, again: Again) -> Sweep:
         each_step(v, 0, "gx_sum[j] += gx#" if v.summed else f"row_gx#[j] = {v.store('gx#')}"),
         indented([f"{array}[j] = {name}" for array, name in carried.items()], 0),
     )
-    sequences = ("x", "g", *(["gt"] if v.tap else ()))
+    sequences = {"x": ("x", "x_step"), "g": ("g", "g_step")}
+    if v.tap:
+        sequences["gt"] = ("g_tap", "size")
     given = again.found | {name: name for name in carried}
-    given |= {"gx_sum": "gx_sum"} if v.summed else _rows(v, ("gx",))
-    given |= _rows(v, sequences)
+    given |= {"gx_sum": "gx_sum"} if v.summed else step_rows(v, {"gx": ("gx", "size")})
+    given |= step_rows(v, sequences)
     # The gradients' own arithmetic may fuse multiply and add, and sum up in any order.
     orders = '"contract", "reassoc"' if v.stretched else '"contract"'
     decorator = f'@njit(nogil=True, error_model="numpy", fastmath={{{orders}}})'
     return Sweep(v, "sweep_back", given, "\n".join(body), tuple(v.wanted), decorator)
-
-
-# Where a step of each sequence lies, and how far it is from the next.
-_SEQUENCES = {"x": ("x", "x_step"), "g": ("g", "g_step"), "gx": ("gx", "size"),
-              "gt": ("g_tap", "size")}  # fmt: skip
-
-
-def _rows(variant: Variant, sequences: tuple[str, ...]) -> dict[str, str]:
-    """A sweep's rows of some sequences."""
-    return {
-        f"row_{name}{k}": row_text(*_SEQUENCES[name]).replace("#", str(k))
-        for k in range(variant.unroll)
-        for name in sequences
-    }
 
 
 def _strides(variant: Variant) -> str:

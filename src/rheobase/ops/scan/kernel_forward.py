@@ -10,9 +10,9 @@ from rheobase.ops.scan.kernel_source import (
     fill_vectors,
     indented,
     module_text,
-    row_text,
     scalar_functions,
     states,
+    step_rows,
 )
 from rheobase.ops.scan.kernel_sweep import Sweep
 
@@ -70,7 +70,5 @@ def _sweep(variant: Variant) -> Sweep:
     rows = {"x": ("x", "x_step"), "s": ("spikes", "size")}
     if v.tap:
         rows["tap"] = ("tap", "size")
-    given = {array: f"{array}[:n]" for array in states(v)}
-    for k in range(v.unroll):
-        given |= {f"row_{n}{k}": row_text(*row).replace("#", str(k)) for n, row in rows.items()}
+    given = {array: f"{array}[:n]" for array in states(v)} | step_rows(v, rows)
     return Sweep(v, "sweep", given, "\n".join(body))

@@ -6,6 +6,7 @@ One pass over memory. Columns are taken in blocks that stay in cache while all T
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from rheobase.ops.scan.spec import ScanSpec
@@ -21,9 +22,9 @@ __all__ = [
     "fill_vectors",
     "indented",
     "module_text",
-    "row_text",
     "scalar_functions",
     "states",
+    "step_rows",
 ]
 
 BLOCK = 4096
@@ -334,9 +335,16 @@ def each_step(variant: Variant, indent: int, *lines: str, back: bool = False) ->
     return indented([line.replace("#", str(k)) for k in steps for line in lines if line], indent)
 
 
-def row_text(array: str, step: str = "size") -> str:
-    """A block's row of step ``t + #``."""
-    return f"{array}[(t + #) * {step} + lo : (t + #) * {step} + lo + n]"
+def step_rows(variant: Variant, sequences: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """A sweep's rows, one a step: ``row_<name><k>``.
+
+    ``sequences``: by name, the array it lies in and how far a step is from the next.
+    """
+    return {
+        f"row_{name}{k}": f"{array}[(t + {k}) * {step} + lo : (t + {k}) * {step} + lo + n]"
+        for k in range(variant.unroll)
+        for name, (array, step) in sequences.items()
+    }
 
 
 def fill_states(variant: Variant, indent: int) -> str:
