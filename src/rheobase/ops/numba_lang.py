@@ -15,6 +15,7 @@ __all__ = [
     "arrays_do_not_overlap",
     "bfloat16_to_float",
     "call",
+    "copy",
     "exp32",
     "float_to_bfloat16",
     "gather",
@@ -150,6 +151,16 @@ def exp32(x):
 
 
 @njit(error_model="numpy")
+def copy(into, values):
+    """Write ``values`` to the beginning of ``into``.
+
+    As ``into[: values.size] = values``, whose error message takes numba a second or two to compile.
+    """
+    for j in range(values.size):
+        into[j] = values[j]
+
+
+@njit(error_model="numpy")
 def gather(into, values, base, count, inner, start, size):
     """``into[j] = values[base + ((start + j) // inner) % count]``, counting instead of dividing."""
     which = (start // inner) % count
@@ -157,7 +168,7 @@ def gather(into, values, base, count, inner, start, size):
     if inner == 1:  # channels last: the values themselves, over and over
         while j < size:
             run = min(count - which, size - j)
-            into[j : j + run] = values[base + which : base + which + run]
+            copy(into[j:], values[base + which : base + which + run])
             j += run
             which = 0
         return

@@ -42,8 +42,8 @@ def kernel(first_chunk, last_chunk, {", ".join(v.forward_parameters())}):
 {fill_vectors(v, 12, time_varying=True)}
             {sweep.call}
         if last.size > 0:
-            last[lo : lo + n] = u[:n]
-            {"last[size + lo : size + lo + n] = current[:n]" if filtered else "pass"}
+            copy(last[lo:], u[:n])
+            {"copy(last[size + lo:], current[:n])" if filtered else "pass"}
 """
     return module_text(variant, scalar_functions(variant, backward=False), kernel)
 

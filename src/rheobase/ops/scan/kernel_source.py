@@ -247,7 +247,7 @@ import math
 import numpy as np
 from numba import njit
 from rheobase.ops.numba_lang import (
-    arrays_do_not_overlap, bfloat16_to_float, exp32, float_to_bfloat16, gather,
+    arrays_do_not_overlap, bfloat16_to_float, copy, exp32, float_to_bfloat16, gather,
     prefer_wide_vectors, scatter
 )
 
@@ -355,8 +355,8 @@ def fill_states(variant: Variant, indent: int) -> str:
         "    u[:n] = first[0]",
         "    current[:n] = ZERO" if filtered else "",
         "else:",
-        "    u[:n] = first[lo : lo + n]",
-        "    current[:n] = first[size + lo : size + lo + n]" if filtered else "",
+        "    copy(u, first[lo : lo + n])",
+        "    copy(current, first[size + lo : size + lo + n])" if filtered else "",
     ]
     return indented([line for line in lines if line], indent)
 

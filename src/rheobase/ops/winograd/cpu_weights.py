@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from rheobase.ops.numba_lang import arrays_do_not_overlap, prefer_wide_vectors
+from rheobase.ops.numba_lang import arrays_do_not_overlap, copy, prefer_wide_vectors
 
 __all__ = ["gather_weight", "spread_weight"]
 
@@ -97,7 +97,7 @@ def gather_weight(first_chunk, last_chunk, points, weight, parts, count, length,
     for i in range(first_chunk * chunk, min(last_chunk * chunk, count)):
         for k in range(36):
             line = _line(sums, k, length)
-            line[:] = _line(points, k * count + i, length)
+            copy(line, _line(points, k * count + i, length))
             for part in range(1, parts):
                 line += _line(points, (part * 36 + k) * count + i, length)
         for x in range(6):
