@@ -7,7 +7,13 @@ from torch import Tensor
 __all__ = ["fits"]
 
 
-def fits(x: Tensor, weight: Tensor, padding: tuple[int, int] = (0, 0), groups: int = 1) -> bool:
+def fits(
+    x: Tensor,
+    weight: Tensor,
+    padding: tuple[int, int] = (0, 0),
+    groups: int = 1,
+    bias: Tensor | None = None,
+) -> bool:
     """Whether a layer of this weight takes ``x``; what does not, PyTorch's own refuses in words.
 
     Args:
@@ -15,7 +21,10 @@ def fits(x: Tensor, weight: Tensor, padding: tuple[int, int] = (0, 0), groups: i
         weight: ``[outputs, inputs]`` or ``[O, C / groups, h, w]``.
         padding: of the convolution, on either side, down and right.
         groups: of the convolution.
+        bias: one number for each output, or None.
     """
+    if bias is not None and bias.shape != weight.shape[:1]:
+        return False
     if weight.dim() == 2:
         return x.dim() > 0 and x.shape[-1] == weight.shape[1]
     if x.dim() != 4 or x.shape[1] != weight.shape[1] * groups:

@@ -47,7 +47,7 @@ def event_conv2d(
     """
     followed = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     events = None
-    if takes_events(x, weight) and fits(x, weight, padding) and not followed:
+    if takes_events(x, weight) and fits(x, weight, padding, bias=bias) and not followed:
         events = compressed(x.permute(0, 2, 3, 1))
     if events is None:
         return F.conv2d(x, weight, bias, stride, padding)

@@ -52,7 +52,7 @@ def event_linear(
     tensor([[1., 7.]])
     """
     events = None
-    if takes_events(x, weight) and fits(x, weight):
+    if takes_events(x, weight) and fits(x, weight, bias=bias):
         if by_input is not None and x.numel() == x.shape[-1]:
             return _one_row(x, by_input, bias)
         events = compressed(x)
