@@ -85,7 +85,7 @@ def _warn_of_silence(where: str, steps: int, samples: int, to_a_spike: float) ->
     )
     warn_caller(
         f"{where} fires no spike in {steps} steps on {samples} calibration inputs"
-        f"{high if to_a_spike else ''}: take a larger T, a lower threshold or neurons that start "
+        f"{high if to_a_spike > steps else ''}: take a larger T, a lower threshold or neurons that start "
         "at half of it",
     )
 

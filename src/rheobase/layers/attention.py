@@ -169,6 +169,15 @@ class ChannelMaskAttention(nn.Module):
         v: the same for V; None for SDSA-2.
         mask: the neuron behind the sum, of ``[T, N, C, 1, 1]``.
         proj: spikes to membranes, both ``[T, N, C, H, W]``.
+
+    >>> from rheobase.layers import RepConv
+    >>> from rheobase.neurons import LIF
+    >>> sdsa2 = ChannelMaskAttention(
+    ...     input=LIF(), q=RepConv(8, LIF()), k=RepConv(8, LIF()), v=None,
+    ...     mask=LIF(v_threshold=0.5), proj=RepConv(8, nn.Identity()),
+    ... )
+    >>> sdsa2(torch.rand(4, 2, 8, 6, 6)).shape
+    torch.Size([4, 2, 8, 6, 6])
     """
 
     def __init__(

@@ -22,6 +22,11 @@ class RepConv(nn.Module):
     Args:
         dim: number of channels.
         neuron: what comes last; `torch.nn.Identity` where none does.
+
+    >>> import torch
+    >>> from rheobase.neurons import LIF
+    >>> RepConv(8, LIF())(torch.rand(4, 2, 8, 6, 6)).shape
+    torch.Size([4, 2, 8, 6, 6])
     """
 
     one_group = True  # for FSDP2: the padding reads what belongs to the norm
