@@ -79,14 +79,15 @@ def warn_of_extremes(net: ConvertedNetwork, ann: Traced, inputs: Tensor) -> None
 
 
 def _warn_of_silence(where: str, steps: int, samples: int, to_a_spike: float) -> None:
-    high = (
-        f" (its threshold is {to_a_spike:.3g} times its largest activation there, and one spike "
-        "takes as many steps)"
-    )
+    high = ""
+    if to_a_spike > steps:
+        high = (
+            f" (its threshold is {to_a_spike:.3g} times its largest activation there, and one "
+            "spike takes as many steps)"
+        )
     warn_caller(
-        f"{where} fires no spike in {steps} steps on {samples} calibration inputs"
-        f"{high if to_a_spike > steps else ''}: take a larger T, a lower threshold or neurons that start "
-        "at half of it",
+        f"{where} fires no spike in {steps} steps on {samples} calibration inputs{high}: take a "
+        "larger T, a lower threshold or neurons that start at half of it",
     )
 
 
