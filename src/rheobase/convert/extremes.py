@@ -94,8 +94,10 @@ def _warn_of_silence(where: str, steps: int, samples: int, to_a_spike: float) ->
 def _steps_for_a_spike(net: ConvertedNetwork, stop: Stop, ann: Traced, inputs: Tensor) -> float:
     """What a layer would take for its first, if all before it lost nothing; 0 if that tells
     nothing: where it never is active, or values are sums over T."""
+    if net.recipe.encoding.convention == "sum":
+        return 0.0
     most = (activations(ann, stop.name, inputs) / stop.spiking.size).max().item()
-    return 1 / most if most > 0 and net.recipe.encoding.convention == "mean" else 0.0
+    return 1 / most if most > 0 else 0.0
 
 
 def _beyond_rates(stop: Stop, convention: Convention) -> float:

@@ -147,8 +147,6 @@ class BurstThreshold(Meter):
         """``[features, k]`` of hidden units and signed values, else one for each feature."""
         assert self.joined is not None
         activation = self.site.activation
-        if not bool((self.joined > 0.0).any()):
-            return self.joined
         found = torch.where(self.joined > 0.0, self.joined, self.joined.max())
         if isinstance(activation, HiddenUnits) or getattr(activation, "signed", False):
             return found
