@@ -64,6 +64,7 @@ SMALL = {
                 "image_size": 32,
                 "num_classes": 10,
                 "T": 2,
+                "distilled": True,
                 "attention": attention,
             },
         )
