@@ -251,7 +251,7 @@ def test_parameter_counts(name):
     ("attention", "parameters"),
     [
         ("SDSA-1", 31_333_864),
-        ("SDSA-2", 28_593_832),  # 28.6 M in the paper
+        ("SDSA-2", 28_593_832),  # without V; 28.6 M are remembered of the paper
         ("SDSA-4", 31_333_872),  # one scale more in each of the 8 blocks
     ],
 )

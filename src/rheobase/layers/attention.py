@@ -160,7 +160,8 @@ class ChannelMaskAttention(nn.Module):
     SDSA-2 of the Meta-SpikeFormer.
 
     Source: Yao et al. 2023, arXiv 2307.01694; Yao et al. 2024, arXiv 2404.03663. SDSA-2 is in no
-    released code; it is a reconstruction, which has the paper's number of parameters (28.6 M).
+    released code; it is a reconstruction. The paper's table was not at hand; the 28.6 M parameters
+    remembered of it are those of a network without V.
 
     Args:
         input: the neuron of the input.
