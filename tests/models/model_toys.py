@@ -5,6 +5,14 @@ import torch
 from rheobase.layers import BGN
 from rheobase.models import create_model
 
+META_SPIKEFORMER = {
+    "widths": (4, 8, 8, 8),
+    "heads": 2,
+    "image_size": 32,
+    "num_classes": 10,
+    "T": 2,
+    "distilled": True,
+}
 SMALL = {
     "spikformer": (
         "spikformer_cifar10_2_384",
@@ -44,29 +52,11 @@ SMALL = {
         "cml_spikformer_cifar10_2_384",
         {"depth": 1, "dim": 32, "heads": 2, "image_size": 8, "T": 3, "scale": 0.5},
     ),
-    "spike_driven_transformer_v2": (
-        "spike_driven_transformer_v2_8_384",
-        {
-            "widths": (4, 8, 8, 8),
-            "heads": 2,
-            "image_size": 32,
-            "num_classes": 10,
-            "T": 2,
-            "distilled": True,
-        },
-    ),
+    "spike_driven_transformer_v2": ("spike_driven_transformer_v2_8_384", META_SPIKEFORMER),
     **{
         f"spike_driven_transformer_v2_{attention}": (
             "spike_driven_transformer_v2_8_384",
-            {
-                "widths": (4, 8, 8, 8),
-                "heads": 2,
-                "image_size": 32,
-                "num_classes": 10,
-                "T": 2,
-                "distilled": True,
-                "attention": attention,
-            },
+            META_SPIKEFORMER | {"attention": attention},
         )
         for attention in ("SDSA-2", "SDSA-4")
     },

@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 import struct
 from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -123,14 +124,20 @@ def _imported_by(source: str) -> set[Path]:
     found: set[Path] = set()
     texts = [source]
     while texts:
-        for statement in ast.walk(ast.parse(texts.pop())):
-            name = statement.module if isinstance(statement, ast.ImportFrom) else None
-            if name is not None and name.startswith("rheobase.ops."):
-                file = _file_of(name)
-                if file not in found:
-                    found.add(file)
-                    texts.append(file.read_text(encoding="utf-8"))
+        for name in _imports(texts.pop()):
+            file = _file_of(name)
+            if file not in found:
+                found.add(file)
+                texts.append(file.read_text(encoding="utf-8"))
     return found
+
+
+@cache  # what many kernels import is parsed once
+def _imports(source: str) -> frozenset[str]:
+    """The names of our modules that a module's text imports."""
+    statements = ast.walk(ast.parse(source))
+    names = {s.module for s in statements if isinstance(s, ast.ImportFrom) and s.module}
+    return frozenset(name for name in names if name.startswith("rheobase.ops."))
 
 
 def _file_of(module: str) -> Path:
