@@ -127,11 +127,21 @@ def verify(path: str | Path) -> VerifyReport:
 
 
 def verify_many(paths: Iterable[str | Path]) -> list[VerifyReport]:
-    """`verify` of every path, in order; of a folder, of all its ``*.npz``."""
+    """`verify` of every path, in order; of a folder, of all its ``*.npz``.
+
+    A file that `verify` refuses counts as failed: the others are looked at all the same.
+    """
     files: list[str | Path] = []
     for path in paths:
         files += sorted(Path(path).glob("*.npz")) if Path(path).is_dir() else [path]
-    return [verify(path) for path in files]
+    return [_verify_or_say_why(path) for path in files]
+
+
+def _verify_or_say_why(path: str | Path) -> VerifyReport:
+    try:
+        return verify(path)
+    except ValueError as why:
+        return VerifyReport(Path(path).stem, "unknown", "failed", notes=[str(why)])
 
 
 def print_reports(reports: Sequence[VerifyReport]) -> None:

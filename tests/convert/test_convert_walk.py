@@ -117,7 +117,12 @@ def in_parts(net: Any, x: Tensor) -> Tensor:
     return torch.cat(parts, 1).reshape(*x.shape)
 
 
-@pytest.mark.parametrize("run", [checked, looped, in_parts])
+def unpacked(net: Any, x: Tensor) -> Tensor:
+    first, second = net.b(F.relu(net.a(x))).unflatten(1, (2, 2)).transpose(0, 1)
+    return torch.cat([F.relu(first), F.relu(second)], 1)
+
+
+@pytest.mark.parametrize("run", [checked, looped, in_parts, unpacked])
 def test_python_may_ask_for_sizes(run):
     assert relative_error(Net(run).double().eval(), images()) < 0.02
 
@@ -216,6 +221,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "softmax": (lambda n, x: F.relu(n.b(n.a(x).softmax(1))), "kind 'softmax'.*'ecmt'"),
     "dropout": (lambda n, x: F.relu(n.b(F.dropout(F.relu(n.a(x))))), "drops in evaluation too"),
     "length": (lambda n, x: F.relu(n.a(x)).reshape(len(x), -1), "the number of samples"),
+    "one by one": (lambda n, x: torch.stack(list(F.relu(n.a(x)))), "as many as there are samples"),
     "alone": (lambda n, x: F.relu(n.a(x)) if len(x.shape) * x.shape[0] > 4 else x, "number of sam"),
     "item": (lambda n, x: F.relu(n.a(x)) if x.sum().item() > -1e9 else x, "values of a tensor"),
     "its own check": (checked_for_four, "refuses .*N, 3, 8, 8.*test_convert_walk.*AssertionError"),
@@ -513,14 +519,14 @@ def test_attention_by_hand_with_a_mask():
         def __init__(self, fill: float = -torch.inf) -> None:
             super().__init__()
             torch.manual_seed(0)
-            self.q, self.k, self.v, self.head = (nn.Linear(8, 8) for _ in range(4))
+            self.qkv, self.head = nn.Linear(8, 24), nn.Linear(8, 8)
             self.fill, self.mask = fill, nn.Buffer(torch.ones(5, 5).tril())
 
         def forward(self, x: Tensor) -> Tensor:
-            k = self.k(x)
-            scores = self.q(x) @ k.transpose(1, 2) / math.sqrt(k.size(-1))
+            q, k, v = self.qkv(x.mT.mT).unflatten(2, (3, 8)).permute(2, 0, 1, 3)
+            scores = q @ k.mT / math.sqrt(k.size(-1))
             scores = scores.masked_fill(self.mask == 0, self.fill)
-            return self.head(F.softmax(scores, -1) @ self.v(x))
+            return self.head(F.softmax(scores, -1) @ v)
 
     x = torch.randn(4, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     fine = NeuronRule("integer_code", levels=10**6)

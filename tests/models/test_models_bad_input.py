@@ -94,6 +94,7 @@ def test_frames_and_events_that_do_not_go_together():
         ("spikingformer_8_512", {"heads": 7}, "heads=7 does not divide"),
         ("qkformer_10_768", {"heads": 7}, "heads=7 does not divide"),
         ("sglformer_8_384", {"heads": 7}, "heads=7"),
+        ("sglformer_8_384", {"global_blocks": -1}, "global_blocks must not be negative, got -1"),
         ("swformer_8_512", {"image_size": 224}, "power of two"),
         ("swformer_cifar10_4_384", {"image_size": 48}, "power of two"),
         ("swformer_cifar10_4_384", {"groups": 7}, "groups=7 does not divide"),

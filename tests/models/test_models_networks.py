@@ -14,7 +14,7 @@ from rheobase.layers import DropPath
 from rheobase.measure import firing_rates
 from rheobase.models import create_model
 from rheobase.models.ost import OST
-from rheobase.models.sglformer import FullSizeConv
+from rheobase.models.sglformer import FullSizeConv, LocalSelfAttention
 from rheobase.models.spike_driven_transformer_v3 import spike_driven
 from rheobase.models.spikeformer_ct import SpikeformerCT
 from rheobase.models.sstformer import SSTFormer
@@ -203,6 +203,12 @@ def test_queries_decide_which_tokens_or_channels_of_the_keys_pass(attention, axi
     expected = torch.stack(passes) * k
     assert torch.equal(seen[0], expected.reshape(x.shape))
     assert 0 < expected.mean() < k.mean()
+
+
+def test_an_sglformer_may_attend_locally_alone():
+    net = small("sglformer", global_blocks=0).eval()  # the released code's with depths=2
+    assert {type(block.attn) for block in net.groups[0].blocks} == {LocalSelfAttention}
+    assert net(torch.rand(1, 3, 32, 32)).shape == (3, 1, 10)
 
 
 def test_a_head_over_all_steps_wants_its_own():

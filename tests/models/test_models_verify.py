@@ -81,6 +81,15 @@ def test_agreement(tmp_path, arrays, capsys):
     assert "worst error" in capsys.readouterr().out
 
 
+def test_a_file_that_is_refused_leaves_the_others(tmp_path, arrays, capsys):
+    np.savez(tmp_path / "a.npz", **with_config(arrays, kwargs={}))  # number of heads not told
+    np.savez(tmp_path / "b.npz", **arrays)
+    reports = verify_many([tmp_path])
+    assert [report.status for report in reports] == ["failed", "ok"]
+    print_reports(reports)
+    assert "num_heads" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["output", "grad/input", "grad/head.weight"])
 def test_a_wrong_number_fails(tmp_path, arrays, name):
     wrong = arrays[name].copy()

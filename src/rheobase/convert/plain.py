@@ -64,7 +64,7 @@ def write_plainly(traced: Traced, example: Tensor) -> None:
     """Let every operation give a value of its own, in place of changing that of another.
 
     Whoever looks at a tensor after it was changed looks at what changed it then; ``view`` becomes
-    ``reshape``, which takes every order of memory.
+    ``reshape``, which takes every order of memory, and ``x.mT`` a method.
 
     Raises:
         ValueError: a tensor is changed of which another node has a view that is used afterwards,
@@ -79,6 +79,8 @@ def write_plainly(traced: Traced, example: Tensor) -> None:
             module.was_inplace = True  # type: ignore[assignment]
     for node in nodes:
         as_type = any(isinstance(one, torch.dtype) for one in (*node.args, *node.kwargs.values()))
+        if node.target is getattr and isinstance(values[node], Tensor):
+            _call_method(node, values[node].dim())
         if node.target in ("view", "view_as") and not as_type and not node.kwargs:
             node.target = {"view": "reshape", "view_as": "reshape_as"}[str(node.target)]
         changed = node.args[0] if node.args else None
@@ -96,6 +98,20 @@ def write_plainly(traced: Traced, example: Tensor) -> None:
             del module.was_inplace
     traced.graph.lint()
     traced.module.recompile()
+
+
+def _call_method(node: fx.Node, dims: int) -> None:
+    """Make an attribute that is a view of a tensor the call of a method that gives the same."""
+    x, name = node.args
+    if name in ("mT", "mH"):
+        method, args = "transpose", [-2, -1]
+    elif name in ("T", "H"):
+        method, args = "permute", list(reversed(range(dims)))
+    elif name == "data":
+        method, args = "detach", []
+    else:
+        return
+    node.op, node.target, node.args = "call_method", method, (x, *args)
 
 
 def _changes(traced: Traced, node: fx.Node) -> bool:

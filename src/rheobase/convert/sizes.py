@@ -48,14 +48,14 @@ class Sizes:
         return values[0]
 
     def count(self, node: fx.Node) -> int:
-        """How many parts a value has that is a tuple, or a list.
+        """How many parts a tuple, a list or a tensor has.
 
         Raises:
-            TraceError: it is none, or has as many as there are samples.
+            TraceError: it is none of these, or has as many as there are samples.
         """
-        counts = {len(v) if isinstance(v, tuple | list) else None for v in self._values(node)}
+        counts = {len(v) if _has_parts(v) else None for v in self._values(node)}
         if len(counts) != 1 or None in counts:
-            raise fx.proxy.TraceError("it is a tensor, which Python can't go through in tracing")
+            raise fx.proxy.TraceError("it has no parts, or as many as there are samples")
         return int(counts.pop() or 0)
 
     def drop(self, graph: fx.Graph) -> None:
@@ -109,6 +109,10 @@ class Sizes:
         )
 
 
+def _has_parts(value: Any) -> bool:
+    return value.dim() > 0 if isinstance(value, Tensor) else isinstance(value, tuple | list)
+
+
 class SizeProxy(fx.Proxy):
     """What forward computes with in tracing; it knows sizes where Python has to have them."""
 
@@ -123,10 +127,7 @@ class SizeProxy(fx.Proxy):
         return count
 
     def __iter__(self) -> Iterator[Any]:
-        try:
-            return super().__iter__()  # unpacking into so many names
-        except fx.proxy.TraceError:
-            return iter([self[place] for place in range(len(self))])  # type: ignore[index]
+        return iter([self[place] for place in range(len(self))])  # type: ignore[index]
 
     def __index__(self) -> int:
         return int(self._known())

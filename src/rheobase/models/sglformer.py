@@ -51,7 +51,7 @@ class SGLFormerConfig:
     Args:
         dim: number of channels of a token.
         heads: attention heads; divides ``dim``.
-        global_blocks: blocks with global attention in every group.
+        global_blocks: blocks with global attention in every group; may be 0.
         layout: which released file it is: "imagenet", "imagenet_early" (the stem halves the image
             one convolution earlier; starred there), "cifar" or "events". The last two have no
             biases in linear maps, and one convolution over all tokens and steps for a head.
@@ -83,11 +83,12 @@ class SGLFormerConfig:
         check_choice("compat", self.compat, (None, "official"))
         if self.layout not in _POOLS:
             raise ValueError(unknown_name("layout", self.layout, _POOLS))
+        if self.global_blocks < 0:
+            raise ValueError(f"global_blocks must not be negative, got {self.global_blocks}")
         check_sizes(
             dim=self.dim, dim_multiple=8, heads=self.heads, image_size=self.image_size,
-            patch_size=2 * self.patch_size, global_blocks=self.global_blocks, groups=self.groups,
-            channels=self.channels, num_classes=self.num_classes, T=self.T,
-            mlp_ratio=self.mlp_ratio,
+            patch_size=2 * self.patch_size, groups=self.groups, channels=self.channels,
+            num_classes=self.num_classes, T=self.T, mlp_ratio=self.mlp_ratio,
         )  # fmt: skip
 
     @property
