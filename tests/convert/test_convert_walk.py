@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import einops
 import pytest
 import torch
 from torch import Tensor, nn
@@ -122,7 +123,24 @@ def unpacked(net: Any, x: Tensor) -> Tensor:
     return torch.cat([F.relu(first), F.relu(second)], 1)
 
 
-@pytest.mark.parametrize("run", [checked, looped, in_parts, unpacked])
+def of_sizes(net: Any, x: Tensor) -> Tensor:
+    y = F.relu(net.a(x))
+    least = torch.finfo(y.dtype).tiny
+    falling = 1.0 / (1.0 + torch.arange(y.shape[-1], dtype=y.dtype, device=y.device))
+    return F.relu(
+        net.b(y * falling + net.shift[: y.shape[1]].expand(x.shape[0], -1, -1, -1)) + least
+    )
+
+
+def by_pattern(net: Any, x: Tensor) -> Tensor:
+    y = net.b(F.relu(net.a(x)))
+    y = einops.rearrange(y, "b (two c) h w -> two b c h w", two=2)
+    shift = einops.repeat(net.shift, "c 1 1 -> b c h w", b=x.shape[0], h=8, w=y.shape[-1])
+    y = F.relu(einops.rearrange(list(y), "two b c h w -> b (two c) h w") + shift)
+    return y - einops.reduce(y, "b c (h 2) w -> b c h 1", "mean").repeat_interleave(2, 2)
+
+
+@pytest.mark.parametrize("run", [checked, looped, in_parts, unpacked, of_sizes, by_pattern])
 def test_python_may_ask_for_sizes(run):
     assert relative_error(Net(run).double().eval(), images()) < 0.02
 
@@ -212,6 +230,7 @@ def checked_for_four(net: Any, x: Tensor) -> Tensor:
 REFUSED: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "mean of all": (lambda n, x: F.relu(n.b(F.relu(n.a(x)) - x.mean())), "'mean'.*other samples"),
     "rolled": (lambda n, x: F.relu(n.b(torch.roll(F.relu(n.a(x)), 1, 0))), "'roll'.*other samples"),
+    "joined first": (lambda n, x: torch.cat([F.relu(n.a(x))] * 2), "'cat'.*other samples"),
     "joined": (lambda n, x: torch.cat([F.relu(n.a(x))] * 2, -4), "'cat'.*other samples"),
     "where": (
         lambda n, x: F.relu(n.b(torch.where(n.a(x) > 0.0, n.a(x), 0.0 * x[:, :1]))),
@@ -225,10 +244,6 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "alone": (lambda n, x: F.relu(n.a(x)) if len(x.shape) * x.shape[0] > 4 else x, "number of sam"),
     "item": (lambda n, x: F.relu(n.a(x)) if x.sum().item() > -1e9 else x, "values of a tensor"),
     "its own check": (checked_for_four, "refuses .*N, 3, 8, 8.*test_convert_walk.*AssertionError"),
-    "made of sizes": (
-        lambda n, x: F.relu(n.b((y := F.relu(n.a(x))) * torch.arange(y.shape[-1]))),
-        "'arange'.*makes a tensor of the sizes.*a buffer",
-    ),
     "a number": (
         lambda n, x: F.relu(n.b((y := F.relu(n.a(x))) * y.max().item())),
         "'item'.*numbers",

@@ -27,13 +27,16 @@ class Growth:
     axes: tuple[bool, ...] = ()
 
 
-def follow_batch(traced: Traced, example: Tensor) -> None:
+def follow_batch(traced: Traced, example: Tensor) -> dict[fx.Node, Any]:
     """Note in every node's meta (``growth``) how its value with two samples differs from that with
     three, and whether it is a mask or an index (``picks``), which no sequence codes.
 
     Args:
         traced: the graph of the ANN, before anything is replaced.
         example: three samples that differ, ``[3, ...]``.
+
+    Returns:
+        the value of every node for these samples.
 
     Raises:
         ValueError: a node mixes samples.
@@ -59,6 +62,7 @@ def follow_batch(traced: Traced, example: Tensor) -> None:
                 f"what node {node.name!r} ({line_of(node)}) gives for a sample depends on the "
                 "other samples of the batch, or on chance; conversion needs samples to stay apart"
             )
+    return three
 
 
 def _same_samples(two: Tensor, three: Tensor, axes: tuple[bool, ...]) -> bool:

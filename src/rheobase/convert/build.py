@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, fx, nn
 
 from rheobase.convert.encode import ENCODERS, Impulse
@@ -135,20 +134,11 @@ def _is_unknown(traced: Traced, node: fx.Node) -> bool:
 
 
 def _check_batch(traced: Traced, node: fx.Node, times: dict[fx.Node, Time]) -> None:
-    """Time is folded into axis 0: nothing may reduce it, join along it, or move it to neurons."""
+    """Time is folded into axis 0: nothing may reduce it, or move it to neurons."""
     where = f"node {node.name!r} ({line_of(node)})"
     axes = node.meta["growth"].axes if node.meta["growth"].what == "tensor" else (True,)
     if axes and not any(axes) and kind_of(traced, node) != "like":
-        made = all(n.meta["growth"].what != "tensor" for n in node.all_input_nodes)
-        raise ValueError(
-            f"{where} makes a tensor of the sizes of one that changes over time; take them of the "
-            "network's input, or make it a buffer of the module"
-            if made
-            else f"{where} takes the batch out of a tensor; conversion needs it on axis 0"
-        )
-    dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
-    if node.target in (torch.cat, torch.concat, torch.stack) and dim == 0:
-        raise ValueError(f"{where} joins along the batch; conversion needs samples to stay apart")
+        raise ValueError(f"{where} takes the batch out of a tensor; conversion needs it on axis 0")
     if isinstance(traced.owner(node), Replacement):
         for before in node.all_input_nodes:
             growth = before.meta["growth"]

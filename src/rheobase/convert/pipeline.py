@@ -44,6 +44,7 @@ from rheobase.convert.softmax import make_softmax_spikes
 from rheobase.convert.spiking import NEURONS, Replacement
 from rheobase.convert.stem import check_stem
 from rheobase.convert.trace import Traced, add_module, line_of, trace
+from rheobase.convert.untie import untie_from_spikes
 
 __all__ = ["OPERATORS", "convert"]
 
@@ -133,7 +134,7 @@ def convert(
     rule = with_fitting_reset(traced, rule)
     check_same(traced, copy.deepcopy(ann).eval(), few, parts)
     _add_to_graph(traced, rule, few)
-    follow_batch(traced, few)
+    untie_from_spikes(traced, len(few), follow_batch(traced, few))
     turn_batch_to_front(traced)
     sites = _find_sites(traced, rule)
     found = calibrated_thresholds(traced, sites, rule, T, inputs, batch_size)

@@ -79,6 +79,10 @@ def write_plainly(traced: Traced, example: Tensor) -> None:
             module.was_inplace = True  # type: ignore[assignment]
     for node in nodes:
         as_type = any(isinstance(one, torch.dtype) for one in (*node.args, *node.kwargs.values()))
+        if node.target in ("to", "type_as") and _is_as_before(node, values):
+            node.replace_all_uses_with(node.args[0])
+            traced.graph.erase_node(node)
+            continue
         if node.target is getattr and isinstance(values[node], Tensor):
             _call_method(node, values[node].dim())
         if node.target in ("view", "view_as") and not as_type and not node.kwargs:
@@ -98,6 +102,12 @@ def write_plainly(traced: Traced, example: Tensor) -> None:
             del module.was_inplace
     traced.graph.lint()
     traced.module.recompile()
+
+
+def _is_as_before(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
+    """Whether a tensor that is brought to a type and device was of these before."""
+    before, after = values[node.args[0]], values[node]  # type: ignore[index]
+    return bool(before.dtype == after.dtype and before.device == after.device)
 
 
 def _call_method(node: fx.Node, dims: int) -> None:

@@ -58,6 +58,17 @@ class Sizes:
             raise fx.proxy.TraceError("it has no parts, or as many as there are samples")
         return int(counts.pop() or 0)
 
+    def fact(self, node: fx.Node, name: str) -> Any:
+        """What a tensor says of itself, the same for any number of samples.
+
+        Raises:
+            TraceError: it is no tensor.
+        """
+        value = next(iter(self._values(node)), None)
+        if not isinstance(value, Tensor):
+            raise fx.proxy.TraceError(f"it has no {name}")
+        return getattr(value, name)
+
     def drop(self, graph: fx.Graph) -> None:
         """Take out of the graph what only Python wanted to know, and checks."""
         checks = [node for node in graph.nodes if node.target is torch._assert]
@@ -116,7 +127,9 @@ def _has_parts(value: Any) -> bool:
 class SizeProxy(fx.Proxy):
     """What forward computes with in tracing; it knows sizes where Python has to have them."""
 
-    def __getattr__(self, name: str) -> _Attribute:
+    def __getattr__(self, name: str) -> Any:
+        if name in ("ndim", "dtype"):  # for whoever looks something up by it
+            return self.tracer.sizes.fact(self.node, name)  # type: ignore[attr-defined]
         return _Attribute(self, name)
 
     def _known(self) -> Any:

@@ -19,6 +19,7 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from rheobase.convert.einops import teach_einops
 from rheobase.convert.sizes import SizeProxy, Sizes
 from rheobase.stateful import Stateful
 
@@ -121,9 +122,10 @@ def trace(
     if tracer.is_leaf_module(ann, ""):  # a layer alone is the whole network
         ann = sizes.root = nn.Sequential(ann)
     _check_hooks(ann, tracer)
+    teach_einops()
     try:
         graph = tracer.trace(ann)
-    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+    except (fx.proxy.TraceError, TypeError, RuntimeError, LookupError) as error:
         raise ValueError(
             f"{type(ann).__name__} can't be traced: {_line_of_error(error)} does in Python what "
             f"hangs on the values of a tensor or the number of samples ({error}). Move it out of "
