@@ -318,7 +318,7 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match=r"returns a tuple \(0, 1\); conversion needs one tensor"):
         convert(nn.Sequential(nn.ReLU(), nn.GRU(4, 2)), torch.rand(3, 4), recipe="ecmt")
     with pytest.raises(ValueError, match=r"'gt_encode'.*torch\.bool, which no spikes can"):
-        convert(Compared(), torch.rand(3, 4), recipe="ecmt")
+        convert(nn.Sequential(nn.Linear(4, 4), Compared()), torch.rand(3, 4), recipe="ecmt")
     with pytest.raises(TypeError, match="GraphModule of an exported program; give the module"):
         convert(torch.export.export(nn.Sequential(nn.ReLU()), (x,)).module(), x)
     with pytest.raises(TypeError, match="not function"):

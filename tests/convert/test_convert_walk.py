@@ -81,8 +81,13 @@ def padded_and_unfolded(net: Any, x: Tensor) -> Tensor:
     return F.relu(net.b(x.unflatten(1, (4, 9)).mean(2).unflatten(2, (8, 8))))
 
 
+def made_on_the_way(net: Any, x: Tensor) -> Tensor:
+    return nn.ReLU()(net.b(nn.ReLU(inplace=True)(net.a(nn.Identity()(x)))))
+
+
 @pytest.mark.parametrize(
-    "run", [in_place, before_activation, divided_by_sizes, padded_and_unfolded]
+    "run",
+    [in_place, before_activation, divided_by_sizes, padded_and_unfolded, made_on_the_way],
 )
 def test_what_is_changed_in_place_and_sizes_are_followed(run):
     assert relative_error(Net(run).double().eval(), images()) < 0.04
@@ -239,6 +244,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
     "abs": (lambda n, x: F.relu(n.b(n.a(x).abs())), "'abs_1'.*kind 'function'.*'ecmt'"),
     "softmax": (lambda n, x: F.relu(n.b(n.a(x).softmax(1))), "kind 'softmax'.*'ecmt'"),
     "dropout": (lambda n, x: F.relu(n.b(F.dropout(F.relu(n.a(x))))), "drops in evaluation too"),
+    "made dropout": (lambda n, x: F.relu(nn.Dropout()(n.a(x))), "hangs on chance"),
     "length": (lambda n, x: F.relu(n.a(x)).reshape(len(x), -1), "the number of samples"),
     "one by one": (lambda n, x: torch.stack(list(F.relu(n.a(x)))), "as many as there are samples"),
     "alone": (lambda n, x: F.relu(n.a(x)) if len(x.shape) * x.shape[0] > 4 else x, "number of sam"),
@@ -318,6 +324,8 @@ def test_networks_of_another_kind_are_refused():
         convert(nn.DataParallel(nn.Sequential(*layers)), x)
     with pytest.raises(TypeError, match=r"OptimizedModule wraps a network: .*ann\._orig_mod"):
         convert(torch.compile(nn.Sequential(*layers)), x)
+    with pytest.raises(TypeError, match=r"'1' is a torch\.jit\.ScriptModule.*an nn\.Module"):
+        convert(nn.Sequential(layers[0], torch.jit.trace(nn.ReLU(), x)), x)
     with pytest.raises(ValueError, match=r"'0\.weight' has no size .*ann\(x\)"):
         convert(nn.Sequential(nn.LazyLinear(4), *layers), x)
     with pytest.raises(ValueError, match=r"\[N, 3\] and torch.float32: node '_0' .*ann\(inputs\)"):
@@ -549,6 +557,31 @@ def test_attention_by_hand_with_a_mask():
     assert relative_error(Attends().double().eval(), x, **given) < 1e-4
     with pytest.raises(ValueError, match=r"fills in 2\.0 at every step"):
         convert(Attends(2.0).double().eval(), x, recipe="spikezip_tf", T=8)
+
+
+class Reads(nn.Module):
+    """Words at positions counted over what is no padding; a head that learns its temperature."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.places = nn.Embedding(9, 8, padding_idx=0), nn.Embedding(6, 8)
+        self.mix, self.head = nn.Parameter(torch.randn(8, 8)), nn.Linear(8, 4)
+        self.heat = nn.Parameter(torch.zeros(()))
+
+    def forward(self, words: Tensor) -> Tensor:
+        seen = words.ne(0).int()
+        x = self.words(words) + self.places(torch.cumsum(seen, 1).type_as(seen) * seen)
+        x = torch.addmm(self.head.bias[0], x.view(-1, 8), self.mix).view(x.shape)
+        return self.head(F.relu(x).mean(1) * F.softplus(self.heat).clamp(max=5.0))
+
+
+def test_positions_made_of_words_and_scales_that_are_learnt_are_no_activations():
+    words = torch.randint(0, 9, (6, 5), generator=torch.Generator().manual_seed(0))
+    net = Reads().double().eval()
+    fine = NeuronRule("integer_code", levels=10**6)
+    assert relative_error(net, words, recipe="integer_code", neuron=fine, T=2) < 1e-4
+    assert relative_error(net, words) < 0.02
 
 
 class Branches(nn.Module):

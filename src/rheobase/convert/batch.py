@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import Tensor, fx
 
 from rheobase.convert.kinds import ACTIVATIONS, kind_of
-from rheobase.convert.plain import near, values_of
+from rheobase.convert.plain import near, picks, values_of
 from rheobase.convert.trace import Traced, line_of
 
 __all__ = ["Growth", "follow_batch", "turn_batch_to_front"]
@@ -54,7 +54,7 @@ def follow_batch(traced: Traced, example: Tensor) -> dict[fx.Node, Any]:
             )
     for node, value in two.items():
         node.meta["growth"] = growth = _growth(value, three[node])
-        node.meta["picks"] = isinstance(value, Tensor) and not value.is_floating_point()
+        node.meta["picks"] = picks(value)
         if getattr(traced.owner(node), "draws", False) or drawn.intersection(node.all_input_nodes):
             drawn.add(node)
         elif growth.what == "tensor" and not _same_samples(value, three[node], growth.axes):

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from rheobase.convert.kinds import kind_of, passes_spikes
 from rheobase.convert.parts import Parts
-from rheobase.convert.trace import Traced, line_of, record
+from rheobase.convert.trace import Traced, free_name, line_of, record
 
-__all__ = ["check_same", "few_samples", "near", "values_of", "write_plainly"]
+__all__ = ["check_same", "few_samples", "near", "picks", "values_of", "write_plainly"]
 
 _IN_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
@@ -77,7 +78,11 @@ def write_plainly(traced: Traced, example: Tensor) -> None:
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
             module.was_inplace = True  # type: ignore[assignment]
+    _compute_own(traced, values)
     for node in nodes:
+        node.meta["picks"] = picks(values[node])
+        if node.target is torch.addmm and len(node.args) == 3 and not node.kwargs:
+            _multiply_then_add(traced, node)
         as_type = any(isinstance(one, torch.dtype) for one in (*node.args, *node.kwargs.values()))
         if node.target in ("to", "type_as") and _is_as_before(node, values):
             node.replace_all_uses_with(node.args[0])
@@ -102,6 +107,35 @@ def write_plainly(traced: Traced, example: Tensor) -> None:
             del module.was_inplace
     traced.graph.lint()
     traced.module.recompile()
+
+
+def picks(value: Any) -> bool:
+    """Whether a value is a mask or an index, which no sequence codes."""
+    return isinstance(value, Tensor) and not value.is_floating_point()
+
+
+def _compute_own(traced: Traced, values: dict[fx.Node, Any]) -> None:
+    """Keep as a buffer what a nonlinear operation makes of the network's own tensors alone."""
+    own: set[fx.Node] = set()
+    for node in traced.graph.nodes:
+        before = node.all_input_nodes
+        if node.op == "get_attr" or (before and own.issuperset(before)):
+            own.add(node)
+        if node in own and node.op.startswith("call") and isinstance(values[node], Tensor):
+            kind = kind_of(traced, node)
+            if kind is None or not passes_spikes(kind, changing=0):
+                name = free_name(traced.module, f"{node.name}_value")
+                traced.module.register_buffer(name, values[node])
+                node.op, node.target, node.args, node.kwargs = "get_attr", name, (), {}
+
+
+def _multiply_then_add(traced: Traced, node: fx.Node) -> None:
+    """``addmm`` as the two operations that it is."""
+    bias, x, weight = node.args
+    with traced.graph.inserting_before(node):
+        product = traced.graph.call_function(torch.matmul, (x, weight))
+    product.stack_trace = node.stack_trace
+    node.target, node.args = operator.add, (product, bias)
 
 
 def _is_as_before(node: fx.Node, values: dict[fx.Node, Any]) -> bool:

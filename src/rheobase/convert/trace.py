@@ -23,7 +23,7 @@ from rheobase.convert.einops import teach_einops
 from rheobase.convert.sizes import SizeProxy, Sizes
 from rheobase.stateful import Stateful
 
-__all__ = ["Traced", "add_module", "line_of", "record", "trace"]
+__all__ = ["Traced", "add_module", "free_name", "line_of", "record", "trace"]
 
 _HERE = ("/torch/", "torch/fx", "/rheobase/convert/trace.py", "/rheobase/convert/sizes.py")
 
@@ -70,6 +70,18 @@ class _Tracer(fx.Tracer):
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         return bool(self.sizes.of(obj.node))
+
+    def path_of_module(self, mod: nn.Module) -> str:
+        if mod not in self.submodule_paths:  # type: ignore[operator]
+            self._adopt(mod)
+        return super().path_of_module(mod)
+
+    def _adopt(self, mod: nn.Module) -> None:
+        """Make a module that forward itself makes, as in ``nn.ReLU()(x)``, one of the network's."""
+        assert isinstance(self.root, nn.Module)
+        name = free_name(self.root, f"made_{type(mod).__name__.lower()}")
+        self.root.add_module(name, mod)
+        self.submodule_paths[mod] = name  # type: ignore[index]
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         if self.sizes.running:  # on examples, which is no part of the graph
@@ -189,6 +201,11 @@ def _check_network(ann: nn.Module, inputs: int) -> None:
                 f"{name!r} has no size before the network has seen an input; call it once, ann(x)"
             )
     for name, module in ann.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError(
+                f"{name!r} is a torch.jit.ScriptModule, which hides what it computes; conversion "
+                "takes modules as they were written: make it an nn.Module"
+            )
         if isinstance(module, Stateful):
             raise ValueError(
                 f"{name or type(ann).__name__!r} is a {type(module).__name__}: this network spikes "
@@ -282,12 +299,16 @@ def _line_of_error(error: BaseException) -> str:
 
 def add_module(traced: Traced, wanted: str, module: nn.Module) -> str:
     """Give a module to the graph under a free name near ``wanted``; the name it got."""
-    root = traced.module
-    base = wanted.replace(".", "_")
-    name, number = base, 1
+    name = free_name(traced.module, wanted.replace(".", "_"))
+    traced.module.add_module(name, module)
+    return name
+
+
+def free_name(root: nn.Module, wanted: str) -> str:
+    """``wanted``, or that with a number behind it, which ``root`` has no attribute of."""
+    name, number = wanted, 1
     while hasattr(root, name):
-        name, number = f"{base}_{number}", number + 1
-    root.add_module(name, module)
+        name, number = f"{wanted}_{number}", number + 1
     return name
 
 

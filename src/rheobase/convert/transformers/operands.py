@@ -187,9 +187,11 @@ def _origin(traced: Traced, node: fx.Node) -> fx.Node:
 
 
 def _raw(traced: Traced) -> set[fx.Node]:
-    """The input, and what is that in another shape."""
-    return {
-        node
-        for node in traced.graph.nodes
-        if _origin(traced, node).op == "placeholder" and node.op != "output"
-    }
+    """The input, what is that in another shape, and masks and indices made of these."""
+    raw: set[fx.Node] = set()
+    for node in traced.graph.nodes:
+        before = node.all_input_nodes
+        index = node.meta.get("picks") and before and raw.issuperset(before)
+        if node.op != "output" and (index or _origin(traced, node).op == "placeholder"):
+            raw.add(node)
+    return raw
