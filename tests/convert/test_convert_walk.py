@@ -102,6 +102,13 @@ def test_views_take_every_order_of_memory():
     assert relative_error(Viewed(in_place).eval(), images(torch.float32)) < 0.04
 
 
+def test_modules_may_be_called_as_methods_are():
+    names = ("view", "type_as", "mT", "item")
+    layers = (nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 5))
+    ann = nn.Sequential(OrderedDict(zip(names, layers, strict=True))).double().eval()
+    assert relative_error(ann, images()) < 0.02
+
+
 def checked(net: Any, x: Tensor) -> Tensor:
     assert x.dim() == 4 and x.shape[1] == 3, "images"
     x = F.relu(net.a(x))

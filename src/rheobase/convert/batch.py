@@ -47,7 +47,8 @@ def follow_batch(traced: Traced, example: Tensor) -> dict[fx.Node, Any]:
     two, three = (values_of(traced, example[:count]) for count in (2, 3))
     drawn: set[fx.Node] = set()
     for node in traced.graph.nodes:
-        if node.target in ("item", "tolist") and node.all_input_nodes[0].op != "get_attr":
+        reads = node.op == "call_method" and node.target in ("item", "tolist")
+        if reads and node.all_input_nodes[0].op != "get_attr":
             raise ValueError(
                 f"node {node.name!r} ({line_of(node)}) takes numbers out of a tensor, whose values "
                 "change over time; compute with the tensor itself"

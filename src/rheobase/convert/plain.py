@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from rheobase.convert.kinds import kind_of, passes_spikes
 from rheobase.convert.parts import Parts
-from rheobase.convert.trace import Traced, free_name, line_of, record
+from rheobase.convert.spelling import spell_out
+from rheobase.convert.trace import Traced, line_of, record
 
 __all__ = ["check_same", "few_samples", "near", "picks", "values_of", "write_plainly"]
 
@@ -64,34 +64,25 @@ def _not_taken(x: Tensor, error: Exception, where: str = "it fails") -> ValueErr
 def write_plainly(traced: Traced, example: Tensor) -> None:
     """Let every operation give a value of its own, in place of changing that of another.
 
-    Whoever looks at a tensor after it was changed looks at what changed it then; ``view`` becomes
-    ``reshape``, which takes every order of memory, and ``x.mT`` a method.
+    Whoever looks at a tensor after it was changed looks at what changed it then. Operations are
+    spelt as `spell_out` does.
 
     Raises:
         ValueError: a tensor is changed of which another node has a view that is used afterwards,
             or the network does not take such inputs.
     """
     values = values_of(traced, example.clone(memory_format=torch.contiguous_format))
+    for node, value in values.items():
+        node.meta["picks"] = picks(value)
+    spell_out(traced, values)
     nodes = list(traced.graph.nodes)
+    values = {node: values[node] for node in nodes if node in values}
     place = {node: number for number, node in enumerate(nodes)}
     for module in traced.module.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
             module.was_inplace = True  # type: ignore[assignment]
-    _compute_own(traced, values)
     for node in nodes:
-        node.meta["picks"] = picks(values[node])
-        if node.target is torch.addmm and len(node.args) == 3 and not node.kwargs:
-            _multiply_then_add(traced, node)
-        as_type = any(isinstance(one, torch.dtype) for one in (*node.args, *node.kwargs.values()))
-        if node.target in ("to", "type_as") and _is_as_before(node, values):
-            node.replace_all_uses_with(node.args[0])
-            traced.graph.erase_node(node)
-            continue
-        if node.target is getattr and isinstance(values[node], Tensor):
-            _call_method(node, values[node].dim())
-        if node.target in ("view", "view_as") and not as_type and not node.kwargs:
-            node.target = {"view": "reshape", "view_as": "reshape_as"}[str(node.target)]
         changed = node.args[0] if node.args else None
         if not isinstance(changed, fx.Node) or not _changes(traced, node):
             continue
@@ -112,50 +103,6 @@ def write_plainly(traced: Traced, example: Tensor) -> None:
 def picks(value: Any) -> bool:
     """Whether a value is a mask or an index, which no sequence codes."""
     return isinstance(value, Tensor) and not value.is_floating_point()
-
-
-def _compute_own(traced: Traced, values: dict[fx.Node, Any]) -> None:
-    """Keep as a buffer what a nonlinear operation makes of the network's own tensors alone."""
-    own: set[fx.Node] = set()
-    for node in traced.graph.nodes:
-        before = node.all_input_nodes
-        if node.op == "get_attr" or (before and own.issuperset(before)):
-            own.add(node)
-        if node in own and node.op.startswith("call") and isinstance(values[node], Tensor):
-            kind = kind_of(traced, node)
-            if kind is None or not passes_spikes(kind, changing=0):
-                name = free_name(traced.module, f"{node.name}_value")
-                traced.module.register_buffer(name, values[node])
-                node.op, node.target, node.args, node.kwargs = "get_attr", name, (), {}
-
-
-def _multiply_then_add(traced: Traced, node: fx.Node) -> None:
-    """``addmm`` as the two operations that it is."""
-    bias, x, weight = node.args
-    with traced.graph.inserting_before(node):
-        product = traced.graph.call_function(torch.matmul, (x, weight))
-    product.stack_trace = node.stack_trace
-    node.target, node.args = operator.add, (product, bias)
-
-
-def _is_as_before(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
-    """Whether a tensor that is brought to a type and device was of these before."""
-    before, after = values[node.args[0]], values[node]  # type: ignore[index]
-    return bool(before.dtype == after.dtype and before.device == after.device)
-
-
-def _call_method(node: fx.Node, dims: int) -> None:
-    """Make an attribute that is a view of a tensor the call of a method that gives the same."""
-    x, name = node.args
-    if name in ("mT", "mH"):
-        method, args = "transpose", [-2, -1]
-    elif name in ("T", "H"):
-        method, args = "permute", list(reversed(range(dims)))
-    elif name == "data":
-        method, args = "detach", []
-    else:
-        return
-    node.op, node.target, node.args = "call_method", method, (x, *args)
 
 
 def _changes(traced: Traced, node: fx.Node) -> bool:

@@ -25,7 +25,9 @@ from rheobase.stateful import Stateful
 
 __all__ = ["Traced", "add_module", "free_name", "line_of", "record", "trace"]
 
-_HERE = ("/torch/", "torch/fx", "/rheobase/convert/trace.py", "/rheobase/convert/sizes.py")
+_HERE = (
+    "/torch/", "torch/fx", "/einops/", "/rheobase/convert/trace.py", "/rheobase/convert/sizes.py",
+)  # fmt: skip
 
 
 class Traced:
