@@ -43,8 +43,10 @@ def _compute_own(traced: Traced, values: Mapping[fx.Node, Any]) -> None:
         if node.op == "get_attr" or (before and own.issuperset(before)):
             own.add(node)
         if node in own and node.op.startswith("call") and isinstance(values[node], Tensor):
-            kind = kind_of(traced, node)
-            if kind is None or not passes_spikes(kind, changing=0):
+            kind, module = kind_of(traced, node), traced.owner(node)
+            linear = kind is not None and passes_spikes(kind, changing=0)
+            trained = module is not None and any(True for _ in module.parameters())
+            if not linear and not trained:
                 name = free_name(traced.module, f"{node.name}_value")
                 traced.module.register_buffer(name, values[node])
                 node.op, node.target, node.args, node.kwargs = "get_attr", name, (), {}
