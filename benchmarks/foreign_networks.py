@@ -38,7 +38,6 @@ _WINDOWS = {
     "depths": [2, 2],
     "num_heads": [2, 2],
 }
-_LEVIT = {"image_size": 64, "hidden_sizes": [32, 48, 64], "num_attention_heads": [2, 2, 2]}
 
 # Class -> what its config is made with.
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -117,9 +116,8 @@ def built(name: str) -> tuple[nn.Module, Tensor]:
 
     network = getattr(transformers, name)
     torch.manual_seed(0)
-    options = network.config_class(**NETWORKS[name])
-    net = network(options).double().eval()
-    if hasattr(options, "vocab_size") and name.endswith("SequenceClassification"):
+    net = network(network.config_class(**NETWORKS[name])).double().eval()
+    if name.endswith("SequenceClassification"):
         return OneOutput(net), torch.randint(2, 100, (8, 12))
     side = NETWORKS[name].get("image_size", 64)
     return OneOutput(net), torch.randn(8, 3, side, side, dtype=torch.float64)
@@ -128,10 +126,10 @@ def built(name: str) -> tuple[nn.Module, Tensor]:
 def main(names: Sequence[str] = ()) -> None:
     """Print a row for each network, or for those named."""
     warnings.simplefilter("ignore")
-    print("| network | parameters | fine | ecmt, T = 32 |\n|---|---|---|---|")
+    print(f"| network | parameters | fine | ecmt, T = {STEPS} |\n|---|---|---|---|")
+    fine = NeuronRule("integer_code", levels=10**6)
     for name in names or NETWORKS:
         ann, x = built(name)
-        fine = NeuronRule("integer_code", levels=10**6)
         errors = (
             _error(ann, x, convert(ann, x, recipe="integer_code", neuron=fine, T=2)),
             _error(ann, x, convert(ann, x, recipe="ecmt", T=STEPS)),
