@@ -30,7 +30,7 @@ def untie_from_spikes(traced: Traced, samples: int, values: Mapping[fx.Node, Any
     with graph.inserting_after(x):
         device = _with_growth(graph.call_function(getattr, (x, "device")), Growth("other"))
         shape = graph.call_function(getattr, (x, "shape"))
-        _with_growth(shape, x.meta["growth"])
+        _with_growth(shape, Growth("sizes", x.meta["growth"].axes))
     with graph.inserting_after(shape):
         batch = graph.call_function(operator.getitem, (shape, 0))
         _with_growth(batch, Growth("number", (True,)))
@@ -48,7 +48,6 @@ def untie_from_spikes(traced: Traced, samples: int, values: Mapping[fx.Node, Any
 
 def _with_growth(node: fx.Node, growth: Growth) -> fx.Node:
     node.meta["growth"] = growth
-    node.meta["picks"] = False
     return node
 
 
