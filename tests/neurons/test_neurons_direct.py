@@ -218,6 +218,31 @@ def test_what_was_learnt_is_held_to_its_domain() -> None:
         ltmd(x)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("channels", [None, 3])
+def test_the_kernels_of_glif_equal_its_graph(
+    channels: int | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an eager call on the CPU runs, and what a tracer sees."""
+    torch.manual_seed(0)
+    neuron, x = GLIF(4, channels).to(dtype), torch.rand(4, 2, 3, 5, dtype=dtype)
+    found = neuron.coefficients(x)
+    monkeypatch.setattr("rheobase.neurons.gated.is_plain", lambda x: False)
+    expected = neuron.coefficients(x)
+    names = [name for name in expected if isinstance(expected[name], torch.Tensor)]
+    assert len(names) == 6
+    weights = {name: torch.rand_like(expected[name]) for name in names}
+
+    def gradients(values: dict[str, float | torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        loss = torch.stack([(values[name] * weights[name]).sum() for name in names]).sum()
+        return torch.autograd.grad(loss, list(neuron.parameters()))
+
+    for name in names:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-6, atol=1e-7)
+    for ours, plain in zip(gradients(found), gradients(expected), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("neuron", "name"),
     [(PLIF(), "w"), (LSGLIF(), "w"), (KLIF(), "k"), (GLIF(2), "tau"), (GLIF(2), "conductance")],

@@ -73,6 +73,11 @@ def test_exp_is_accurate() -> None:
     exact = np.exp(x.astype(np.float64))
     assert np.max(np.abs(y - exact) / exact) < 3e-7
     assert y[-1] == 1.0
+    beyond = np.array([-np.inf, -1e30, -88, 89, 1e30, np.inf], dtype=np.float32)
+    y = np.empty_like(beyond)
+    run(beyond, y)
+    assert (y[:3] > 0).all() and (y[:3] < 1.3e-38).all()
+    assert (y[3:] > 1.6e38).all() and np.isfinite(y).all()
 
 
 def test_bfloat16_rounds_as_torch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from rheobase._numbers import Size
 from rheobase.neurons.base import Neuron
 from rheobase.neurons.parameters import (
+    channel_shape,
     logit,
     per_channel,
     positive,
@@ -18,6 +20,7 @@ from rheobase.neurons.parameters import (
     wrong_steps,
 )
 from rheobase.ops.eager import is_plain, is_transformed
+from rheobase.ops.native import DTYPES, Kernel, imported_kernel
 from rheobase.surrogate import Rectangular, Surrogate
 
 __all__ = ["GLIF"]
@@ -103,83 +106,80 @@ class GLIF(Neuron):
         """Decay, gain (of each step) and bias; the threshold, and what the gated reset takes."""
         if x.shape[0] != self.conductance.shape[0]:
             raise ValueError(wrong_steps("GLIF", self.conductance.shape[0], x))
-        parameters = (
-            self.alpha, self.beta, self.gamma, self.tau, self.leak, self.subtracted, self.theta,
-            self.conductance,
-        )  # fmt: skip
-        # Of so many small tensors autograd's own graph costs more than the scan.
-        eager = is_plain(x) and not is_transformed()
-        found = (_Coefficients.apply if eager else _coefficients)(self._shape(x), *parameters)
-        names = ("decay", "bias", "threshold", "kept", "amount", "gain")
-        return {**dict(zip(names, found, strict=True)), **self.surrogate_coefficients(x)}
+        parameters = [getattr(self, name) for name in _LEARNT]
+        compiled = is_plain(x) and not is_transformed() and _has_kernels(self.theta)
+        found = (_Coefficients.apply if compiled else _coefficients)(self._shape(x), *parameters)
+        return dict(zip(_COEFFICIENTS, found, strict=True)) | self.surrogate_coefficients(x)
 
     def _shape(self, x: Tensor) -> tuple[int, ...]:
         """Of a parameter made to broadcast to ``x``."""
         if self.theta.dim() == 0:
             return (1,) * (x.dim() - 1)
-        return tuple(per_channel(self.theta.detach(), x, "GLIF").shape)
+        return channel_shape(self.theta, x, "GLIF")
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
         return f"T={self.conductance.shape[0]}, parameters per {sharing(self.alpha)}"
 
 
-# Alpha, beta, gamma, tau, leak, what the reset subtracts and the threshold.
-_SHARED = 7
+# How many are learnt for all steps, and how many coefficients follow from them.
+_SHARED, _FOUND = 7, 5
+
+_WHAT = ("GLIF", "gate or constant")
+
+_LEARNT = ("alpha", "beta", "gamma", "tau", "leak", "subtracted", "theta", "conductance")
+_COEFFICIENTS = ("decay", "bias", "threshold", "kept", "amount", "gain")
+_ARRAYS = {
+    "coefficients": (*_LEARNT, "values", "found"),
+    "gradients": ("values", "found", *(f"g_{name}" for name in _COEFFICIENTS), "by_learnt"),
+}
 
 
 def _coefficients(shape: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, ...]:
     """Decay, bias, threshold, what the reset keeps and takes off, and the gain of each step."""
-    values = _values(shape, *parameters)
-    return _from_values(values, 1.0 - values)
-
-
-def _values(shape: tuple[int, ...], *parameters: Tensor) -> Tensor:
-    """What is learnt, in one tensor: seven that all steps share, then the conductances."""
     learnt = torch.cat([parameter.reshape(-1) for parameter in parameters])
-    return positive(learnt.sigmoid(), "GLIF", "gate or constant").view(-1, *shape)
-
-
-def _from_values(values: Tensor, complement: Tensor) -> tuple[Tensor, ...]:
-    """The coefficients; ``complement`` is 1 minus each value."""
-    alpha, beta, _, _, leak, subtracted, threshold = values[:_SHARED].unbind()
-    not_alpha, _, not_gamma, not_tau = complement[:4].unbind()
-    decay = 1.0 - alpha * not_tau
-    amount = not_gamma * subtracted / decay
-    gain = 1.0 - beta * complement[_SHARED:]
-    return decay, -not_alpha * leak, threshold, not_gamma, amount, gain
+    values = positive(learnt.sigmoid(), *_WHAT).view(-1, *shape)
+    alpha, beta, gamma, tau, leak, subtracted, threshold = values[:_SHARED].unbind()
+    decay = 1.0 - alpha * (1.0 - tau)
+    amount = (1.0 - gamma) * subtracted / decay
+    gain = 1.0 - beta * (1.0 - values[_SHARED:])
+    return decay, (alpha - 1.0) * leak, threshold, 1.0 - gamma, amount, gain
 
 
 class _Coefficients(torch.autograd.Function):
-    """`_coefficients` as one node of the graph, its gradient written down."""
+    """`_coefficients` by kernels, as one node of the graph."""
 
     @staticmethod
     def forward(ctx: Any, shape: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, ...]:
-        values = _values(shape, *parameters)
-        complement = 1.0 - values
-        found = decay, _, _, _, amount, _ = _from_values(values, complement)
-        ctx.save_for_backward(values, complement, decay, amount)
-        ctx.shape = parameters[-1].shape
-        return found
+        theta, conductance = parameters[-2:]
+        count = theta.numel()
+        values = theta.new_empty((_SHARED + len(conductance)) * count)
+        found = theta.new_empty((_FOUND + len(conductance)) * count)
+        traffic = values.nbytes + found.nbytes
+        learnt = [parameter.contiguous() for parameter in parameters]
+        _kernel("coefficients", theta.dtype)(1, traffic, *learnt, values, found)
+        positive(values, *_WHAT)
+        ctx.save_for_backward(values, found)
+        ctx.shape = conductance.shape[1:]
+        rows = found.view(-1, *shape)
+        return *rows[:_FOUND].unbind(), rows[_FOUND:]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        g_decay, g_bias, g_threshold, g_kept, g_amount, g_gain = gradients
-        values, complement, decay, amount = ctx.saved_tensors
-        alpha, beta, _, _, leak, subtracted, _ = values[:_SHARED].unbind()
-        not_alpha, _, not_gamma, not_tau = complement[:4].unbind()
-        by_amount = g_amount / decay
-        g_decay = g_decay - by_amount * amount
-        by_shared = torch.stack([
-            g_bias * leak - g_decay * not_tau,
-            -(g_gain * complement[_SHARED:]).sum(0),
-            -g_kept - by_amount * subtracted,
-            g_decay * alpha,
-            -g_bias * not_alpha,
-            by_amount * not_gamma,
-            g_threshold,
-        ])  # fmt: skip
-        by_learnt = torch.cat([by_shared, g_gain * beta]) * (values * complement)
-        by_learnt = by_learnt.view(-1, *ctx.shape[1:])
-        return None, *by_learnt[:_SHARED].unbind(), by_learnt[_SHARED:]
+        values, found = ctx.saved_tensors
+        by_learnt = torch.empty_like(values)
+        given = [gradient.contiguous() for gradient in gradients]
+        _kernel("gradients", values.dtype)(1, 2 * values.nbytes, values, found, *given, by_learnt)
+        rows = by_learnt.view(-1, *ctx.shape)
+        return None, *rows[:_SHARED].unbind(), rows[_SHARED:]
+
+
+def _has_kernels(parameter: Tensor) -> bool:
+    return parameter.device.type == "cpu" and parameter.dtype in (torch.float32, torch.float64)
+
+
+@cache
+def _kernel(name: str, dtype: torch.dtype) -> Kernel:
+    arrays = _ARRAYS[name]
+    return imported_kernel("gates", name, dict.fromkeys(arrays, f"{DTYPES[dtype]}*"))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rheobase.surrogate.base import is_at_hand
 
-__all__ = ["logit", "per_channel", "positive", "sharing", "wrong_steps"]
+__all__ = ["channel_shape", "logit", "per_channel", "positive", "sharing", "wrong_steps"]
 
 
 def per_channel(parameter: Tensor, x: Tensor, owner: str) -> Tensor:
@@ -25,11 +25,17 @@ def per_channel(parameter: Tensor, x: Tensor, owner: str) -> Tensor:
     """
     if parameter.dim() == 0:
         return parameter
-    if x.dim() < 3 or x.shape[2] != parameter.shape[-1]:
+    return parameter.reshape(*parameter.shape[:-1], *channel_shape(parameter, x, owner))
+
+
+def channel_shape(parameter: Tensor, x: Tensor, owner: str) -> tuple[int, ...]:
+    """``(1, C, 1, ...)``: of one step of `per_channel`, which see."""
+    channels = parameter.shape[-1]
+    if x.dim() < 3 or x.shape[2] != channels:
         raise ValueError(
-            f"{owner} has {parameter.shape[-1]} channels, input is [T, N, C, ...] = {list(x.shape)}"
+            f"{owner} has {channels} channels, input is [T, N, C, ...] = {list(x.shape)}"
         )
-    return parameter.reshape(*parameter.shape[:-1], 1, -1, *[1] * (x.dim() - 3))
+    return 1, channels, *[1] * (x.dim() - 3)
 
 
 def positive(parameter: Tensor, owner: str, name: str) -> Tensor:
@@ -38,10 +44,10 @@ def positive(parameter: Tensor, owner: str, name: str) -> Tensor:
     Raises:
         ValueError: a value is 0, negative or not a number.
     """
-    if is_at_hand(parameter) and not bool((parameter > 0.0).all()):
+    if is_at_hand(parameter) and not (least := parameter.detach().min().item()) > 0.0:
         raise ValueError(
-            f"{owner} learnt a {name} of {parameter.detach().min().item():g}, which must stay "
-            "above 0; lower its learning rate, or clamp it after each step"
+            f"{owner} learnt a {name} of {least:g}, which must stay above 0; lower its learning "
+            "rate, or clamp it after each step"
         )
     return parameter
 

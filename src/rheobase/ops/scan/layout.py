@@ -138,11 +138,11 @@ class Vector:
     order: tuple[int, ...] | None  # strides of one full row, or None for a single axis
 
     def restore(self, gradient: Tensor, like: Tensor) -> Tensor:
-        """A gradient laid out as ``values`` in the shape of the coefficient ``like``: a copy."""
+        """A gradient laid out as ``values`` in the shape of the coefficient ``like``."""
         if self.order is None:  # one value each
-            return gradient.to(like.dtype, copy=True).view(like.shape)
+            return gradient.view(like.shape).to(like.dtype)
         full = gradient.as_strided(self.shape, (self.count, *self.order))
-        return full.sum_to_size(like.shape).to(like.dtype, copy=True)
+        return full.sum_to_size(like.shape).to(like.dtype)
 
 
 def vector(value: Tensor, x: Tensor, dtype: torch.dtype) -> Vector:

@@ -351,9 +351,8 @@ def _scan_backward(
     x, kind = dense_rows(x), ScanSpec.from_key(spec)
     values = _ordered(kind, _joined(number_names, numbers, tensor_names, tensors))
     indices = [kind.names.index(name) for name in wanted.split()]
-    return _backend(x).backward(  # type: ignore[no-any-return]
-        g, g_tap, x, u, rest, kind, values, tap, indices
-    )
+    gx, *gradients = _backend(x).backward(g, g_tap, x, u, rest, kind, values, tap, indices)
+    return [gx, *(gradient.clone() for gradient in gradients)]  # an operator's outputs lie apart
 
 
 @_scan_backward.register_fake

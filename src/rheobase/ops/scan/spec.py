@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
-from rheobase.ops.scan.tables import CHARGES, FIRES, RESETS, Charge, Fire, Function, Reset
+from rheobase.ops.scan.tables import CHARGES, FIRES, RESETS, Charge, Fire, Reset
 from rheobase.surrogate import Surrogate, surrogate_class
 
 __all__ = ["ScanSpec"]
@@ -90,10 +90,10 @@ class ScanSpec:
         return RESETS[self.reset]
 
     @property
-    def kernels_reset(self) -> Function:
-        """Reset as the kernels do it: by a choice where spikes are 0 or 1."""
+    def kernels_reset(self) -> Reset:
+        """Reset and its partials as the kernels take them: by a choice where spikes are 0 or 1."""
         reset, binary = self.reset_functions, self.fire_functions.binary
-        return reset.choice if reset.choice is not None and binary else reset.value
+        return reset.choice if reset.choice is not None and binary else reset
 
     @property
     def surrogate_functions(self) -> type[Surrogate]:

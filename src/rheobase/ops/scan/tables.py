@@ -90,7 +90,7 @@ class Reset:
 
     value: Function
     partials: Function
-    choice: Function | None = None
+    choice: Reset | None = None
     two_sided: bool = False
     names: tuple[str, ...] = field(init=False)
 
@@ -341,6 +341,11 @@ def _gated_partials(h: Scalar, s: Scalar, kept: Scalar, amount: Scalar) -> Scala
     return 1.0 - s + kept * s, h * kept - h - amount, h * s, -s
 
 
+def _gated_choice_partials(h: Scalar, s: Scalar, kept: Scalar, amount: Scalar) -> Scalar:
+    by_h = where(s > 0.0, kept, 1.0)
+    return by_h, h * kept - amount - h, where(s > 0.0, h, 0.0), -s
+
+
 def _after_any(h: Scalar, s: Scalar, amount: Scalar) -> Scalar:
     return where(s > 0.0, h - amount, h)
 
@@ -377,15 +382,19 @@ def _soft_both_partials(
 
 
 RESETS: dict[str, Reset] = {
-    "hard": Reset(_hard, _hard_partials, _hard_choice),
+    "hard": Reset(_hard, _hard_partials, Reset(_hard_choice, _hard_partials)),
     "soft": Reset(_soft, _soft_partials),
     # The same after h is divided by k again (KLIF, scale_reset).
-    "hard_scaled": Reset(_hard_scaled, _hard_scaled_partials, _hard_scaled_choice),
+    "hard_scaled": Reset(
+        _hard_scaled,
+        _hard_scaled_partials,
+        Reset(_hard_scaled_choice, _hard_scaled_partials),
+    ),
     "soft_scaled": Reset(_soft_scaled, _soft_scaled_partials),
     # The membrane held at or above a lowest value (converted networks).
     "soft_held": Reset(_soft_held, _soft_held_partials),
     # Between hard and soft: a part of the membrane is kept, and an amount taken off (GLIF).
-    "gated": Reset(_gated, _gated_partials, _gated_choice),
+    "gated": Reset(_gated, _gated_partials, Reset(_gated_choice, _gated_choice_partials)),
     # By the same amount whatever a spike's size: its own gradient by the spike is 0 (DSR).
     "after_any": Reset(_after_any, _after_any_partials),
     # After a spike of either side; each side pulls the membrane to ``v_reset``.

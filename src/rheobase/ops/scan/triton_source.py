@@ -316,12 +316,12 @@ def _functions(variant: Variant, backward: bool) -> str:
         "charge": spec.charge_functions.value,
         "argument": spec.fire_functions.argument,
         "quantize": spec.fire_functions.quantize,
-        "reset": spec.kernels_reset,
+        "reset": spec.kernels_reset.value,
     }
     slopes = {
         "charge_partials": spec.charge_functions.partials,
         "argument_partials": spec.fire_functions.partials,
-        "reset_partials": spec.reset_functions.partials,
+        "reset_partials": spec.kernels_reset.partials,
         "derivative": spec.surrogate_functions.derivative,
     }
     texts = [translate(f, name, BINDING, "@triton.jit") for name, f in values.items()]
