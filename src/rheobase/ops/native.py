@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ast
 import ctypes
+import gc
 import hashlib
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -68,7 +70,8 @@ class Kernel:
 
     def __init__(self, stem: str, source: str, parameters: Mapping[str, str]) -> None:
         keep_freed_memory()
-        module = load_module(stem, _provenance(source) + source + _entry(parameters))
+        with _no_collection():
+            module = load_module(stem, _provenance(source) + source + _entry(parameters))
         self._module = module  # owns the compiled code
         self._entry: Callable[[int], None] = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(
             module.entry.address
@@ -106,6 +109,18 @@ def imported_kernel(module: str, name: str, parameters: Mapping[str, str]) -> Ke
     """
     source = f"from rheobase.ops.{module} import {name} as kernel"
     return Kernel(f"{module.partition('.')[0]}_{name}", source, parameters)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collect no garbage meanwhile: a sixth of the time that numba takes, and none to be found."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _provenance(source: str) -> str:

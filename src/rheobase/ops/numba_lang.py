@@ -10,6 +10,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 __all__ = [
     "arrays_do_not_overlap",
@@ -17,12 +18,14 @@ __all__ = [
     "call",
     "copy",
     "exp32",
+    "fill",
     "float_to_bfloat16",
     "gather",
     "pointer",
     "prefer_wide_vectors",
     "scatter",
     "take_number",
+    "window",
 ]
 
 
@@ -111,6 +114,30 @@ def call(typing_context: Any, function: Any, arguments: Any) -> Any:
     return types.none(types.int64, arguments), generate
 
 
+@intrinsic
+def window(typing_context: Any, array: Any, start: Any, size: Any) -> Any:
+    """``array[start : start + size]`` of an array of one axis, of which it must be a part.
+
+    A slice takes the compiler several times as long: it may begin before the array, or end behind.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[0]
+        whole = context.make_array(kind)(context, builder, arguments[0])
+        part = context.make_array(kind)(context, builder)
+        populate_array(
+            part,
+            data=builder.gep(whole.data, [arguments[1]]),
+            shape=[arguments[2]],
+            strides=whole.strides,
+            itemsize=whole.itemsize,
+            meminfo=None,
+        )
+        return part._getvalue()
+
+    return array(array, types.int64, types.int64), generate
+
+
 @njit(inline="always")
 def bfloat16_to_float(bits):
     """The float32 of a bfloat16 given as int16 bits: the upper half of the word."""
@@ -164,6 +191,13 @@ def copy(into, values):
     """
     for j in range(values.size):
         into[j] = values[j]
+
+
+@njit(error_model="numpy")
+def fill(into, value, size):
+    """``into[:size] = value``, compiled once and not in every kernel."""
+    for j in range(size):
+        into[j] = value
 
 
 @njit(error_model="numpy")

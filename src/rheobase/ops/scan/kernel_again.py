@@ -59,8 +59,8 @@ def _with_states(variant: Variant) -> Again:
         each_step(v, 0, *_step(v)),
         indented([f"next_{array}[j] = {name}" for array, name in states(v).items()], 0),
     )
-    before = {array: f"{array}[row : row + n]" for array in states(v)}
-    after = {f"next_{array}": f"{array}[row + BLOCK : row + BLOCK + n]" for array in states(v)}
+    before = {array: f"window({array}, row, n)" for array in states(v)}
+    after = {f"next_{array}": f"window({array}, row + BLOCK, n)" for array in states(v)}
     return Again(
         v,
         Sweep(v, "sweep_again", before | after | step_rows(v, _INPUT), "\n".join(body)),
@@ -83,10 +83,10 @@ def _with_slopes(variant: Variant) -> Again:
         each_step(one, 0, *(f"kept_{name}[j] = {value}" for name, value in kept.items())),
         indented([f"{array}[j] = {name}" for array, name in states(one).items()], 0),
     )
-    here = {array: f"{array}[:n]" for array in states(one)}
-    here |= {f"kept_{name}": f"kept_{name}[row : row + n]" for name in kept}
+    here = {array: f"window({array}, 0, n)" for array in states(one)}
+    here |= {f"kept_{name}": f"window(kept_{name}, row, n)" for name in kept}
     found = {
-        f"kept_{name}{k}": f"kept_{name}[row + {k} * BLOCK : row + {k} * BLOCK + n]"
+        f"kept_{name}{k}": f"window(kept_{name}, row + {k} * BLOCK, n)"
         for k in range(variant.unroll)
         for name in kept
     }

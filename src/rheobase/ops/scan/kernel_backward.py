@@ -52,9 +52,9 @@ def kernel(first_chunk, last_chunk, {", ".join(v.backward_parameters())}):
         opens = lo == which * chunk
         closes = lo + BLOCK >= min((which + 1) * chunk, size)
 {fill_states(v, 8)}
-        g_carry[:n] = ZERO
-        {"g_current[:n] = ZERO" if spec.filtered else "pass"}
-        {"gx_sum[:n] = ZERO" if v.summed else "pass"}
+        fill(g_carry, ZERO, n)
+        {"fill(g_current, ZERO, n)" if spec.filtered else "pass"}
+        {"fill(gx_sum, ZERO, n)" if v.summed else "pass"}
 {fill_vectors(v, 8, time_varying=False)}
 {indented(_clear(v), 8)}
         for t in range(0, {again.steps}, {again.variant.unroll}):
@@ -162,7 +162,7 @@ def _clear(variant: Variant) -> list[str]:
     for name in _buffered(variant):
         test = f"opens or not {alike(name)}" if name in variant.vectors else "opens"
         if name not in variant.timed:
-            lines.append(f"if {test}: {name}_sum[:n] = ZERO")
+            lines.append(f"if {test}: fill({name}_sum, ZERO, n)")
     return lines
 
 
@@ -177,8 +177,8 @@ def _flush(variant: Variant, indent: int, time_varying: bool) -> str:
         place = f"{name}_count, {name}_inner, lo"
         if name in variant.timed:
             lines += [
-                f"scatter({name}_grad, {name}_sum[{k} * BLOCK :], {row} + (t + {k}) * {name}_step, "
-                f"{place}, n)"
+                f"scatter({name}_grad, window({name}_sum, {k} * BLOCK, n), "
+                f"{row} + (t + {k}) * {name}_step, {place}, n)"
                 for k in range(variant.unroll)
                 if time_varying
             ]
@@ -198,7 +198,7 @@ def _store_sum(variant: Variant) -> list[str]:
     if not variant.summed:
         return []
     return [
-        "row_gx = gx[lo : lo + n]",
+        "row_gx = window(gx, lo, n)",
         "for j in range(n):",
         f"    row_gx[j] = {variant.store('gx_sum[j]')}",
     ]

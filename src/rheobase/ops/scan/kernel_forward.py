@@ -42,8 +42,8 @@ def kernel(first_chunk, last_chunk, {", ".join(v.forward_parameters())}):
 {fill_vectors(v, 12, time_varying=True)}
             {sweep.call}
         if last.size > 0:
-            copy(last[lo:], u[:n])
-            {"copy(last[size + lo:], current[:n])" if filtered else "pass"}
+            copy(window(last, lo, n), window(u, 0, n))
+            {"copy(window(last, size + lo, n), window(current, 0, n))" if filtered else "pass"}
 """
     return module_text(variant, scalar_functions(variant, backward=False), kernel)
 
@@ -70,5 +70,5 @@ def _sweep(variant: Variant) -> Sweep:
     rows = {"x": ("x", "x_step"), "s": ("spikes", "size")}
     if v.tap:
         rows["tap"] = ("tap", "size")
-    given = {array: f"{array}[:n]" for array in states(v)} | step_rows(v, rows)
+    given = {array: f"window({array}, 0, n)" for array in states(v)} | step_rows(v, rows)
     return Sweep(v, "sweep", given, "\n".join(body))

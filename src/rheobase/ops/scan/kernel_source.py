@@ -247,8 +247,8 @@ import math
 import numpy as np
 from numba import njit
 from rheobase.ops.numba_lang import (
-    arrays_do_not_overlap, bfloat16_to_float, copy, exp32, float_to_bfloat16, gather,
-    prefer_wide_vectors, scatter
+    arrays_do_not_overlap, bfloat16_to_float, copy, exp32, fill, float_to_bfloat16, gather,
+    prefer_wide_vectors, scatter, window
 )
 
 real = np.{real}
@@ -296,7 +296,8 @@ def fill_vectors(variant: Variant, indent: int, time_varying: bool) -> str:
         place = f"{name}_count, {name}_inner, lo, n)"
         if time_varying and name in variant.timed:
             lines += [
-                f"gather({name}_at[{k} * BLOCK :], {name}, (t + {k}) * {name}_step, {place}"
+                f"gather(window({name}_at, {k} * BLOCK, n), {name}, "
+                f"(t + {k}) * {name}_step, {place}"
                 for k in range(variant.unroll)
             ]
         if not time_varying and name not in variant.timed:
@@ -341,7 +342,7 @@ def step_rows(variant: Variant, sequences: Mapping[str, tuple[str, str]]) -> dic
     ``sequences``: by name, the array it lies in and how far a step is from the next.
     """
     return {
-        f"row_{name}{k}": f"{array}[(t + {k}) * {step} + lo : (t + {k}) * {step} + lo + n]"
+        f"row_{name}{k}": f"window({array}, (t + {k}) * {step} + lo, n)"
         for k in range(variant.unroll)
         for name, (array, step) in sequences.items()
     }
@@ -352,11 +353,11 @@ def fill_states(variant: Variant, indent: int) -> str:
     filtered = variant.spec.filtered
     lines = [
         "if first_step == 0:",
-        "    u[:n] = first[0]",
-        "    current[:n] = ZERO" if filtered else "",
+        "    fill(u, first[0], n)",
+        "    fill(current, ZERO, n)" if filtered else "",
         "else:",
-        "    copy(u, first[lo : lo + n])",
-        "    copy(current, first[size + lo : size + lo + n])" if filtered else "",
+        "    copy(u, window(first, lo, n))",
+        "    copy(current, window(first, size + lo, n))" if filtered else "",
     ]
     return indented([line for line in lines if line], indent)
 
