@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from rheobase.ops.numba_lang import arrays_do_not_overlap, prefer_wide_vectors
+from rheobase.ops.numba_lang import arrays_do_not_overlap, prefer_wide_vectors, window
 
 __all__ = ["add_rows", "compress", "convolve", "gather", "line", "nonzero", "scatter"]
 
@@ -55,6 +55,41 @@ def _in_registers(width):
 
 
 _add_64, _add_128 = map(_in_registers, (64, 128))
+
+
+def _from_registers(width):
+    """`_spread` for so many columns."""
+
+    @njit(nogil=True, error_model="numpy", fastmath={"contract"})
+    def spread(into, row, values, which):
+        prefer_wide_vectors()
+        arrays_do_not_overlap()
+        for i in range(which.size):
+            start, weight = np.uint64(which[i] * width), values[i]
+            for k in range(width):
+                into[start + np.uint64(k)] += weight * row[k]
+
+    return spread
+
+
+_spread_64, _spread_128 = map(_from_registers, (64, 128))
+
+
+@njit(nogil=True, error_model="numpy", fastmath={"contract"})
+def _spread(into, row, values, which):
+    """Add ``values[i] * row`` to row ``which[i]`` of ``into``."""
+    prefer_wide_vectors()
+    width = row.size
+    if width == 64:
+        _spread_64(into, row, values, which)
+        return
+    if width == 128:
+        _spread_128(into, row, values, which)
+        return
+    for i in range(which.size):
+        place, weight = window(into, which[i] * width, width), values[i]
+        for k in range(width):
+            place[k] += weight * row[k]
 
 
 @njit(nogil=True, error_model="numpy", fastmath={"contract"})
@@ -129,7 +164,7 @@ def line(first_chunk, last_chunk, x, which, values, matrix, bias, out, inputs, o
         add_parts(into, matrix[first:], values[mine], which[mine], count, outputs)
 
 
-@njit(nogil=True, error_model="numpy", fastmath={"contract"})
+@njit(nogil=True, error_model="numpy")
 def scatter(
     first_chunk, last_chunk, which, values, starts, counts, g, grad, inputs, outputs, rows, chunk
 ):
@@ -138,18 +173,14 @@ def scatter(
     ``grad`` has the chunks one behind another, since threads that write into neighbouring lines of
     memory wait for each other.
     """
-    prefer_wide_vectors()
     for number in range(first_chunk, last_chunk):
         first = number * chunk
         size = min(chunk, outputs - first)
-        part = grad[first * inputs : (first + size) * inputs]
+        part = window(grad, first * inputs, size * inputs)
         for r in range(rows):
-            row = g[r * outputs + first : r * outputs + first + size]
-            for i in range(starts[r], starts[r] + counts[r]):
-                into = part[which[i] * size : (which[i] + 1) * size]
-                weight = values[i]
-                for j in range(size):
-                    into[j] += weight * row[j]
+            row, count = window(g, r * outputs + first, size), counts[r]
+            some, places = window(values, starts[r], count), window(which, starts[r], count)
+            _spread(part, row, some, places)
 
 
 @njit(nogil=True, error_model="numpy")
