@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from rheobase.ops.numba_lang import arrays_do_not_overlap, prefer_wide_vectors, window
+from rheobase.ops.numba_lang import arrays_do_not_overlap, copy, prefer_wide_vectors, window
 
 __all__ = ["add_rows", "compress", "convolve", "gather", "line", "nonzero", "scatter"]
 
@@ -183,6 +183,45 @@ def scatter(
             _spread(part, row, some, places)
 
 
+def _pixel_in_registers(outputs):
+    """An output pixel of so many channels: its sum over the places of the kernel in the image."""
+
+    @njit(nogil=True, error_model="numpy", fastmath={"contract"})
+    def add(
+        into, which, values, starts, counts, matrices, top, bottom, left, right, origin, width,
+        kernel_width, inputs,
+    ):  # fmt: skip
+        prefer_wide_vectors()
+        arrays_do_not_overlap()
+        for ky in range(top, bottom):
+            for kx in range(left, right):
+                source, place = origin + ky * width + kx, (ky * kernel_width + kx) * inputs
+                for i in range(starts[source], starts[source] + counts[source]):
+                    start, weight = np.uint64((place + which[i]) * outputs), values[i]
+                    for k in range(outputs):
+                        into[k] += weight * matrices[start + np.uint64(k)]
+
+    return add
+
+
+_pixel_64, _pixel_128 = map(_pixel_in_registers, (64, 128))
+
+
+@njit(nogil=True, error_model="numpy")
+def _pixel(
+    into, which, values, starts, counts, matrices, top, bottom, left, right, origin, width,
+    kernel_width, inputs,
+):  # fmt: skip
+    """The same for any number of channels."""
+    outputs = into.size
+    for ky in range(top, bottom):
+        for kx in range(left, right):
+            source, place = origin + ky * width + kx, (ky * kernel_width + kx) * inputs
+            start, count = starts[source], counts[source]
+            some, places = window(values, start, count), window(which, start, count)
+            add_parts(into, matrices[place * outputs :], some, places, count, outputs)
+
+
 @njit(nogil=True, error_model="numpy")
 def convolve(
     first_chunk, last_chunk, which, values, starts, counts, matrices, bias, out, inputs, outputs,
@@ -194,14 +233,19 @@ def convolve(
     ``matrices``: for every place of the kernel a matrix with a row for each input channel.
     """
     for r in range(first_chunk * chunk, min(last_chunk * chunk, rows)):
-        into = out[r * outputs : (r + 1) * outputs]
-        into[:] = bias
+        into = window(out, r * outputs, outputs)
+        copy(into, bias)
         image, pixel = r // (out_height * out_width), r % (out_height * out_width)
-        top = pixel // out_width * stride_y - pad_y
-        left = pixel % out_width * stride_x - pad_x
-        for ky in range(max(0, -top), min(kernel_height, height - top)):
-            for kx in range(max(0, -left), min(kernel_width, width - left)):
-                source = (image * height + top + ky) * width + left + kx
-                place = (ky * kernel_width + kx) * inputs * outputs
-                start = starts[source]
-                add_rows(into, matrices[place:], values[start:], which[start:], counts[source])
+        y = pixel // out_width * stride_y - pad_y
+        x = pixel % out_width * stride_x - pad_x
+        top, bottom = max(0, -y), min(kernel_height, height - y)
+        left, right = max(0, -x), min(kernel_width, width - x)
+        origin = (image * height + y) * width + x
+        add = (which, values, starts, counts, matrices, top, bottom, left, right, origin, width,
+               kernel_width, inputs)  # fmt: skip
+        if outputs == 64:
+            _pixel_64(into, *add)
+        elif outputs == 128:
+            _pixel_128(into, *add)
+        else:
+            _pixel(into, *add)
