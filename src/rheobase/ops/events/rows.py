@@ -6,7 +6,7 @@ rows, which are read to their ends.
 """
 
 # numba compiles these; their types are the compiler's, not mypy's.
-# mypy: disable-error-code="no-untyped-def, call-arg"
+# mypy: disable-error-code="no-untyped-def, call-arg, var-annotated"
 from __future__ import annotations
 
 import numpy as np

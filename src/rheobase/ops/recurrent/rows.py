@@ -1,7 +1,7 @@
 """The parts of a recurrent layer's CPU kernels that no neuron changes: products and copies."""
 
 # numba compiles these; their types are the compiler's, not mypy's.
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, call-arg, var-annotated"
 from __future__ import annotations
 
 import numpy as np
