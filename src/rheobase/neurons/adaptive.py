@@ -41,6 +41,7 @@ class CLIF(StepNeuron):
     """
 
     states = 2
+    fused = True
 
     def __init__(
         self,
@@ -103,6 +104,7 @@ class ALIF(StepNeuron):
     """
 
     states = 2
+    fused = True
 
     def __init__(
         self,
@@ -166,6 +168,7 @@ class AdaptiveQIF(StepNeuron):
     """
 
     states = 2
+    fused = True
 
     def __init__(
         self,

@@ -57,6 +57,7 @@ class Biophysical(StepNeuron):
     """
 
     variables: ClassVar[tuple[str, ...]] = ("v",)
+    fused = True
 
     def __init__(
         self,

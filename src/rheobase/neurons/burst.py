@@ -37,6 +37,7 @@ class BurstIF(StepNeuron):
 
     largest = None
     states = 2
+    fused = True
     margin = 1e-5
     """Half a threshold has to be passed by this much to count as held, as in the released code."""
 

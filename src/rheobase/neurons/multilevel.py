@@ -37,6 +37,7 @@ class MultiThreshold(StepNeuron):
     """
 
     largest = None
+    fused = True
 
     def __init__(
         self,
@@ -98,6 +99,7 @@ class STBIF(StepNeuron):
 
     largest = None
     states = 2
+    fused = True
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ class RAF(StepNeuron):
     """
 
     states = 2
+    fused = True
 
     def __init__(
         self, b: float = -0.2, omega: Positive = 1.0, dt: Positive = 1.0, **options: Any

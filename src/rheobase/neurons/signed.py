@@ -196,6 +196,7 @@ class SignedIF(StepNeuron):
 
     largest = None
     states = 2
+    fused = True
 
     def __init__(
         self,

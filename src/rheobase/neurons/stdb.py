@@ -43,6 +43,7 @@ class STDBIF(StepNeuron):
     """
 
     states = 2
+    fused = True
 
     def __init__(
         self,

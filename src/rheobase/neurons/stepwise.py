@@ -1,16 +1,23 @@
-"""Neurons whose step is no scan of one membrane: written step by step in PyTorch."""
+"""Neurons whose step is no scan of one membrane: written step by step in PyTorch.
+
+On the CPU an eager call runs them by a kernel that is made of the step (`rheobase.ops.steps`); else
+autograd unrolls it.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Hashable
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rheobase.neurons.base import Neuron, Tap
-from rheobase.ops.eager import is_plain, is_transformed
+from rheobase.ops.eager import is_plain, is_seen_by_nobody, is_transformed
 from rheobase.ops.scan.layout import compute_dtype
 from rheobase.ops.scan.reference import with_surrogate
+from rheobase.ops.steps import Program, Untraceable, run_steps, trace_step
 from rheobase.surrogate import Surrogate
 
 __all__ = ["StepNeuron", "spike"]
@@ -34,11 +41,18 @@ def spike(z: Tensor, surrogate: Surrogate, strict: bool = False) -> Tensor:
 class StepNeuron(Neuron):
     """Base of neurons with several coupled states: a subclass writes one step, in PyTorch.
 
-    It sets ``states``, and implements `start` and `step`. Autograd differentiates the unrolled
-    steps; checks, taps and streaming are those of `Neuron`.
+    It sets ``states``, and implements `start` and `step`. Checks, taps and streaming are those of
+    `Neuron`.
+
+    Attributes:
+        fused: whether a kernel may be made of `step`. It must then be the same arithmetic for every
+            column, on ``x``, the states and what the neuron has in attributes that are numbers,
+            words or truth values. A step that does more than arithmetic on single columns is found
+            out, and unrolled; so is that of a neuron that has other attributes.
     """
 
     scanned = False
+    fused: ClassVar[bool] = False
 
     def start(self, x: Tensor) -> State:
         """The states before the first step, each like one step ``x`` of the input ``[N, ...]``."""
@@ -66,7 +80,21 @@ class StepNeuron(Neuron):
         self, x: Tensor, carried: Tensor | None, tap: Tap | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Every step in turn; halves are computed in float32."""
-        steps = x.to(compute_dtype(x)).unbind(0)
+        computed = x.to(compute_dtype(x))
+        program = self._program(computed, carried)
+        if program is None:
+            spikes, membranes, last = self._unrolled(computed, carried, tap)
+        else:
+            first = _stacked(self.start(computed[0])) if carried is None else carried
+            first = first if self.states > 1 else first.reshape(1, *computed.shape[1:])
+            spikes, membranes, last = run_steps(program, computed, first, tap or "")
+            last = last if self.states > 1 else last[0]
+        return spikes.to(x.dtype), membranes, last
+
+    def _unrolled(
+        self, x: Tensor, carried: Tensor | None, tap: Tap | None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        steps = x.unbind(0)
         state = self.start(steps[0]) if carried is None else _unstacked(carried, self.states)
         spikes: list[Tensor] = []
         membranes: list[Tensor] = []
@@ -74,12 +102,47 @@ class StepNeuron(Neuron):
             s, h, state = self.step(x_t, state)
             spikes.append(s)
             membranes.append(state[0] if tap == "v" else h)
-        last = torch.stack(state) if self.states > 1 else state[0]
-        return (
-            torch.stack(spikes).to(x.dtype),
-            torch.stack(membranes) if tap else None,
-            last,
-        )
+        return torch.stack(spikes), torch.stack(membranes) if tap else None, _stacked(state)
+
+    def _program(self, x: Tensor, carried: Tensor | None) -> Program | None:
+        """The step as a kernel takes it, where one is worth it."""
+        # A kernel's gradient ends at the first states, and nothing flows into the last.
+        if not self._detaches or (carried is not None and carried.requires_grad):
+            return None
+        if not self.fused or x.device.type != "cpu" or not is_seen_by_nobody(x):
+            return None
+        options = self.surrogate.parameters_for(x).values()
+        if any(isinstance(value, Tensor) for value in options):
+            return None
+        own = {name: value for name, value in vars(self).items() if name not in _NOT_OF_THE_STEP}
+        if not all(isinstance(value, _PLAIN) for value in own.values()):
+            return None
+        made_of = (type(self), x.dtype, type(self.surrogate), *options, *own.items())
+        if made_of not in _programs:
+            if len(_programs) >= _MOST_PROGRAMS:
+                _programs.clear()
+            _programs[made_of] = self._trace(x.dtype)
+        return _programs[made_of]
+
+    def _trace(self, dtype: torch.dtype) -> Program | None:
+        try:
+            program = trace_step(self.step, self.states, dtype)
+        except Untraceable:
+            return None
+        # Of float64's exp a loop makes no vectors; PyTorch's own operations are the faster ones.
+        return None if dtype == torch.float64 and program.takes_exp else program
+
+
+# What neurons were traced into, by all that the trace depends on.
+_programs: dict[Hashable, Program | None] = {}
+_MOST_PROGRAMS = 1024
+
+_PLAIN = (bool, int, float, str, tuple, type(None))
+_NOT_OF_THE_STEP = {*vars(nn.Module()), "_state", "_streams", "_detaches"} - {"training"}
+
+
+def _stacked(state: State) -> Tensor:
+    return torch.stack(state) if len(state) > 1 else state[0]
 
 
 def _unstacked(carried: Tensor, states: int) -> State:

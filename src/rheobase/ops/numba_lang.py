@@ -18,6 +18,7 @@ __all__ = [
     "call",
     "copy",
     "exp32",
+    "expm1_32",
     "fill",
     "float_to_bfloat16",
     "gather",
@@ -155,16 +156,18 @@ def float_to_bfloat16(value):
 
 # The bits of 88 and of -87.3.
 _HIGHEST, _LOWEST = np.int32(0x42B00000), np.uint32(0xC2AE999A)
+_ONE_BITS = np.int32(0x3F800000)
 
 
-@njit(fastmath={"contract"})
-def exp32(x):
-    """exp in float32 to 2.5e-7 relative, from plain arithmetic so that the loop vectorises.
+@njit(fastmath={"contract"}, inline="always")
+def _split_exp(x):
+    """n and q with ``exp(x) = 2^n (1 + q)``; n in the last bits of an integer that begins with 0.
 
-    exp(x) = 2^n exp(r) with n = round(x / ln 2); |r| <= ln(2)/2, where of the polynomials of degree
-    5 that begin with 1 + r this one errs least (1e-7). Arguments are clipped to the range whose
-    result is a normal number: as integers, which processors compare beside what they multiply. As
-    such, floats above 0 are in order, and below 0 (without a sign, above all others) in reverse.
+    n = round(x / ln 2), and q a polynomial of degree 5 in r = x - n ln 2, |r| <= ln(2)/2; of those
+    that begin with r it is the one that errs least (1e-7 of 1 + q). Arguments are clipped to the
+    range whose exp is a normal number: as integers, which processors compare beside what they
+    multiply. As such, floats above 0 are in order, and below 0 (without a sign, above all others)
+    in reverse.
     """
     clipped = np.uint32(min(_float_to_bits(x), _HIGHEST))
     x = _bits_to_float(np.int32(min(clipped, _LOWEST)))
@@ -178,9 +181,23 @@ def exp32(x):
     p = p * r + np.float32(0.16667115)
     p = p * r + np.float32(0.4999923)
     p = p * r + np.float32(1.0)
-    p = p * r + np.float32(1.0)
+    return _float_to_bits(rounded), p * r
+
+
+@njit(fastmath={"contract"})
+def exp32(x):
+    """exp in float32 to 2.5e-7 relative, from plain arithmetic so that the loop vectorises."""
+    bits, q = _split_exp(x)
     # Times 2^n: n is added to the exponent, which begins at bit 23.
-    return _bits_to_float(_float_to_bits(p) + np.int32(_float_to_bits(rounded) << np.int32(23)))
+    return _bits_to_float(_float_to_bits(q + np.float32(1.0)) + np.int32(bits << np.int32(23)))
+
+
+@njit(fastmath={"contract"})
+def expm1_32(x):
+    """exp(x) - 1 in float32, in the same way; near 0 it loses no digits."""
+    bits, q = _split_exp(x)
+    power = _bits_to_float(_ONE_BITS + np.int32(bits << np.int32(23)))
+    return power * q + (power - np.float32(1.0))
 
 
 @njit(error_model="numpy")

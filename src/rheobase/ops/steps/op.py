@@ -1,0 +1,115 @@
+"""All T steps of a traced neuron at once, as one node of the eager graph."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from rheobase.ops.native import DTYPES, Kernel, in_chunks
+from rheobase.ops.scan.layout import dense_rows, flat, like_rows, rows_like
+from rheobase.ops.steps.kernel_source import (
+    back_parameters,
+    back_source,
+    forward_parameters,
+    forward_source,
+)
+from rheobase.ops.steps.trace import Program
+
+__all__ = ["run_steps"]
+
+# Columns that go through time together.
+_BLOCK = 1024
+
+
+def run_steps(
+    program: Program, x: Tensor, state: Tensor, tap: str
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Run a neuron.
+
+    Args:
+        program: its step.
+        x: ``[T, N, ...]`` on the CPU, float32 or float64.
+        state: the states before the first step ``[states, N, ...]``; no gradient flows into them.
+        tap: "h" or "v", the membranes to give as well, or "".
+
+    Returns:
+        Spikes and membranes ``[T, N, ...]`` (None without a tap), and the last states.
+    """
+    spikes, membranes, last = _Steps.apply(x, state, program, tap)  # type: ignore[no-untyped-call]
+    return spikes, membranes, last
+
+
+class _Steps(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, state: Tensor, program: Program, tap: str) -> Any:
+        x = dense_rows(x)
+        first = _rows_of(state, x)
+        last = first.clone()
+        spikes, membranes = like_rows(x), like_rows(x) if tap else None
+        numbers = torch.tensor(program.numbers, dtype=x.dtype)
+        (data, x_step), (sizes, chunks) = flat(x), _sizes(x)
+        _forward(program, tap, x.dtype)(
+            chunks, 2 * spikes.nbytes, data, x_step, spikes, membranes, last, numbers, *sizes
+        )
+        ctx.save_for_backward(x, first, numbers)
+        ctx.constants = program, tap
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(last)
+        return spikes, membranes, last
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor | None, g_tap: Tensor | None, g_last: None) -> Any:
+        x, first, numbers = ctx.saved_tensors
+        program, tap = ctx.constants
+        g = rows_like(torch.zeros_like(x) if g is None else g, x)
+        tapped = None
+        if tap:
+            tapped = like_rows(x).copy_(g_tap) if g_tap is not None else torch.zeros_like(x)
+        gx = like_rows(x)
+        (data, x_step), (g_data, g_step), (sizes, chunks) = flat(x), flat(g), _sizes(x)
+        _back(program, tap, x.dtype)(
+            chunks, 3 * gx.nbytes, g_data, g_step, data, x_step, tapped, first, gx, numbers, *sizes
+        )
+        return gx, None, None, None
+
+
+def _rows_of(state: Tensor, x: Tensor) -> Tensor:
+    """States in the dense order of a step of ``x``, one behind another."""
+    rows = torch.empty_strided(
+        state.shape, (x[0].numel(), *x.stride()[1:]), dtype=x.dtype, device=x.device
+    )
+    return rows.copy_(state)
+
+
+def _sizes(x: Tensor) -> tuple[tuple[int, int, int], int]:
+    """Steps, columns and columns of a chunk; and how many chunks."""
+    size = x[0].numel()
+    chunks, chunk = in_chunks(size, _BLOCK)
+    return (x.shape[0], size, chunk), chunks
+
+
+def _forward(program: Program, tap: str, dtype: torch.dtype) -> Kernel:
+    return _forward_kernel(program.states, program.forward, program.back, tap, DTYPES[dtype])
+
+
+@cache
+def _forward_kernel(*of: Any) -> Kernel:
+    states, forward, back, tap, real = of
+    source = forward_source(Program(states, forward, back, ()), tap, real)
+    return Kernel("steps_forward", source, forward_parameters(real))
+
+
+def _back(program: Program, tap: str, dtype: torch.dtype) -> Kernel:
+    return _back_kernel(program.states, program.forward, program.back, tap, DTYPES[dtype])
+
+
+@cache
+def _back_kernel(*of: Any) -> Kernel:
+    states, forward, back, tap, real = of
+    source = back_source(Program(states, forward, back, ()), tap, real)
+    return Kernel("steps_back", source, back_parameters(real))
