@@ -77,7 +77,7 @@ def test_kernel_equals_unrolled_steps(number: int) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: type(case[0]).__name__)
 def test_neurons_run_by_their_kernel(case: tuple[StepNeuron, float]) -> None:
     neuron, x = _case(case, torch.float32)
-    assert neuron._program(x, None) is not None
+    assert neuron._program(x) is not None
     x.requires_grad_()
     spikes = neuron(x)
     assert type(spikes.grad_fn).__name__ == "_StepsBackward"
@@ -189,13 +189,18 @@ def test_tensors_of_a_neuron_are_followed() -> None:
     assert neuron.v_threshold.grad is not None  # type: ignore[union-attr]
     listed = Own()
     listed.pulls = [0.1, 0.2]  # type: ignore[assignment]
-    assert listed._program(x, None) is None
+    assert listed._program(x) is None
 
 
-def test_no_gradient_is_lost_at_the_edges() -> None:
-    """Where a state before or after has to be followed, the step is unrolled."""
-    neuron, x = CLIF(), torch.randn(5, 2, 7)
-    assert neuron._program(x, torch.zeros(2, 2, 7)) is not None
-    assert neuron._program(x, torch.zeros(2, 2, 7, requires_grad=True)) is None
-    neuron._detaches = False
-    assert neuron._program(x, None) is None
+def test_gradients_flow_through_the_states_before_and_after() -> None:
+    neuron = CLIF()
+    x, carried = torch.randn(5, 2, 7, requires_grad=True), torch.rand(2, 2, 7, requires_grad=True)
+    weights = torch.randn(2, 2, 7)
+    found = []
+    for run in (neuron.run, neuron._unrolled):
+        spikes, _, last = run(x, carried, None)
+        assert last is not None
+        loss = spikes.sum() + (last * weights).sum()
+        found.append(torch.autograd.grad(loss, [x, carried]))
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected)

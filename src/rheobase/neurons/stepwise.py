@@ -81,7 +81,7 @@ class StepNeuron(Neuron):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Every step in turn; halves are computed in float32."""
         computed = x.to(compute_dtype(x))
-        program = self._program(computed, carried)
+        program = self._program(computed)
         if program is None:
             spikes, membranes, last = self._unrolled(computed, carried, tap)
         else:
@@ -104,11 +104,8 @@ class StepNeuron(Neuron):
             membranes.append(state[0] if tap == "v" else h)
         return torch.stack(spikes), torch.stack(membranes) if tap else None, _stacked(state)
 
-    def _program(self, x: Tensor, carried: Tensor | None) -> Program | None:
+    def _program(self, x: Tensor) -> Program | None:
         """The step as a kernel takes it, where one is worth it."""
-        # A kernel's gradient ends at the first states, and nothing flows into the last.
-        if not self._detaches or (carried is not None and carried.requires_grad):
-            return None
         if not self.fused or x.device.type != "cpu" or not is_seen_by_nobody(x):
             return None
         options = self.surrogate.parameters_for(x).values()

@@ -1,7 +1,8 @@
 """The text of a step's fused CPU kernels: all T steps of a block of columns after another.
 
-Forward moves the states in place. On the way back a block first runs forward once more and keeps
-the states before every step, so nothing but the input need be saved.
+Forward moves the states in place; back, their gradient, from that of the last to that of the first.
+On the way back a block first runs forward once more and keeps the states before every step, so
+nothing but the input need be saved.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def forward_parameters(real: str) -> dict[str, str]:
 def back_parameters(real: str) -> dict[str, str]:
     """The same for the kernel on the way back."""
     strided = {"g": f"{real}*", "g_step": "int64", "x": f"{real}*", "x_step": "int64"}
-    return strided | dict.fromkeys(("g_tap", "first", "gx", "c"), f"{real}*") | _SIZES
+    rest = ("g_tap", "first", "gx", "g_state", "c")
+    return strided | dict.fromkeys(rest, f"{real}*") | _SIZES
 
 
 def forward_source(program: Program, tap: str, real: str) -> str:
@@ -81,7 +83,7 @@ def back_source(program: Program, tap: str, real: str) -> str:
     x = "window(x, t * x_step + lo, n)"
     kept = [f"window(kept, (t * {count} + {i}) * BLOCK, n)" for i in range(count)]
     following = [f"window(kept, ((t + 1) * {count} + {i}) * BLOCK, n)" for i in range(count)]
-    carried = [f"window(carry, {i} * BLOCK, n)" for i in range(count)]
+    carried = [f"window(g_state, {i} * size + lo, n)" for i in range(count)]
     given = [x, *kept, "window(g, t * g_step + lo, n)", *carried]
     given += ["window(g_tap, t * size + lo, n)"] if tap else []
     begin = "\n".join(
@@ -98,11 +100,9 @@ def back_source(program: Program, tap: str, real: str) -> str:
 @njit(nogil=True, error_model="numpy")
 def kernel(first_chunk, last_chunk, {", ".join(back_parameters(real))}):
     kept = np.empty(steps * {count} * BLOCK, real)
-    carry = np.empty({count} * BLOCK, real)
     for lo in range(first_chunk * chunk, min(last_chunk * chunk, size), BLOCK):
         n = min(BLOCK, size - lo)
 {indent(begin, "        ")}
-        fill(carry, ZERO, {count} * BLOCK)
         for t in range(steps - 1):
             again(n, c, {", ".join([x, *kept, *following])})
         for t in range(steps - 1, -1, -1):
@@ -149,7 +149,7 @@ import math
 import numpy as np
 from numba import njit
 from rheobase.ops.numba_lang import (
-    arrays_do_not_overlap, copy, exp32, expm1_32, fill, prefer_wide_vectors, window
+    arrays_do_not_overlap, copy, exp32, expm1_32, prefer_wide_vectors, window
 )
 
 real = np.{real}

@@ -33,7 +33,7 @@ def run_steps(
     Args:
         program: its step.
         x: ``[T, N, ...]`` on the CPU, float32 or float64.
-        state: the states before the first step ``[states, N, ...]``; no gradient flows into them.
+        state: the states before the first step ``[states, N, ...]``.
         tap: "h" or "v", the membranes to give as well, or "".
 
     Returns:
@@ -58,24 +58,27 @@ class _Steps(torch.autograd.Function):
         ctx.save_for_backward(x, first, numbers)
         ctx.constants = program, tap
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(last)
         return spikes, membranes, last
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor | None, g_tap: Tensor | None, g_last: None) -> Any:
+    def backward(ctx: Any, g: Tensor | None, g_tap: Tensor | None, g_last: Tensor | None) -> Any:
         x, first, numbers = ctx.saved_tensors
         program, tap = ctx.constants
         g = rows_like(torch.zeros_like(x) if g is None else g, x)
         tapped = None
         if tap:
             tapped = like_rows(x).copy_(g_tap) if g_tap is not None else torch.zeros_like(x)
-        gx = like_rows(x)
+        gx, g_state = (
+            like_rows(x),
+            _rows_of(torch.zeros_like(first) if g_last is None else g_last, x),
+        )
         (data, x_step), (g_data, g_step), (sizes, chunks) = flat(x), flat(g), _sizes(x)
         _back(program, tap, x.dtype)(
-            chunks, 3 * gx.nbytes, g_data, g_step, data, x_step, tapped, first, gx, numbers, *sizes
-        )
-        return gx, None, None, None
+            chunks, 3 * gx.nbytes, g_data, g_step, data, x_step, tapped, first, gx, g_state,
+            numbers, *sizes,
+        )  # fmt: skip
+        return gx, g_state, None, None
 
 
 def _rows_of(state: Tensor, x: Tensor) -> Tensor:
