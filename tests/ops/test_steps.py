@@ -90,12 +90,14 @@ def test_neurons_run_by_their_kernel(case: tuple[StepNeuron, float]) -> None:
         assert (gradient - other).abs().max() <= 2e-3 * other.abs().max()
 
 
-@pytest.mark.parametrize("name", [row.name for row in surrogates() if row.name != "LocalZO"])
+@pytest.mark.parametrize("name", [row.name for row in surrogates()])
 def test_every_surrogate(name: str) -> None:
     """A step's gradient goes through whatever surrogate the neuron has, or is unrolled."""
     neuron = neurons.ALIF(surrogate=next(row for row in surrogates() if row.name == name).cls())
     x = torch.randn(8, 2, 300, requires_grad=True)
+    torch.manual_seed(0)  # of one that draws its width
     spikes = neuron(x)
+    torch.manual_seed(0)
     expected = neuron._unrolled(x, None, None)
     assert torch.equal(spikes, expected[0])
     torch.testing.assert_close(

@@ -108,6 +108,8 @@ class StepNeuron(Neuron):
         """The step as a kernel takes it, where one is worth it."""
         if not self.fused or x.device.type != "cpu" or not is_seen_by_nobody(x):
             return None
+        if type(self.surrogate).parameters_for is not Surrogate.parameters_for:
+            return None  # drawn at every call
         options = self.surrogate.parameters_for(x).values()
         if any(isinstance(value, Tensor) for value in options):
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -52,7 +53,7 @@ class _Steps(torch.autograd.Function):
         spikes, membranes = like_rows(x), like_rows(x) if tap else None
         numbers = torch.tensor(program.numbers, dtype=x.dtype)
         (data, x_step), (sizes, chunks) = flat(x), _sizes(x)
-        _forward(program, tap, x.dtype)(
+        _forward_kernel(_text(program), tap, DTYPES[x.dtype])(
             chunks, 2 * spikes.nbytes, data, x_step, spikes, membranes, last, numbers, *sizes
         )
         ctx.save_for_backward(x, first, numbers)
@@ -69,12 +70,10 @@ class _Steps(torch.autograd.Function):
         tapped = None
         if tap:
             tapped = like_rows(x).copy_(g_tap) if g_tap is not None else torch.zeros_like(x)
-        gx, g_state = (
-            like_rows(x),
-            _rows_of(torch.zeros_like(first) if g_last is None else g_last, x),
-        )
+        gx = like_rows(x)
+        g_state = torch.zeros_like(first) if g_last is None else _rows_of(g_last, x)
         (data, x_step), (g_data, g_step), (sizes, chunks) = flat(x), flat(g), _sizes(x)
-        _back(program, tap, x.dtype)(
+        _back_kernel(_text(program), tap, DTYPES[x.dtype])(
             chunks, 3 * gx.nbytes, g_data, g_step, data, x_step, tapped, first, gx, g_state,
             numbers, *sizes,
         )  # fmt: skip
@@ -96,23 +95,16 @@ def _sizes(x: Tensor) -> tuple[tuple[int, int, int], int]:
     return (x.shape[0], size, chunk), chunks
 
 
-def _forward(program: Program, tap: str, dtype: torch.dtype) -> Kernel:
-    return _forward_kernel(program.states, program.forward, program.back, tap, DTYPES[dtype])
+def _text(program: Program) -> Program:
+    """The program without its numbers, which kernels take as an argument."""
+    return replace(program, numbers=())
 
 
 @cache
-def _forward_kernel(*of: Any) -> Kernel:
-    states, forward, back, tap, real = of
-    source = forward_source(Program(states, forward, back, ()), tap, real)
-    return Kernel("steps_forward", source, forward_parameters(real))
-
-
-def _back(program: Program, tap: str, dtype: torch.dtype) -> Kernel:
-    return _back_kernel(program.states, program.forward, program.back, tap, DTYPES[dtype])
+def _forward_kernel(text: Program, tap: str, real: str) -> Kernel:
+    return Kernel("steps_forward", forward_source(text, tap, real), forward_parameters(real))
 
 
 @cache
-def _back_kernel(*of: Any) -> Kernel:
-    states, forward, back, tap, real = of
-    source = back_source(Program(states, forward, back, ()), tap, real)
-    return Kernel("steps_back", source, back_parameters(real))
+def _back_kernel(text: Program, tap: str, real: str) -> Kernel:
+    return Kernel("steps_back", back_source(text, tap, real), back_parameters(real))
