@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from typing import Literal
 
 import torch
@@ -53,6 +56,9 @@ _TOLERANCE = {
     torch.bfloat16: 2e-2,
     torch.float16: 3e-3,
 }
+
+
+_ROWS_A_PROCESS = 64
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,9 @@ def _fast(dtypes: tuple[torch.dtype, ...]) -> Iterator[Case]:
 def run(level: Level = "fast", part: int = 0, parts: int = 1) -> Iterator[Row]:
     """Check every fast backend of this machine, row by row.
 
+    A compiled kernel keeps some 15 MB for as long as its process lives, so of the long levels a few
+    dozen rows at a time are checked in a process of their own.
+
     Args:
         level: see `cases`.
         part: which of ``parts`` shares of the rows, from 0 on.
@@ -149,8 +158,14 @@ def run(level: Level = "fast", part: int = 0, parts: int = 1) -> Iterator[Row]:
         low = torch.float16 if backend == "triton" else torch.float64
         device = "cuda" if backend == "triton" else "cpu"
         rows = cases(level, (torch.float32, torch.bfloat16, low))
-        for case in itertools.islice(rows, part, None, parts):
-            yield check(case, backend, device)
+        share = itertools.islice(rows, part, None, parts)
+        checked = partial(check, backend=backend, device=device)
+        if level == "fast":
+            yield from map(checked, share)
+            continue
+        apart = ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=_ROWS_A_PROCESS)
+        with apart as pool:
+            yield from pool.map(checked, share)
 
 
 def check(case: Case, backend: str, device: str = "cpu") -> Row:
