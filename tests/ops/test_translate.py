@@ -7,7 +7,7 @@ import pytest
 import torch
 from numba import njit
 
-from rheobase.ops.numba_lang import bfloat16_to_float, exp32, float_to_bfloat16
+from rheobase.ops.numba_lang import bfloat16_to_float, exp32, expm1_32, float_to_bfloat16
 from rheobase.ops.translate import Binding, load_module, translate
 
 BINDING = Binding({"exp": "math.exp({0})", "abs": "abs({0})"}, literal="real({0})")
@@ -78,6 +78,21 @@ def test_exp_is_accurate() -> None:
     run(beyond, y)
     assert (y[:3] > 0).all() and (y[:3] < 1.3e-38).all()
     assert (y[3:] > 1.6e38).all() and np.isfinite(y).all()
+
+
+def test_expm1_loses_no_digits_near_0() -> None:
+    @njit
+    def run(x, y):
+        for i in range(x.size):
+            y[i] = expm1_32(x[i])
+
+    far = np.linspace(-87, 88, 100_001)
+    x = np.concatenate([far, 1e-3 * far, 1e-7 * far, [0.0]]).astype(np.float32)
+    y = np.empty_like(x)
+    run(x, y)
+    exact = np.expm1(x.astype(np.float64))
+    assert np.max(np.abs(y - exact)[:-1] / np.abs(exact[:-1]).clip(1e-30)) < 1e-6
+    assert y[-1] == 0.0
 
 
 def test_bfloat16_rounds_as_torch() -> None:

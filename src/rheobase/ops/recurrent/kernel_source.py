@@ -242,9 +242,9 @@ def _header(variant: Variant, backward: bool) -> str:
 import math
 import numpy as np
 from numba import njit
-from rheobase.ops.numba_lang import exp32, prefer_wide_vectors
+from rheobase.ops.numba_lang import copy, exp32, prefer_wide_vectors
 from rheobase.ops.events.rows import add_rows, nonzero
-from rheobase.ops.recurrent.rows import BLOCK, add, add_products, copy
+from rheobase.ops.recurrent.rows import BLOCK, add, add_products
 
 real = np.{variant.compute}
 ONE = real(1.0)

@@ -1,4 +1,4 @@
-"""The parts of a recurrent layer's CPU kernels that no neuron changes: products and copies."""
+"""The parts of a recurrent layer's CPU kernels that no neuron changes: products and sums."""
 
 # numba compiles these; their types are the compiler's, not mypy's.
 # mypy: disable-error-code="no-untyped-def, call-arg, var-annotated"
@@ -10,7 +10,7 @@ from numba import njit
 from rheobase.ops.events.rows import add_parts
 from rheobase.ops.numba_lang import arrays_do_not_overlap, prefer_wide_vectors, window
 
-__all__ = ["BLOCK", "add", "add_products", "copy"]
+__all__ = ["BLOCK", "add", "add_products"]
 
 BLOCK = 128
 """Features of one slot of the kernels' working memory."""
@@ -18,13 +18,6 @@ BLOCK = 128
 # Columns of a sample's sum that stay in registers, and rows of a matrix of which so many columns
 # stay in the first cache while several samples use them.
 _TILE, _ROWS = 64, 64
-
-
-@njit(nogil=True, error_model="numpy")
-def copy(into, values):
-    """``into[:n] = values`` of n elements."""
-    for j in range(values.size):
-        into[j] = values[j]
 
 
 @njit(nogil=True, error_model="numpy")

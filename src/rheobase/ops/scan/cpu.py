@@ -153,9 +153,8 @@ def _restored(
     """The coefficients' gradients, each in the shape of its coefficient, from one line of sums."""
     dtypes = {value.dtype for value, _ in given if isinstance(value, Tensor)}
     if len(dtypes) == 1:
-        totals = totals.to(
-            dtypes.pop()
-        )  # all at once: each call takes as long as a thousand numbers
+        # All at once: each call takes as long as a thousand numbers.
+        totals = totals.to(dtypes.pop())
     for total, (value, laid) in zip(totals.split(extents), given, strict=True):  # type: ignore[no-untyped-call]
         assert isinstance(value, Tensor)
         if laid is None:

@@ -11,7 +11,10 @@ from textwrap import indent
 
 from rheobase.ops.steps.trace import Lines, Program
 
-__all__ = ["back_parameters", "back_source", "forward_parameters", "forward_source"]
+__all__ = ["BLOCK", "back_parameters", "back_source", "forward_parameters", "forward_source"]
+
+BLOCK = 1024
+"""Columns that go through time together."""
 
 _SIZES = dict.fromkeys(("steps", "size", "chunk"), "int64")
 
@@ -155,6 +158,6 @@ from rheobase.ops.numba_lang import (
 real = np.{real}
 ONE = real(1.0)
 ZERO = real(0.0)
-BLOCK = 1024
+BLOCK = {BLOCK}
 exp, expm1 = {"exp32, expm1_32" if real == "float32" else "math.exp, math.expm1"}
 '''

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from rheobase.ops.native import DTYPES, Kernel, in_chunks
 from rheobase.ops.scan.layout import dense_rows, flat, like_rows, rows_like
 from rheobase.ops.steps.kernel_source import (
+    BLOCK,
     back_parameters,
     back_source,
     forward_parameters,
@@ -21,9 +22,6 @@ from rheobase.ops.steps.kernel_source import (
 from rheobase.ops.steps.trace import Program
 
 __all__ = ["run_steps"]
-
-# Columns that go through time together.
-_BLOCK = 1024
 
 
 def run_steps(
@@ -91,7 +89,7 @@ def _rows_of(state: Tensor, x: Tensor) -> Tensor:
 def _sizes(x: Tensor) -> tuple[tuple[int, int, int], int]:
     """Steps, columns and columns of a chunk; and how many chunks."""
     size = x[0].numel()
-    chunks, chunk = in_chunks(size, _BLOCK)
+    chunks, chunk = in_chunks(size, BLOCK)
     return (x.shape[0], size, chunk), chunks
 
 
