@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -163,9 +162,8 @@ def run(level: Level = "fast", part: int = 0, parts: int = 1) -> Iterator[Row]:
         if level == "fast":
             yield from map(checked, share)
             continue
-        apart = ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=_ROWS_A_PROCESS)
-        with apart as pool:
-            yield from pool.map(checked, share)
+        with get_context("spawn").Pool(1, maxtasksperchild=_ROWS_A_PROCESS) as pool:
+            yield from pool.imap(checked, share)
 
 
 def check(case: Case, backend: str, device: str = "cpu") -> Row:
