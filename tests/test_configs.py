@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rheobase.experiments.pairs import PAIRS
+from rheobase.experiments.pairs import PAIRS, recipe_of
 from rheobase.models import create_model
 from rheobase.train import load_config
 from rheobase.train.config import TeacherConfig
@@ -63,7 +63,8 @@ def test_small_recipe_learns_from_a_batch(path):
     cfg = load_config(path)
     net = built(cfg)
     objective = build_objective(dataclasses.replace(cfg.loss, teacher=TeacherConfig()))
-    images, labels = torch.rand(4, net.config.channels, 28, 28), torch.tensor([0, 3, 7, 9])
+    side = net.config.image_size
+    images, labels = torch.rand(4, net.config.channels, side, side), torch.tensor([0, 3, 7, 9])
     loss = objective(net, net, images, labels)
     loss.backward()
     assert torch.isfinite(loss)
@@ -72,7 +73,7 @@ def test_small_recipe_learns_from_a_batch(path):
 
 @pytest.mark.parametrize("method", PAIRS)
 def test_a_pair_differs_in_its_baseline_alone(method):
-    pair, recipe = PAIRS[method], FOLDER / f"{method}_mnist_small.yaml"
+    pair, recipe = PAIRS[method], FOLDER / recipe_of(method)
     ours, theirs = load_config(recipe), load_config(recipe, pair.baseline)
     assert ours != theirs
     built(theirs, "meta")

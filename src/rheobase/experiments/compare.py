@@ -1,6 +1,6 @@
 """Methods of direct training against what each one improves on, over several seeds.
 
-`rheobase compare` trains ``configs/METHOD_mnist_small.yaml`` and the same run with the baseline's
+`rheobase compare` trains a method's small twin in ``configs/`` and the same run with the baseline's
 settings, and writes two tables: of test accuracy, and of what the papers say that their methods do
 besides, measured on the same networks (`rheobase.experiments.mechanisms`). Runs are shared, kept
 and continued: a baseline that several methods have in common is trained once, and a second call
@@ -24,7 +24,7 @@ import torch
 from rheobase._errors import unknown_name
 from rheobase.data import get_dataset
 from rheobase.experiments.mechanisms import Trained
-from rheobase.experiments.pairs import PAIRS, Pair
+from rheobase.experiments.pairs import PAIRS, Pair, recipe_of
 from rheobase.train import Result, TrainConfig, load_config, train
 from rheobase.train.augment import normalize
 
@@ -90,7 +90,7 @@ def compare(
 
     Args:
         methods: names of `PAIRS`; none means all of them.
-        configs: folder of the recipes ``METHOD_mnist_small.yaml``.
+        configs: folder of the recipes (`rheobase.experiments.pairs.recipe_of`).
         folder: holds the runs and results. What earlier calls measured stays in the table.
         seeds: runs of each, of seeds 0, 1, ...
         overrides: ``key=value`` settings of every run, such as ``epochs=1``.
@@ -108,7 +108,7 @@ def compare(
     folder = Path(folder)
     found = {row.method: row for row in _read(folder / "results.json")}
     for name in methods or PAIRS:
-        pair, recipe = PAIRS[name], Path(configs) / f"{name}_mnist_small.yaml"
+        pair, recipe = PAIRS[name], Path(configs) / recipe_of(name)
         runs = [
             _both(name, pair, recipe, folder, [f"seed={seed}", *overrides], report)
             for seed in range(seeds)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rheobase.experiments import mechanisms
 from rheobase.experiments.mechanisms import Mechanism
 
-__all__ = ["PAIRS", "Pair"]
+__all__ = ["PAIRS", "Pair", "recipe_of"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Pair:
 
     Attributes:
         claim: what the paper says, in a few words.
-        baseline: the settings that make the baseline of ``configs/METHOD_mnist_small.yaml``.
+        baseline: the settings that make the baseline of the method's recipe (`recipe_of`).
         teacher: a recipe beside it whose run teaches the method.
         mechanism: what the paper says that it does besides, to be measured on the same runs.
     """
@@ -27,6 +27,15 @@ class Pair:
     mechanism: Mechanism | None = None
 
 
+def recipe_of(method: str) -> str:
+    """File name of a method's small twin: on MNIST digits, or on the data its name ends with.
+
+    >>> recipe_of("klif"), recipe_of("klif_cifar10")
+    ('klif_mnist_small.yaml', 'klif_cifar10_small.yaml')
+    """
+    return f"{method}_small.yaml" if method.endswith("_cifar10") else f"{method}_mnist_small.yaml"
+
+
 _LIF = ("model.overrides.neuron=lif", "model.overrides.per_channel=false")
 
 
@@ -35,6 +44,19 @@ def _lif(options: str) -> tuple[str, ...]:
 
 
 _LIF_OF_SEQUENCES = ("model.overrides.neuron=lif", "model.overrides.neuron_kwargs={tau: 2.0}")
+
+_MPBN_WITHOUT_NORM = (
+    "model.name=tet_resnet19_cifar10",
+    "model.overrides.neuron=lif",
+    "model.overrides.per_channel=false",
+    "model.overrides.neuron_kwargs={tau: 1.3333333333333333, decay_input: false, "
+    "v_threshold: 0.5, strict: true, surrogate: {name: Dspike, b: 3.0}}",
+)
+_NORMAL = Mechanism(
+    "distance of what fires from mean 0, deviation 1", mechanisms.distance_from_normal, lower=True
+)
+_COSINE = Mechanism("cosine of the gradient with finite differences", mechanisms.gradient_cosine)
+_IN_NOISE = Mechanism("accuracy in noise of deviation 1", mechanisms.accuracy_in_noise)
 
 PAIRS: dict[str, Pair] = {
     "tet": Pair(
@@ -55,21 +77,8 @@ PAIRS: dict[str, Pair] = {
             lower=True,
         ),
     ),
-    "mpbn": Pair(
-        "MPBN above batch norm alone",
-        (
-            "model.name=tet_resnet19_cifar10",
-            "model.overrides.neuron=lif",
-            "model.overrides.per_channel=false",
-            "model.overrides.neuron_kwargs={tau: 1.3333333333333333, decay_input: false, "
-            "v_threshold: 0.5, strict: true, surrogate: {name: Dspike, b: 3.0}}",
-        ),
-        mechanism=Mechanism(
-            "distance of what fires from mean 0, deviation 1",
-            mechanisms.distance_from_normal,
-            lower=True,
-        ),
-    ),
+    "mpbn": Pair("MPBN above batch norm alone", _MPBN_WITHOUT_NORM, mechanism=_NORMAL),
+    "mpbn_cifar10": Pair("MPBN above batch norm alone", _MPBN_WITHOUT_NORM, mechanism=_NORMAL),
     "plif": Pair("PLIF above LIF of its first tau", _lif("tau: 4.0, detach_reset: true")),
     "diet_lif": Pair(
         "learnt leak and threshold above fixed ones, on sequences",
@@ -96,6 +105,7 @@ PAIRS: dict[str, Pair] = {
         ),
     ),
     "klif": Pair("KLIF above LIF", _lif("tau: 2.0")),
+    "klif_cifar10": Pair("KLIF above LIF", _lif("tau: 2.0")),
     "clif": Pair(
         "CLIF above LIF",
         _lif("tau: 2.0, decay_input: false, v_reset: null, surrogate: Rectangular"),
@@ -105,9 +115,12 @@ PAIRS: dict[str, Pair] = {
     "dspike": Pair(
         "Dspike above the rectangle",
         ("model.overrides.neuron_kwargs={surrogate: Rectangular}", "temperature.step=0"),
-        mechanism=Mechanism(
-            "cosine of the gradient with finite differences", mechanisms.gradient_cosine
-        ),
+        mechanism=_COSINE,
+    ),
+    "dspike_cifar10": Pair(
+        "a temperature searched for above one that stands still",
+        ("temperature.step=0",),
+        mechanism=_COSINE,
     ),
     "lsg": Pair(
         "a width that follows the learnt decay above one that stands still",
@@ -139,7 +152,13 @@ PAIRS: dict[str, Pair] = {
         "a teacher's logits above labels alone",
         ("loss.teacher.run=''",),
         "kdsnn_teacher_small",
-        Mechanism("accuracy in noise of deviation 1", mechanisms.accuracy_in_noise),
+        _IN_NOISE,
+    ),
+    "kdsnn_cifar10": Pair(
+        "a teacher's logits above labels alone",
+        ("loss.teacher.run=''",),
+        "kdsnn_teacher_cifar10_small",
+        _IN_NOISE,
     ),
     "ma_snn": Pair(
         "TCSA attention above none",
