@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rheobase import neurons
 from rheobase.layers import over_time, repeat
 from rheobase.layers.norms import ThresholdDependentBatchNorm2d
 from rheobase.models import create_model
@@ -24,6 +25,28 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 def test_kernel_equals_reference(case: conformance.Case) -> None:
     row = conformance.check(case, "triton", "cuda")
     assert row.ok, row
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("neuron", "scale"),
+    [(neurons.CLIF(), 1.0), (neurons.SignedIF(), 1.0), (neurons.HodgkinHuxley(dt=0.05), 40.0)],
+)
+def test_kernel_of_a_step_equals_the_cpu(
+    neuron: neurons.StepNeuron, scale: float, dtype: torch.dtype
+) -> None:
+    x = scale * (0.7 + torch.randn(19, 3, 700, dtype=dtype))
+    given, on_gpu = x.clone().requires_grad_(), x.cuda().requires_grad_()
+    expected, found = neuron(given), neuron(on_gpu)
+    if dtype == torch.float32:
+        assert type(found.grad_fn).__name__ == "_StepsBackward"
+    differ = (found.cpu() != expected).double().mean()
+    assert differ < 2e-3  # exp is another one
+    if differ == 0.0:
+        g = torch.randn_like(x)
+        (ours,) = torch.autograd.grad(found, on_gpu, g.cuda())
+        (theirs,) = torch.autograd.grad(expected, given, g)
+        assert (ours.cpu() - theirs).abs().max() <= 2e-3 * theirs.abs().max()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rheobase import neurons, streaming
 from rheobase.neurons import CLIF, StepNeuron
-from rheobase.ops.steps import Untraceable, op, run_steps, trace_step
+from rheobase.ops.steps import Untraceable, cpu, run_steps, trace_step
 from rheobase.surrogate import Sigmoid, surrogates
 
 State = tuple[Tensor, ...]
@@ -147,12 +147,12 @@ class Own(StepNeuron):
 def test_a_users_neuron_is_fused_and_follows_its_attributes() -> None:
     neuron, x = Own(), torch.randn(20, 4, 50, requires_grad=True)
     assert torch.equal(neuron(x), neuron._unrolled(x, None, None)[0])
-    kernels = op._forward_kernel.cache_info().currsize
+    kernels = cpu._forward_kernel.cache_info().currsize
     before = neuron(x)
     neuron.pull = 1.1
     assert torch.equal(neuron(x), neuron._unrolled(x, None, None)[0])
     assert not torch.equal(neuron(x), before)
-    assert op._forward_kernel.cache_info().currsize == kernels  # other numbers, the same kernel
+    assert cpu._forward_kernel.cache_info().currsize == kernels  # other numbers, the same kernel
 
 
 class Mean(Own):

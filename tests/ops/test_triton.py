@@ -37,7 +37,9 @@ needs_triton = pytest.mark.skipif(
         "interpret_norms",
         "interpret_bits",
         "interpret_pool",
+        "interpret_steps",
         "compile_neurons",
+        "compile_steps",
         "compile_others",
     ],
 )
@@ -380,6 +382,62 @@ def interpret_pool() -> None:
         assert error <= (1e-12 if dtype == torch.float64 else 1e-2)
 
 
+def interpret_steps() -> None:
+    """Kernels made of a neuron's step, against the same step unrolled by autograd."""
+    give_steps_to_triton()
+    for dtype in (torch.float64, torch.float32):
+        for neuron, x in stepped(dtype):
+            compare_steps(neuron, x.requires_grad_())
+
+
+def give_steps_to_triton() -> None:
+    from rheobase.ops.steps import op, triton
+
+    op._kernels = lambda device: triton
+
+
+def stepped(dtype: torch.dtype) -> Iterator[tuple[Any, Tensor]]:
+    """Neurons and what they run on: a few segments of steps, part of a block and more than one."""
+    from test_steps import CASES
+
+    for i, (neuron, scale) in enumerate(CASES):
+        x = scale * (0.7 + draw(19, 2, 3, (40, 100)[i % 2], dtype=dtype))
+        yield neuron, x.transpose(2, 3).contiguous().transpose(2, 3) if i % 3 == 0 else x
+
+
+def compare_steps(neuron: Any, x: Tensor) -> None:
+    from rheobase.ops.steps import run_steps, trace_step
+
+    program = trace_step(neuron.step, neuron.states, x.dtype)
+    first = torch.stack(neuron.start(x[0].detach())).requires_grad_()
+    tap: Any = ("", "h", "v")[neuron.states % 3]
+    found = run_steps(program, x, first, tap)
+    carried = first if neuron.states > 1 else first[0]
+    expected = neuron._unrolled(x, carried, tap or None)
+    name = f"{type(neuron).__name__} {x.dtype}"
+    assert expected[0].mean().abs() > 0.0, name
+    differ = (found[0] != expected[0]).double().mean()
+    # exp is NumPy's, which is not PyTorch's; a column that once fires elsewhere stays apart.
+    assert differ == 0.0 or (program.takes_exp and differ < 2e-3), (name, differ)
+    if differ > 0.0:
+        return
+    outputs, others = list(filter(is_there, found)), list(filter(is_there, expected))
+    g = [torch.randn_like(value) for value in outputs]
+    gradients = torch.autograd.grad(outputs, [x, first], g)
+    g = [a.view_as(b) for a, b in zip(g, others, strict=True)]
+    outputs += gradients
+    others += torch.autograd.grad(others, [x, first], g)
+    tolerance = 1e-10 if x.dtype == torch.float64 else 2e-3
+    for a, b in zip(outputs, others, strict=True):
+        # Infinite are the steps since a spike that never was.
+        largest = b.detach().nan_to_num(posinf=0.0).abs().max().clamp_min(1.0)
+        torch.testing.assert_close(a.view_as(b), b, rtol=0.0, atol=float(tolerance * largest))
+
+
+def is_there(value: Tensor | None) -> bool:
+    return value is not None
+
+
 # The kernels compiled, each by calling the backend where a launch only compiles.
 
 
@@ -389,7 +447,7 @@ class CompileOnly:
     def __init__(self, capability: int) -> None:
         from triton.runtime import JITFunction, driver
 
-        from rheobase.ops.scan import triton as backend
+        from rheobase.ops import triton_launch
 
         self.capability = capability
         self.fusion: bool | None = None  # None: as the backend says
@@ -398,7 +456,7 @@ class CompileOnly:
         JITFunction.__getitem__ = lambda kernel, grid: (
             lambda *p, **a: self.launch(kernel, grid, p, a)
         )
-        backend._check_device = lambda x: None
+        triton_launch._check_device = lambda x: None
 
     def launch(
         self, kernel: Any, grid: tuple[int, ...], places: Any, arguments: dict[str, Any]
@@ -438,6 +496,22 @@ def compile_neurons() -> None:
     assert "fma." not in gpu.neuron(AFFINE, torch.float16, "channel")[0]
     gpu.fusion = True
     assert "fma." in gpu.neuron(AFFINE, torch.float16, "scalar")[0]
+
+
+def compile_steps() -> None:
+    from rheobase.ops.steps import run_steps, trace_step
+
+    give_steps_to_triton()
+    for capability, dtype, count in ((80, torch.float64, 3), (90, torch.float32, 20)):
+        gpu = CompileOnly(capability)
+        for neuron, x in itertools.islice(stepped(dtype), count):
+            program = trace_step(neuron.step, neuron.states, dtype)
+            x.requires_grad_()
+            spikes, membranes, _ = run_steps(program, x, torch.stack(neuron.start(x[0])), "h")
+            (spikes + membranes).sum().backward()
+        assert len(gpu.ptx) == 2 * count
+        assert all(f".target sm_{capability}" in ptx for ptx in gpu.ptx)
+    assert "fma." not in gpu.ptx[2 * 9]  # of SignedIF, which takes no exp
 
 
 def compile_others() -> None:

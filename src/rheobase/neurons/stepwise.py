@@ -1,7 +1,7 @@
 """Neurons whose step is no scan of one membrane: written step by step in PyTorch.
 
-On the CPU an eager call runs them by a kernel that is made of the step (`rheobase.ops.steps`); else
-autograd unrolls it.
+An eager call runs them by a kernel that is made of the step (`rheobase.ops.steps`); else autograd
+unrolls it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rheobase.neurons.base import Neuron, Tap
 from rheobase.ops.eager import is_plain, is_seen_by_nobody, is_transformed
+from rheobase.ops.gpu import HAS_TRITON
 from rheobase.ops.scan.layout import compute_dtype
 from rheobase.ops.scan.reference import with_surrogate
 from rheobase.ops.steps import Program, Untraceable, run_steps, trace_step
@@ -106,7 +107,10 @@ class StepNeuron(Neuron):
 
     def _program(self, x: Tensor) -> Program | None:
         """The step as a kernel takes it, where one is worth it."""
-        if not self.fused or x.device.type != "cpu" or not is_seen_by_nobody(x):
+        on = x.device.type
+        if not (on == "cpu" or (on == "cuda" and HAS_TRITON)):
+            return None
+        if not self.fused or not is_seen_by_nobody(x):
             return None
         if type(self.surrogate).parameters_for is not Surrogate.parameters_for:
             return None  # drawn at every call

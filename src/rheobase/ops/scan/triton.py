@@ -27,6 +27,7 @@ from rheobase.ops.scan.layout import (
 from rheobase.ops.scan.spec import ScanSpec
 from rheobase.ops.scan.triton_source import backward_source, forward_source
 from rheobase.ops.translate import load_module
+from rheobase.ops.triton_launch import THREADS, launch
 
 __all__ = ["DTYPES", "backward", "forward"]
 
@@ -40,8 +41,6 @@ DTYPES = {
 
 # The most steps of a segment, whose membranes are all in registers on the way back.
 _SEGMENT = 8
-_WARPS = 4
-_THREADS = 32 * _WARPS
 # So many programs keep a large GPU busy; with fewer columns each takes less.
 _ENOUGH_PROGRAMS = 1024
 _MOST_TURNS = 64
@@ -162,9 +161,9 @@ def _run(
     coefficients, kinds, _ = _coefficients(work, wanted=())
     kernel, block = _planned(work, kinds, forward_source)
     data, x_step = flat(x)
-    _launch(kernel, x, block, -(-x[0].numel() // block), x=data, x_step=x_step, spikes=spikes,
-            first=_first(work), start=float(work.rest), last=last, tap=membranes, marks=marks,
-            **coefficients)  # fmt: skip
+    launch(kernel, x, block, -(-x[0].numel() // block), x=data, x_step=x_step, spikes=spikes,
+           first=_first(work), start=float(work.rest), last=last, tap=membranes, marks=marks,
+           **coefficients)  # fmt: skip
 
 
 def backward(
@@ -256,11 +255,11 @@ def _run_back(
         g_tap = torch.zeros_like(x, dtype=compute_dtype(x))
     g_tap_data, g_tap_step = flat(rows_like(g_tap, x)) if g_tap is not None and tap else (x, 0)
     outputs = {f"{work.spec.names[i]}_grad": s for i, s in zip(wanted, sums, strict=True)}
-    _launch(kernel, x, block, turns.programs, period=turns.period,
-            turns=turns.blocks, g=g_data, g_step=g_step, g_tap=g_tap_data,
-            g_tap_step=g_tap_step, x=data, x_step=x_step, first=_first(work),
-            start=float(work.rest), zero=0.0, marks=marks, g_last=g_last, g_first=g_first, gx=gx,
-            **outputs, **coefficients)  # fmt: skip
+    launch(kernel, x, block, turns.programs, period=turns.period,
+           turns=turns.blocks, g=g_data, g_step=g_step, g_tap=g_tap_data,
+           g_tap_step=g_tap_step, x=data, x_step=x_step, first=_first(work),
+           start=float(work.rest), zero=0.0, marks=marks, g_last=g_last, g_first=g_first, gx=gx,
+           **outputs, **coefficients)  # fmt: skip
     gradients = []
     for i, buffer in zip(wanted, sums, strict=True):
         value = work.values[i]
@@ -312,40 +311,10 @@ def _block(size: int, variant: Variant) -> int:
     """Columns of one program: the more for each thread, the fewer registers a column takes."""
     held = max(variant.unroll, variant.rest) * (2 if variant.needs_before else 1)
     few = held > 16 or (variant.wanted and (held > 8 or variant.unroll))
-    columns = (2 if few else 4) * _THREADS
-    while columns > _THREADS and size < _ENOUGH_PROGRAMS * columns:
+    columns = (2 if few else 4) * THREADS
+    while columns > THREADS and size < _ENOUGH_PROGRAMS * columns:
         columns //= 2
     return columns
-
-
-def _launch(kernel: Any, like: Tensor, block: int, programs: int, **arguments: Any) -> None:
-    """Run a kernel over the columns of ``like``, on its device."""
-    _check_device(like)
-    size = like[0].numel()
-    with torch.cuda.device_of(like):  # type: ignore[no-untyped-call]
-        kernel[(programs,)](
-            **arguments,
-            steps=like.shape[0],
-            size=size,
-            row=size,
-            WIDE=size + block > 2**31 - 1,
-            BLOCK=block,
-            num_warps=_WARPS,
-            # A multiply and an add fused into one rounding would move h, and so spikes.
-            enable_fp_fusion=False,
-        )
-
-
-def _check_device(x: Tensor) -> None:
-    if x.is_cuda:
-        return
-    from triton import knobs
-
-    if not knobs.runtime.interpret:
-        raise ValueError(
-            f"the Triton backend runs on GPU tensors, got one on {x.device}; move it, or set "
-            "TRITON_INTERPRET=1 before Python starts to interpret the kernels (slowly, for tests)"
-        )
 
 
 def _coefficients(

@@ -50,6 +50,13 @@ def tanh(x):
 
 
 @triton.jit
+def expm1(x):
+    """By tanh(x / 2) near 0, where exp(x) - 1 cancels."""
+    half = tanh(0.5 * x)
+    return tl.where(tl.abs(x) < 1.0, 2.0 * half / (1.0 - half), tl.exp(x) - 1.0)
+
+
+@triton.jit
 def atan(x):
     """The angle to (0, pi/4), halved twice by atan(a) = 2 atan(a / (1 + sqrt(1 + a^2))), then
     seven terms of the series."""

@@ -1,7 +1,7 @@
 """A neuron's step, written in PyTorch for one time step, fused over all of them.
 
 `trace` takes down what the step computes and what its gradient does, number by number;
-`kernel_source` writes CPU kernels of it; `op` runs them as one node of the graph.
+`kernel_source` and `triton_source` write kernels of it; `op` runs them as one node of the graph.
 """
 
 from rheobase.ops.steps.op import run_steps

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rheobase.ops.native import DTYPES, Kernel, in_chunks
-from rheobase.ops.scan.layout import dense_rows, flat, like_rows, rows_like
-from rheobase.ops.steps.kernel_source import (
-    BLOCK,
-    back_parameters,
-    back_source,
-    forward_parameters,
-    forward_source,
-)
+from rheobase.ops.scan.layout import dense_rows, like_rows, rows_like
 from rheobase.ops.steps.trace import Program
 
 __all__ = ["run_steps"]
@@ -31,7 +23,7 @@ def run_steps(
 
     Args:
         program: its step.
-        x: ``[T, N, ...]`` on the CPU, float32 or float64.
+        x: ``[T, N, ...]`` on the CPU or a GPU, float32 or float64.
         state: the states before the first step ``[states, N, ...]``.
         tap: "h" or "v", the membranes to give as well, or "".
 
@@ -47,35 +39,33 @@ class _Steps(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, state: Tensor, program: Program, tap: str) -> Any:
         x = dense_rows(x)
         first = _rows_of(state, x)
-        last = first.clone()
-        spikes, membranes = like_rows(x), like_rows(x) if tap else None
-        numbers = torch.tensor(program.numbers, dtype=x.dtype)
-        (data, x_step), (sizes, chunks) = flat(x), _sizes(x)
-        _forward_kernel(_text(program), tap, DTYPES[x.dtype])(
-            chunks, 2 * spikes.nbytes, data, x_step, spikes, membranes, last, numbers, *sizes
-        )
-        ctx.save_for_backward(x, first, numbers)
+        marked = any(ctx.needs_input_grad)
+        found = _kernels(x.device.type).forward(program, tap, x, first, marked)
+        ctx.save_for_backward(x, first, found.marks)
         ctx.constants = program, tap
         ctx.set_materialize_grads(False)
-        return spikes, membranes, last
+        return found.spikes, found.membranes, found.last
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor | None, g_tap: Tensor | None, g_last: Tensor | None) -> Any:
-        x, first, numbers = ctx.saved_tensors
+        x, first, marks = ctx.saved_tensors
         program, tap = ctx.constants
         g = rows_like(torch.zeros_like(x) if g is None else g, x)
         tapped = None
         if tap:
             tapped = like_rows(x).copy_(g_tap) if g_tap is not None else torch.zeros_like(x)
-        gx = like_rows(x)
         g_state = torch.zeros_like(first) if g_last is None else _rows_of(g_last, x)
-        (data, x_step), (g_data, g_step), (sizes, chunks) = flat(x), flat(g), _sizes(x)
-        _back_kernel(_text(program), tap, DTYPES[x.dtype])(
-            chunks, 3 * gx.nbytes, g_data, g_step, data, x_step, tapped, first, gx, g_state,
-            numbers, *sizes,
-        )  # fmt: skip
+        kernels = _kernels(x.device.type)
+        gx = kernels.backward(program, tap, g, tapped, x, first, marks, g_state)
         return gx, g_state, None, None
+
+
+@cache
+def _kernels(device: str) -> Any:
+    """The module of a device's kernels. They are told here, so that no other need be imported."""
+    name = "cpu" if device == "cpu" else "triton"
+    return import_module(f"rheobase.ops.steps.{name}")
 
 
 def _rows_of(state: Tensor, x: Tensor) -> Tensor:
@@ -84,25 +74,3 @@ def _rows_of(state: Tensor, x: Tensor) -> Tensor:
         state.shape, (x[0].numel(), *x.stride()[1:]), dtype=x.dtype, device=x.device
     )
     return rows.copy_(state)
-
-
-def _sizes(x: Tensor) -> tuple[tuple[int, int, int], int]:
-    """Steps, columns and columns of a chunk; and how many chunks."""
-    size = x[0].numel()
-    chunks, chunk = in_chunks(size, BLOCK)
-    return (x.shape[0], size, chunk), chunks
-
-
-def _text(program: Program) -> Program:
-    """The program without its numbers, which kernels take as an argument."""
-    return replace(program, numbers=())
-
-
-@cache
-def _forward_kernel(text: Program, tap: str, real: str) -> Kernel:
-    return Kernel("steps_forward", forward_source(text, tap, real), forward_parameters(real))
-
-
-@cache
-def _back_kernel(text: Program, tap: str, real: str) -> Kernel:
-    return Kernel("steps_back", back_source(text, tap, real), back_parameters(real))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,6 +46,11 @@ class Program:
     def takes_exp(self) -> bool:
         """Whether an exponential is among what it computes."""
         return any("exp" in line for line in self.forward.body)
+
+    @property
+    def text(self) -> Program:
+        """The program of any other numbers: what one kernel computes."""
+        return replace(self, numbers=(0.0,) * len(self.numbers))
 
 
 def trace_step(step: Step, states: int, dtype: torch.dtype) -> Program:
