@@ -9,7 +9,7 @@ from torch import Tensor
 from rheobase.neurons.hold import hold
 from rheobase.neurons.settled import SettledSteps
 from rheobase.ops.packed import mark
-from rheobase.ops.scan import InputNorm, ScanSpec, scan, scan_to_bytes, takes_norm
+from rheobase.ops.scan import InputNorm, Learnt, ScanSpec, scan, scan_to_bytes, takes_norm
 from rheobase.stateful import Stateful
 from rheobase.surrogate import ATan, Surrogate
 
@@ -160,6 +160,13 @@ class Neuron(Stateful):
         parameters = self.surrogate.parameters_for(x)
         return {f"surrogate_{name}": value for name, value in parameters.items()}
 
+    def learnt(self, x: Tensor) -> Learnt | None:
+        """How `coefficients` but the surrogate's are made in the scan's own node of the graph.
+
+        None: they are made before it.
+        """
+        return None
+
     def takes_norm(self, x: Tensor) -> bool:
         """Whether a batch norm of ``x`` can be done in the neuron's own pass (see `forward`)."""
         if not self.is_plain_scan:
@@ -243,8 +250,10 @@ class Neuron(Stateful):
         if self.to_bytes and tap is None:
             spikes, last = scan_to_bytes(x, u, self.spec, self.coefficients(x), self._streams, norm)
             return spikes, None, last
+        learnt = self.learnt(x)
+        coefficients = self.coefficients(x) if learnt is None else self.surrogate_coefficients(x)
         spikes, last, membrane = scan(
-            x, u, self.spec, self.coefficients(x), tap, self._streams, norm
+            x, u, self.spec, coefficients, tap, self._streams, norm, learnt
         )
         return spikes, membrane, last
 

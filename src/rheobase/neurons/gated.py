@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
+from collections.abc import Sequence
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from rheobase._numbers import Size
 from rheobase.neurons.base import Neuron
@@ -19,8 +18,9 @@ from rheobase.neurons.parameters import (
     sharing,
     wrong_steps,
 )
-from rheobase.ops.eager import is_plain, is_transformed
+from rheobase.ops.eager import is_plain
 from rheobase.ops.native import DTYPES, Kernel, imported_kernel
+from rheobase.ops.scan import Learnt
 from rheobase.surrogate import Rectangular, Surrogate
 
 __all__ = ["GLIF"]
@@ -104,15 +104,32 @@ class GLIF(Neuron):
 
     def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
         """Decay, gain (of each step) and bias; the threshold, and what the gated reset takes."""
-        if x.shape[0] != self.conductance.shape[0]:
-            raise ValueError(wrong_steps("GLIF", self.conductance.shape[0], x))
-        parameters = [getattr(self, name) for name in _LEARNT]
-        compiled = is_plain(x) and not is_transformed() and _has_kernels(self.theta)
-        found = (_Coefficients.apply if compiled else _coefficients)(self._shape(x), *parameters)
-        return dict(zip(_COEFFICIENTS, found, strict=True)) | self.surrogate_coefficients(x)
+        return self._followed(x) | self.surrogate_coefficients(x)
+
+    def learnt(self, x: Tensor) -> Learnt | None:
+        """The same by kernels."""
+        if not is_plain(x) or self.theta.device.type != "cpu" or self.theta.dtype not in _DTYPES:
+            return None
+        parameters = tuple(getattr(self, name) for name in _LEARNT)
+        make, back = partial(_make, self._shape(x)), partial(_back, self.conductance.shape[1:])
+        return Learnt(_COEFFICIENTS, parameters, make, back, partial(self._followed, x))
+
+    def _followed(self, x: Tensor) -> dict[str, float | Tensor]:
+        """The coefficients that are learnt, as autograd follows them."""
+        shape = self._shape(x)
+        learnt = torch.cat([getattr(self, name).reshape(-1) for name in _LEARNT])
+        values = positive(learnt.sigmoid(), *_WHAT).view(-1, *shape)
+        alpha, beta, gamma, tau, leak, subtracted, threshold = values[:_SHARED].unbind()
+        decay = 1.0 - alpha * (1.0 - tau)
+        amount = (1.0 - gamma) * subtracted / decay
+        gain = 1.0 - beta * (1.0 - values[_SHARED:])
+        found = decay, (alpha - 1.0) * leak, threshold, 1.0 - gamma, amount, gain
+        return dict(zip(_COEFFICIENTS, found, strict=True))
 
     def _shape(self, x: Tensor) -> tuple[int, ...]:
         """Of a parameter made to broadcast to ``x``."""
+        if x.shape[0] != self.conductance.shape[0]:
+            raise ValueError(wrong_steps("GLIF", self.conductance.shape[0], x))
         if self.theta.dim() == 0:
             return (1,) * (x.dim() - 1)
         return channel_shape(self.theta, x, "GLIF")
@@ -125,58 +142,45 @@ class GLIF(Neuron):
 # How many are learnt for all steps, and how many coefficients follow from them.
 _SHARED, _FOUND = 7, 5
 
+_DTYPES = (torch.float32, torch.float64)
 _WHAT = ("GLIF", "gate or constant")
 
 _LEARNT = ("alpha", "beta", "gamma", "tau", "leak", "subtracted", "theta", "conductance")
 _COEFFICIENTS = ("decay", "bias", "threshold", "kept", "amount", "gain")
 _ARRAYS = {
-    "coefficients": (*_LEARNT, "values", "found"),
+    "coefficients": (*_LEARNT, "values", "found", "least"),
     "gradients": ("values", "found", *(f"g_{name}" for name in _COEFFICIENTS), "by_learnt"),
 }
 
 
-def _coefficients(shape: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, ...]:
-    """Decay, bias, threshold, what the reset keeps and takes off, and the gain of each step."""
-    learnt = torch.cat([parameter.reshape(-1) for parameter in parameters])
-    values = positive(learnt.sigmoid(), *_WHAT).view(-1, *shape)
-    alpha, beta, gamma, tau, leak, subtracted, threshold = values[:_SHARED].unbind()
-    decay = 1.0 - alpha * (1.0 - tau)
-    amount = (1.0 - gamma) * subtracted / decay
-    gain = 1.0 - beta * (1.0 - values[_SHARED:])
-    return decay, (alpha - 1.0) * leak, threshold, 1.0 - gamma, amount, gain
-
-
-class _Coefficients(torch.autograd.Function):
-    """`_coefficients` by kernels, as one node of the graph."""
-
-    @staticmethod
-    def forward(ctx: Any, shape: tuple[int, ...], *parameters: Tensor) -> tuple[Tensor, ...]:
-        theta, conductance = parameters[-2:]
-        count = theta.numel()
-        values = theta.new_empty((_SHARED + len(conductance)) * count)
-        found = theta.new_empty((_FOUND + len(conductance)) * count)
-        traffic = values.nbytes + found.nbytes
-        learnt = [parameter.contiguous() for parameter in parameters]
-        _kernel("coefficients", theta.dtype)(1, traffic, *learnt, values, found)
+def _make(
+    shape: tuple[int, ...], parameters: Sequence[Tensor]
+) -> tuple[Sequence[Tensor], tuple[Tensor, Tensor]]:
+    """The coefficients, views of one tensor; it and the sigmoids are what `_back` needs."""
+    theta, conductance = parameters[-2:]
+    count = theta.numel()
+    values = theta.new_empty((_SHARED + len(conductance)) * count)
+    found = theta.new_empty((_FOUND + len(conductance)) * count)
+    least = theta.new_empty(1)
+    learnt = [parameter.contiguous() for parameter in parameters]
+    traffic = values.nbytes + found.nbytes
+    _kernel("coefficients", theta.dtype)(1, traffic, *learnt, values, found, least)
+    if not least.item() > 0.0:
         positive(values, *_WHAT)
-        ctx.save_for_backward(values, found)
-        ctx.shape = conductance.shape[1:]
-        rows = found.view(-1, *shape)
-        return *rows[:_FOUND].unbind(), rows[_FOUND:]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        values, found = ctx.saved_tensors
-        by_learnt = torch.empty_like(values)
-        given = [gradient.contiguous() for gradient in gradients]
-        _kernel("gradients", values.dtype)(1, 2 * values.nbytes, values, found, *given, by_learnt)
-        rows = by_learnt.view(-1, *ctx.shape)
-        return None, *rows[:_SHARED].unbind(), rows[_SHARED:]
+    sizes = (*(1,) * _FOUND, len(conductance))
+    return found.view(-1, *shape).split_with_sizes(sizes), (values, found)
 
 
-def _has_kernels(parameter: Tensor) -> bool:
-    return parameter.device.type == "cpu" and parameter.dtype in (torch.float32, torch.float64)
+def _back(
+    shape: tuple[int, ...], made_of: Sequence[Tensor], gradients: Sequence[Tensor]
+) -> list[Tensor]:
+    """The gradient of the parameters, of ``shape`` (the conductance: at every step)."""
+    values, found = made_of
+    by_learnt = torch.empty_like(values)
+    given = [gradient.contiguous() for gradient in gradients]
+    _kernel("gradients", values.dtype)(1, 2 * values.nbytes, values, found, *given, by_learnt)
+    rows = by_learnt.view(-1, *shape)
+    return [*rows[:_SHARED].unbind(), rows[_SHARED:]]
 
 
 @cache

@@ -19,14 +19,21 @@ __all__ = ["coefficients", "gradients"]
 @njit(nogil=True, error_model="numpy")
 def coefficients(
     first_chunk, last_chunk, alpha, beta, gamma, tau, leak, subtracted, theta, conductance,
-    values, found
+    values, found, least
 ):  # fmt: skip
-    """``values``, and decay, bias, threshold, kept, amount and each step's gain in ``found``."""
+    """``values``, and decay, bias, threshold, kept, amount and each step's gain in ``found``.
+
+    ``least`` is the smallest of ``values``, or not a number where one of them is not.
+    """
     count = alpha.size
     begin = 0
+    least[0] = 1
     for learnt in (alpha, beta, gamma, tau, leak, subtracted, theta, conductance):
         for m in range(learnt.size):
-            values[begin + m] = 1 / (1 + math.exp(-learnt[m]))
+            value = 1 / (1 + math.exp(-learnt[m]))
+            values[begin + m] = value
+            if value < least[0] or value != value:
+                least[0] = value
         begin += learnt.size
     of = values.reshape(-1, count)
     into = found.reshape(-1, count)

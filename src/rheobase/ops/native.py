@@ -58,6 +58,9 @@ def conversions(dtype: torch.dtype) -> tuple[str, str]:
     return ("bfloat16_to_float", "float_to_bfloat16") if low else ("same", "same")
 
 
+Argument = Tensor | float | tuple[int, int] | None
+
+
 class Kernel:
     """A numba kernel ``kernel(first_chunk, last_chunk, *parameters)`` made from source text.
 
@@ -81,10 +84,11 @@ class Kernel:
             "=" + "q" * _HEADER + "".join(layout.get(kind, "qq") for kind in parameters.values())
         ).pack
 
-    def __call__(self, chunks: int, traffic: int, *arguments: Tensor | float | None) -> None:
+    def __call__(self, chunks: int, traffic: int, *arguments: Argument) -> None:
         """Do all chunks; ``traffic`` (bytes) says whether threads are worth it.
 
-        For an array give a tensor, of whatever shape, or None: it is then empty.
+        For an array give a tensor, of whatever shape, or its address and how many numbers there
+        are, or None: it is then empty.
         """
         threads = team_size(chunks, traffic)
         words: list[float] = [0, threads, chunks]
@@ -93,6 +97,8 @@ class Kernel:
                 words += (value.data_ptr(), value.numel())
             elif value is None:
                 words += (0, 0)
+            elif isinstance(value, tuple):
+                words += value
             else:
                 words.append(value)
         memory = ctypes.create_string_buffer(self._pack(*words))

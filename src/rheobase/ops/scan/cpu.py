@@ -10,7 +10,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from rheobase.ops.native import DTYPES, Kernel, in_chunks
+from rheobase.ops.native import DTYPES, Argument, Kernel, imported_kernel, in_chunks
 from rheobase.ops.scan.kernel_backward import backward_source
 from rheobase.ops.scan.kernel_forward import forward_source
 from rheobase.ops.scan.kernel_source import BLOCK, Variant
@@ -130,13 +130,14 @@ def backward(
     first, first_step = _first(u, rest, x, spec)
     tapped = _tapped(g_tap, x, compute) if tap else None
     chunks, chunk = in_chunks(size, BLOCK)
-    outputs: list[Value] = []
+    outputs: list[Argument] = []
     if wanted:
         # A row of sums for each chunk, and in it a place for each coefficient.
         extents = [_extent(vectors[i]) for i in wanted]
         sums = torch.zeros(chunks, sum(extents), dtype=torch.float64)
-        places = (sums.view(-1)[start:] for start in accumulate(extents[:-1], initial=0))
-        outputs = [*places, sums.shape[1]]
+        begin, count = sums.data_ptr(), sums.numel()
+        starts = accumulate(extents[:-1], initial=0)
+        outputs = [*((begin + 8 * start, count - start) for start in starts), sums.shape[1]]
     kernel(
         chunks, x.element_size() * size * (3 * steps),
         g_data, g_step, tapped, data, x_step, first, first_step, gx, *outputs, steps, size, chunk,
@@ -144,23 +145,30 @@ def backward(
     )  # fmt: skip
     if not wanted:
         return [gx]
-    return [gx, *_restored(sums.sum(0), extents, [(values[i], vectors[i]) for i in wanted])]
+    return [gx, *_restored(sums, extents, [(values[i], vectors[i]) for i in wanted])]
 
 
 def _restored(
-    totals: Tensor, extents: Sequence[int], given: Sequence[tuple[Value, Vector | None]]
+    sums: Tensor, extents: Sequence[int], given: Sequence[tuple[Value, Vector | None]]
 ) -> Iterator[Tensor]:
-    """The coefficients' gradients, each in the shape of its coefficient, from one line of sums."""
+    """The coefficients' gradients, each in the shape of its coefficient, from the chunks' sums."""
     dtypes = {value.dtype for value, _ in given if isinstance(value, Tensor)}
-    if len(dtypes) == 1:
-        # All at once: each call takes as long as a thousand numbers.
-        totals = totals.to(dtypes.pop())
-    for total, (value, laid) in zip(totals.split(extents), given, strict=True):  # type: ignore[no-untyped-call]
+    # In their dtype all at once: each call takes as long as a thousand numbers.
+    dtype = torch.float32 if dtypes == {torch.float32} else torch.float64
+    totals = torch.empty(sums.shape[1], dtype=dtype)
+    _adding(dtype)(1, sums.nbytes, sums, totals)
+    for total, (value, laid) in zip(totals.split_with_sizes(extents), given, strict=True):
         assert isinstance(value, Tensor)
         if laid is None:
             yield total.reshape(value.shape).to(value.dtype)
         else:
             yield laid.restore(total, value)
+
+
+@cache
+def _adding(dtype: torch.dtype) -> Kernel:
+    arrays = {"rows": "float64*", "totals": f"{DTYPES[dtype]}*"}
+    return imported_kernel("scan.totals", "add_rows", arrays)
 
 
 @cache

@@ -140,7 +140,8 @@ class Vector:
     def restore(self, gradient: Tensor, like: Tensor) -> Tensor:
         """A gradient laid out as ``values`` in the shape of the coefficient ``like``."""
         if self.order is None:  # one value each
-            return gradient.view(like.shape).to(like.dtype)
+            given = gradient.view(like.shape)
+            return given if given.dtype == like.dtype else given.to(like.dtype)
         full = gradient.as_strided(self.shape, (self.count, *self.order))
         return full.sum_to_size(like.shape).to(like.dtype)
 

@@ -24,6 +24,7 @@ from rheobase._errors import unknown_name
 from rheobase.ops.eager import is_plain, is_transformed
 from rheobase.ops.gpu import HAS_TRITON
 from rheobase.ops.scan.layout import at_every_step, compute_dtype, dense_rows, like_rows, like_state
+from rheobase.ops.scan.learnt import Learnt
 from rheobase.ops.scan.reference import scan_reference
 from rheobase.ops.scan.spec import ScanSpec
 
@@ -68,6 +69,7 @@ def scan(
     tap: Literal["h", "v"] | None = None,
     keep: bool = True,
     norm: InputNorm | None = None,
+    learnt: Learnt | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Run a neuron over a sequence: charge, fire, reset at every step.
 
@@ -81,6 +83,7 @@ def scan(
         tap: also return a membrane sequence: "h" before firing, "v" after reset.
         keep: also return the last membrane, to go on from.
         norm: a batch norm of ``x`` to do in the same pass. Only where `takes_norm`.
+        learnt: the coefficients that ``coefficients`` lacks, of what the neuron learns.
 
     Returns:
         spikes ``[T, ...]``; the last membrane ``[...]`` (of a filtered neuron with its current, as
@@ -89,14 +92,18 @@ def scan(
     """
     if norm is not None:
         spec, coefficients = _normed(spec, coefficients, norm)
-    if _needs_reference(x, u, coefficients):
+    in_torch = _needs_reference(x, u, coefficients)
+    if learnt is not None and (in_torch or not is_plain(x)):
+        coefficients, learnt = {**coefficients, **learnt.followed()}, None
+    if in_torch:
         spikes, h, v, last = scan_reference(x, u, spec, coefficients)
         return spikes, last if keep else None, {"h": h, "v": v, None: None}[tap]
     first, rest = (u, 0.0) if isinstance(u, Tensor) else (None, u)
     if is_plain(x):
-        values = _ordered(spec, coefficients)
-        source = _source(x, norm)
-        return _fused(source, x.shape[0], first, rest, spec, values, tap or "", keep)
+        if learnt is not None:  # 0 until they are made
+            coefficients = {**coefficients, **dict.fromkeys(learnt.names, 0.0)}
+        values, source = _ordered(spec, coefficients), _source(x, norm)
+        return _fused(source, x.shape[0], first, rest, spec, values, tap or "", keep, learnt)
     # An operator takes no list of numbers and tensors mixed: two lists, each with its names.
     numbers = {n: v for n, v in coefficients.items() if not isinstance(v, Tensor)}
     tensors = {n: v for n, v in coefficients.items() if isinstance(v, Tensor)}
@@ -248,34 +255,46 @@ def _fused(
     values: Sequence[float | Tensor],
     tap: str,
     keep: bool,
+    learnt: Learnt | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     if torch.is_grad_enabled():
+        parameters = () if learnt is None else learnt.parameters
         return _Fused.apply(  # type: ignore[no-any-return, no-untyped-call]
-            x, steps, u, rest, spec, tap, keep, *values
+            x, steps, u, rest, spec, tap, keep, learnt, *values, *parameters
         )
     x = at_every_step(dense_rows(x), steps)
+    if learnt is not None:
+        values, _ = _made(learnt, spec, values, learnt.parameters)
     return _backend(x).forward(x, u, rest, spec, values, tap, keep)[:3]  # type: ignore[no-any-return]
 
 
 class _Fused(torch.autograd.Function):
-    """The kernels as a node of the eager graph; ``values`` in the order of ``spec.names``.
+    """The kernels as a node of the eager graph; ``given`` are values in the order of ``spec.names``
+    and the parameters of what is learnt.
 
     ``x`` is ``[steps, ...]``, or ``[1, ...]`` for one image that comes at every step.
     """
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
-        ctx, x, steps, u, rest, spec, tap, keep, *values
+        ctx, x, steps, u, rest, spec, tap, keep, learnt, *given
     ):
         x = dense_rows(x)
+        values: Sequence[float | Tensor] = given
+        made_of: tuple[Tensor, ...] = ()
+        if learnt is not None:
+            count = len(spec.names)
+            values, made_of = _made(learnt, spec, given[:count], given[count:])
         outputs = _backend(x).forward(
             at_every_step(x, steps), u, rest, spec, values, tap, keep,
             marked=any(ctx.needs_input_grad),
         )  # fmt: skip
         # The membranes are recomputed from the input, so nothing of size T is saved but the input.
-        ctx.save_for_backward(x, u, outputs.marks, *(v for v in values if isinstance(v, Tensor)))
+        tensors = (v for v in values if isinstance(v, Tensor))
+        ctx.save_for_backward(x, u, outputs.marks, *made_of, *tensors)
         ctx.numbers = [None if isinstance(v, Tensor) else v for v in values]
         ctx.constants = (rest, spec, tap)
+        ctx.learnt, ctx.made_of = learnt, len(made_of)
         ctx.steps = steps
         ctx.set_materialize_grads(False)
         if keep:
@@ -287,9 +306,14 @@ class _Fused(torch.autograd.Function):
     def backward(ctx, g, g_last, g_tap):  # type: ignore[no-untyped-def]
         x, u, marks, *tensors = ctx.saved_tensors
         rest, spec, tap = ctx.constants
-        left = iter(tensors)
+        learnt, made_of, left = ctx.learnt, tensors[: ctx.made_of], iter(tensors[ctx.made_of :])
         values = [next(left) if number is None else number for number in ctx.numbers]
-        wanted = [i for i in range(len(values)) if ctx.needs_input_grad[7 + i]]
+        asked = ctx.needs_input_grad[8:]
+        direct = [i for i in range(len(values)) if asked[i]]
+        made = (
+            [spec.names.index(name) for name in learnt.names] if any(asked[len(values) :]) else []
+        )
+        wanted = sorted((*direct, *made))
         options = {} if x.shape[0] == ctx.steps else {"summed": True}
         if marks is not None:
             options["marks"] = marks
@@ -297,7 +321,19 @@ class _Fused(torch.autograd.Function):
             g, g_tap, at_every_step(x, ctx.steps), u, rest, spec, values, tap, wanted, **options
         )
         by_index = dict(zip(wanted, gradients, strict=True))
-        return gx, *[None] * 6, *(by_index.get(i) for i in range(len(values)))
+        found = [by_index[i] if i in direct else None for i in range(len(values))]
+        if made:
+            found += learnt.back(made_of, [by_index[i] for i in made])
+        return gx, *[None] * 7, *found, *[None] * (len(asked) - len(found))
+
+
+def _made(
+    learnt: Learnt, spec: ScanSpec, values: Sequence[float | Tensor], parameters: Sequence[Tensor]
+) -> tuple[list[float | Tensor], tuple[Tensor, ...]]:
+    """The values with those that are learnt in their places, and what the way back needs."""
+    made, made_of = learnt.make(parameters)
+    filled = dict(zip(spec.names, values, strict=True)) | dict(zip(learnt.names, made, strict=True))
+    return list(filled.values()), made_of
 
 
 @torch.library.custom_op("rheobase::scan", mutates_args=())
