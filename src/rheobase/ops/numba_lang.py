@@ -22,6 +22,7 @@ __all__ = [
     "fill",
     "float_to_bfloat16",
     "gather",
+    "interleave",
     "pointer",
     "prefer_wide_vectors",
     "scatter",
@@ -80,6 +81,51 @@ def prefer_wide_vectors(typing_context: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(), generate
+
+
+@intrinsic(prefer_literal=True)
+def interleave(typing_context: Any, count: Any) -> Any:
+    """Let the compiler take ``count`` vectors at a time in the loop before this call.
+
+    Where a column's steps wait for each other, those of other columns then fill in. By itself the
+    compiler does so in short loops alone.
+    """
+    vectors = count.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        module = builder.module
+        size = ir.Constant(ir.IntType(32), vectors)
+        hint = module.add_metadata(["llvm.loop.interleave.count", size])
+        # A loop's name is a node whose first operand is itself.
+        name = ir.values.MDValue(module, (hint,), str(len(module.metadata)))
+        name.operands = (name, hint)
+        _last_jump_back(builder.function).set_metadata("llvm.loop", name)
+        return context.get_dummy_value()
+
+    return types.none(count), generate
+
+
+def _last_jump_back(function: Any) -> Any:
+    """The branch back to its head of the last loop of a function written so far."""
+    order = {block: i for i, block in enumerate(function.blocks)}
+    seen: set[Any] = set()
+    # From the first block on; where it leads is written last, so from those not yet seen too.
+    found = [
+        jump for block in order if block not in seen for jump in _jumps_back(block, set(), seen)
+    ]
+    return max(found, key=lambda jump: order[jump[1]])[0].terminator
+
+
+def _jumps_back(block: Any, above: set[Any], seen: set[Any]) -> list[tuple[Any, Any]]:
+    """From a block on, blocks that jump to one on the way to them, and that one."""
+    seen.add(block)
+    jumps = []
+    for target in block.terminator.operands if block.is_terminated else ():
+        if target is block or target in above:
+            jumps.append((block, target))
+        elif isinstance(target, ir.Block) and target not in seen:
+            jumps += _jumps_back(target, above | {block}, seen)
+    return jumps
 
 
 @intrinsic

@@ -75,27 +75,33 @@ def _with_states(variant: Variant) -> Again:
 
 def _with_slopes(variant: Variant) -> Again:
     """Keep of each step what the way back needs; the states go on in place."""
-    one = variant.charging
-    kept = _kept(variant)
+    v, kept = variant, _kept(variant)
+    slopes = [name for name in kept if name.startswith("charge_by")]
+    taken = (f"{name}# = {name}" for name in slopes)
     body = (
-        indented([f"{name} = {array}[j]" for array, name in states(one).items()], 0),
-        each_step(one, 0, *one.read_input("row_x#"), *_step(one), _charge_slopes(one, "u#", "x#")),
-        each_step(one, 0, *(f"kept_{name}[j] = {value}" for name, value in kept.items())),
-        indented([f"{array}[j] = {name}" for array, name in states(one).items()], 0),
+        indented([f"{name} = {array}[j]" for array, name in states(v).items()], 0),
+        each_step(v, 0, *v.read_input("row_x#")),
+        each_step(v, 0, *_step(v), _charge_slopes(v, "u#", "x#"), *taken),
+        each_step(v, 0, *(f"kept_{name}#[j] = {value}" for name, value in kept.items())),
+        indented([f"{array}[j] = {name}" for array, name in states(v).items()], 0),
     )
-    here = {array: f"window({array}, 0, n)" for array in states(one)}
-    here |= {f"kept_{name}": f"window(kept_{name}, row, n)" for name in kept}
+    here = {array: f"window({array}, 0, n)" for array in states(v)}
     found = {
-        f"kept_{name}{k}": f"window(kept_{name}, row + {k} * BLOCK, n)"
-        for k in range(variant.unroll)
+        f"kept_{name}{k}": f"window(kept_{name}, (t + {k}) * BLOCK, n)"
+        for k in range(v.unroll)
         for name in kept
     }
-    slopes = [name for name in kept if name.startswith("charge_by")]
     return Again(
-        one,
-        Sweep(one, "sweep_again", here | step_rows(one, _INPUT), "\n".join(body)),
+        v,
+        Sweep(
+            v,
+            "sweep_again",
+            here | found | step_rows(v, _INPUT),
+            "\n".join(body),
+            interleaved=v.interleaved,
+        ),
         steps="steps",
-        rooms=dict.fromkeys(states(one), "1") | {f"kept_{name}": "steps" for name in kept},
+        rooms=dict.fromkeys(states(v), "1") | {f"kept_{name}": "steps" for name in kept},
         found=found,
         before=[],
         recall=(
@@ -118,7 +124,7 @@ def _kept(variant: Variant) -> dict[str, str]:
         slopes.append("charge_by_x")
     slopes += [f"charge_by_{name}" for name in spec.charge_names if name in variant.wanted]
     current = {"i": "i#"} if spec.filtered else {}
-    return {"h": "h#", **current, **{name: name for name in slopes}}
+    return {"h": "h#", **current, **{name: f"{name}#" for name in slopes}}
 
 
 def _step(variant: Variant) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ __all__ = ["forward_source"]
 
 def forward_source(variant: Variant) -> str:
     """The module of the forward kernel, with a function ``kernel``."""
-    v = variant.charging
+    v = variant
     filtered, sweep = v.spec.filtered, _sweep(v)
     kernel = f"""
 {sweep.definition}
@@ -71,4 +71,4 @@ def _sweep(variant: Variant) -> Sweep:
     if v.tap:
         rows["tap"] = ("tap", "size")
     given = {array: f"window({array}, 0, n)" for array in states(v)} | step_rows(v, rows)
-    return Sweep(v, "sweep", given, "\n".join(body))
+    return Sweep(v, "sweep", given, "\n".join(body), interleaved=v.interleaved)

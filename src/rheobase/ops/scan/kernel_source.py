@@ -7,7 +7,7 @@ One pass over memory. Columns are taken in blocks that stay in cache while all T
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rheobase.ops.scan.spec import ScanSpec
 from rheobase.ops.translate import Binding, translate
@@ -85,12 +85,12 @@ class Variant:
         return "float32" if self.dtype == "bfloat16" else self.dtype
 
     @property
-    def charging(self) -> Variant:
-        """The same for a sweep that charges: of one step where that takes long.
+    def interleaved(self) -> int:
+        """How many vectors of columns a sweep that charges takes at a time.
 
-        A column's steps would wait for each other, and too few columns are under way to fill in.
+        Where charging takes long, a column's steps wait for each other, and others fill in.
         """
-        return replace(self, unroll=1) if self.spec.charge_functions.long else self
+        return 4 if self.spec.charge_functions.long else 1
 
     def load(self, value: str) -> str:
         """Read one element of input."""
@@ -248,7 +248,7 @@ import numpy as np
 from numba import njit
 from rheobase.ops.numba_lang import (
     arrays_do_not_overlap, bfloat16_to_float, copy, exp32, fill, float_to_bfloat16, gather,
-    prefer_wide_vectors, scatter, window
+    interleave, prefer_wide_vectors, scatter, window
 )
 
 real = np.{real}

@@ -29,7 +29,7 @@ class Sweep:
     ``arguments``: its name for each array, and what the kernel calls it with. ``body``: what is
     done for column j, with coefficients as `Variant.at` writes them. ``sums``: the coefficients
     whose gradient it sums up, in variables as `Variant.total` names them. ``decorator``: how it is
-    compiled.
+    compiled. ``interleaved``: how many vectors of columns at a time.
     """
 
     variant: Variant
@@ -38,6 +38,7 @@ class Sweep:
     body: str
     sums: tuple[str, ...] = ()
     decorator: str = _EXACT
+    interleaved: int = 1
 
     @property
     def definition(self) -> str:
@@ -79,13 +80,18 @@ def {self.name}(n, {", ".join(self._given)}):
         untimed = [name for name in self.sums if name not in self.variant.timed]
         before = [f"{name}_total = {name}_sum[j]" for name in untimed]
         after = [f"{name}_sum[j] = {name}_total" for name in untimed]
-        return _loop("for j in range(n):", [*before, self.body, *after])
+        return self._columns("for j in range(n):", [*before, self.body, *after])
+
+    def _columns(self, head: str, parts: list[str]) -> str:
+        """The loop over columns."""
+        at_a_time = f"\ninterleave({self.interleaved})" if self.interleaved > 1 else ""
+        return _loop(head, parts) + at_a_time
 
     def _by_stretches(self) -> str:
         v = self.variant
         # Unsigned places: the compiler need not ask whether they count from the end.
         place = "j = np.uint64(start) + np.uint64(column)"
-        body = _loop("for column in range(end - start):", [place, self.body])
+        body = self._columns("for column in range(end - start):", [place, self.body])
         values = [
             f"{v.at(name, k)} = {name}_values[{self._place(name, k)}]"
             for name in v.vectors

@@ -184,14 +184,16 @@ def _quadratic_partials(
 def _exponential(
     u: Scalar, x: Scalar, tau: Scalar, sharpness: Scalar, rheobase: Scalar, rest: Scalar
 ) -> Scalar:
-    return u + (x + rest - u + sharpness * exp((u - rheobase) / sharpness)) / tau
+    # By reciprocals, which are the same for all columns: a division takes as long as the rest.
+    rate, steepness = 1.0 / tau, 1.0 / sharpness
+    return u + (x + rest - u + sharpness * exp((u - rheobase) * steepness)) * rate
 
 
 def _exponential_partials(
     u: Scalar, x: Scalar, tau: Scalar, sharpness: Scalar, rheobase: Scalar, rest: Scalar
 ) -> Scalar:
-    rate = 1.0 / tau
-    over = (u - rheobase) / sharpness
+    rate, steepness = 1.0 / tau, 1.0 / sharpness
+    over = (u - rheobase) * steepness
     upswing = exp(over)
     by_u = 1.0 + (upswing - 1.0) * rate
     by_tau = -(x + rest - u + sharpness * upswing) * rate * rate
