@@ -9,7 +9,14 @@ from torch import Tensor
 from rheobase.neurons.hold import hold
 from rheobase.neurons.settled import SettledSteps
 from rheobase.ops.packed import mark
-from rheobase.ops.scan import InputNorm, Learnt, ScanSpec, scan, scan_to_bytes, takes_norm
+from rheobase.ops.scan import (
+    InputNorm,
+    LearntCoefficients,
+    ScanSpec,
+    scan,
+    scan_to_bytes,
+    takes_norm,
+)
 from rheobase.stateful import Stateful
 from rheobase.surrogate import ATan, Surrogate
 
@@ -160,7 +167,7 @@ class Neuron(Stateful):
         parameters = self.surrogate.parameters_for(x)
         return {f"surrogate_{name}": value for name, value in parameters.items()}
 
-    def learnt(self, x: Tensor) -> Learnt | None:
+    def learnt(self, x: Tensor) -> LearntCoefficients | None:
         """How `coefficients` but the surrogate's are made in the scan's own node of the graph.
 
         None: they are made before it.

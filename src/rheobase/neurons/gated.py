@@ -20,7 +20,7 @@ from rheobase.neurons.parameters import (
 )
 from rheobase.ops.eager import is_plain
 from rheobase.ops.native import DTYPES, Kernel, imported_kernel
-from rheobase.ops.scan import Learnt
+from rheobase.ops.scan import LearntCoefficients
 from rheobase.surrogate import Rectangular, Surrogate
 
 __all__ = ["GLIF"]
@@ -106,13 +106,13 @@ class GLIF(Neuron):
         """Decay, gain (of each step) and bias; the threshold, and what the gated reset takes."""
         return self._followed(x) | self.surrogate_coefficients(x)
 
-    def learnt(self, x: Tensor) -> Learnt | None:
+    def learnt(self, x: Tensor) -> LearntCoefficients | None:
         """The same by kernels."""
         if not is_plain(x) or self.theta.device.type != "cpu" or self.theta.dtype not in _DTYPES:
             return None
         parameters = tuple(getattr(self, name) for name in _LEARNT)
         make, back = partial(_make, self._shape(x)), partial(_back, self.conductance.shape[1:])
-        return Learnt(_COEFFICIENTS, parameters, make, back, partial(self._followed, x))
+        return LearntCoefficients(_COEFFICIENTS, parameters, make, back, partial(self._followed, x))
 
     def _followed(self, x: Tensor) -> dict[str, float | Tensor]:
         """The coefficients that are learnt, as autograd follows them."""

@@ -1,6 +1,6 @@
 """The neuron scan: charge, fire, reset over a whole sequence, in one pass over memory."""
 
-from rheobase.ops.scan.learnt import Learnt
+from rheobase.ops.scan.learnt import LearntCoefficients
 from rheobase.ops.scan.op import (
     InputNorm,
     Step,
@@ -16,7 +16,7 @@ from rheobase.ops.scan.spec import ScanSpec
 
 __all__ = [
     "InputNorm",
-    "Learnt",
+    "LearntCoefficients",
     "ScanSpec",
     "Step",
     "available_backends",

@@ -22,14 +22,13 @@ _INPUT = {"x": ("x", "x_step")}
 class Again:
     """Going forward again, and what the way back finds of it.
 
-    ``variant``: of its sweep. ``sweep``: the function. ``steps``: how many it goes through.
-    ``rooms``: the arrays that it fills, and of how many rows each is.
-    ``found``: what the sweep back is given of them. ``before``: its lines before any step.
-    ``recall``: its lines for each step, which find the charged membrane and whether it fired.
-    ``slopes``: its lines for each step, going back, which find the charge's partials.
+    ``sweep``: the function. ``steps``: how many it goes through. ``rooms``: the arrays that it
+    fills, and of how many rows each is. ``found``: what the sweep back is given of them.
+    ``before``: its lines before any step. ``recall``: its lines for each step, which find the
+    charged membrane and whether it fired. ``slopes``: its lines for each step, going back, which
+    find the charge's partials.
     """
 
-    variant: Variant
     sweep: Sweep
     steps: str
     rooms: dict[str, str]
@@ -37,11 +36,6 @@ class Again:
     before: list[str]
     recall: tuple[str, ...]
     slopes: tuple[str, ...]
-
-    @property
-    def row(self) -> str:
-        """Where the rows of step ``t`` lie."""
-        return f"row = t // {self.variant.unroll} * BLOCK"
 
 
 def forward_again(variant: Variant) -> Again:
@@ -62,7 +56,6 @@ def _with_states(variant: Variant) -> Again:
     before = {array: f"window({array}, row, n)" for array in states(v)}
     after = {f"next_{array}": f"window({array}, row + BLOCK, n)" for array in states(v)}
     return Again(
-        v,
         Sweep(v, "sweep_again", before | after | step_rows(v, _INPUT), "\n".join(body)),
         steps=f"steps - {v.unroll}",
         rooms=dict.fromkeys(states(v), f"steps // {v.unroll}"),
@@ -92,7 +85,6 @@ def _with_slopes(variant: Variant) -> Again:
         for name in kept
     }
     return Again(
-        v,
         Sweep(
             v,
             "sweep_again",

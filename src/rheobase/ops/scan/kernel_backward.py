@@ -57,12 +57,12 @@ def kernel(first_chunk, last_chunk, {", ".join(v.backward_parameters())}):
         {"fill(gx_sum, ZERO, n)" if v.summed else "pass"}
 {fill_vectors(v, 8, time_varying=False)}
 {indented(_clear(v), 8)}
-        for t in range(0, {again.steps}, {again.variant.unroll}):
-            {again.row}
-{fill_vectors(again.variant, 12, time_varying=True)}
+        for t in range(0, {again.steps}, {v.unroll}):
+            row = t // {v.unroll} * BLOCK
+{fill_vectors(v, 12, time_varying=True)}
             {again.sweep.call}
         for t in range(steps - {v.unroll}, -1, -{v.unroll}):
-            {again.row}
+            row = t // {v.unroll} * BLOCK
 {fill_vectors(v, 12, time_varying=True)}
             {back.call}
 {_flush(v, 12, time_varying=True)}

@@ -21,8 +21,7 @@ __all__ = ["forward_source"]
 
 def forward_source(variant: Variant) -> str:
     """The module of the forward kernel, with a function ``kernel``."""
-    v = variant
-    filtered, sweep = v.spec.filtered, _sweep(v)
+    filtered, sweep, v = variant.spec.filtered, _sweep(variant), variant
     kernel = f"""
 {sweep.definition}
 

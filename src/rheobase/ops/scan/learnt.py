@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Learnt"]
+__all__ = ["LearntCoefficients"]
 
 Tensors = Sequence[Tensor]
 
 
-class Learnt(NamedTuple):
+class LearntCoefficients(NamedTuple):
     """How some of a neuron's coefficients follow from its parameters.
 
     As a node of their own, a few hundred numbers take a tenth of the time of the scan that runs on

@@ -24,7 +24,7 @@ from rheobase._errors import unknown_name
 from rheobase.ops.eager import is_plain, is_transformed
 from rheobase.ops.gpu import HAS_TRITON
 from rheobase.ops.scan.layout import at_every_step, compute_dtype, dense_rows, like_rows, like_state
-from rheobase.ops.scan.learnt import Learnt
+from rheobase.ops.scan.learnt import LearntCoefficients
 from rheobase.ops.scan.reference import scan_reference
 from rheobase.ops.scan.spec import ScanSpec
 
@@ -69,7 +69,7 @@ def scan(
     tap: Literal["h", "v"] | None = None,
     keep: bool = True,
     norm: InputNorm | None = None,
-    learnt: Learnt | None = None,
+    learnt: LearntCoefficients | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Run a neuron over a sequence: charge, fire, reset at every step.
 
@@ -255,7 +255,7 @@ def _fused(
     values: Sequence[float | Tensor],
     tap: str,
     keep: bool,
-    learnt: Learnt | None,
+    learnt: LearntCoefficients | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     if torch.is_grad_enabled():
         parameters = () if learnt is None else learnt.parameters
@@ -294,7 +294,9 @@ class _Fused(torch.autograd.Function):
         ctx.save_for_backward(x, u, outputs.marks, *made_of, *tensors)
         ctx.numbers = [None if isinstance(v, Tensor) else v for v in values]
         ctx.constants = (rest, spec, tap)
-        ctx.learnt, ctx.made_of = learnt, len(made_of)
+        # Not the whole of it: that knows the input as it was given.
+        ctx.learnt = None if learnt is None else (learnt.names, learnt.back)
+        ctx.made_of = len(made_of)
         ctx.steps = steps
         ctx.set_materialize_grads(False)
         if keep:
@@ -306,13 +308,14 @@ class _Fused(torch.autograd.Function):
     def backward(ctx, g, g_last, g_tap):  # type: ignore[no-untyped-def]
         x, u, marks, *tensors = ctx.saved_tensors
         rest, spec, tap = ctx.constants
-        learnt, made_of, left = ctx.learnt, tensors[: ctx.made_of], iter(tensors[ctx.made_of :])
+        made_of, left = tensors[: ctx.made_of], iter(tensors[ctx.made_of :])
         values = [next(left) if number is None else number for number in ctx.numbers]
         asked = ctx.needs_input_grad[8:]
         direct = [i for i in range(len(values)) if asked[i]]
-        made = (
-            [spec.names.index(name) for name in learnt.names] if any(asked[len(values) :]) else []
-        )
+        made = []
+        if any(asked[len(values) :]):
+            names, back = ctx.learnt
+            made = [spec.names.index(name) for name in names]
         wanted = sorted((*direct, *made))
         options = {} if x.shape[0] == ctx.steps else {"summed": True}
         if marks is not None:
@@ -323,12 +326,15 @@ class _Fused(torch.autograd.Function):
         by_index = dict(zip(wanted, gradients, strict=True))
         found = [by_index[i] if i in direct else None for i in range(len(values))]
         if made:
-            found += learnt.back(made_of, [by_index[i] for i in made])
+            found += back(made_of, [by_index[i] for i in made])
         return gx, *[None] * 7, *found, *[None] * (len(asked) - len(found))
 
 
 def _made(
-    learnt: Learnt, spec: ScanSpec, values: Sequence[float | Tensor], parameters: Sequence[Tensor]
+    learnt: LearntCoefficients,
+    spec: ScanSpec,
+    values: Sequence[float | Tensor],
+    parameters: Sequence[Tensor],
 ) -> tuple[list[float | Tensor], tuple[Tensor, ...]]:
     """The values with those that are learnt in their places, and what the way back needs."""
     made, made_of = learnt.make(parameters)
