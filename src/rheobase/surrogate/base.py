@@ -146,7 +146,7 @@ class Surrogate(NumbersChecked, nn.Module):
         Raises:
             ValueError: a learnt one has left its range.
         """
-        if is_at_hand(x):
+        if self._parameters and is_at_hand(x):
             self.check()
         return self.parameters_by_name()
 
