@@ -35,6 +35,7 @@ from rheobase.neurons import (
     neuron_factory,
 )
 from rheobase.neurons.integrators import INTEGRATORS
+from rheobase.ops.scan import use_backend
 
 # Compiles many kernels.
 pytestmark = pytest.mark.long
@@ -220,27 +221,31 @@ def test_what_was_learnt_is_held_to_its_domain() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("channels", [None, 3])
-def test_the_kernels_of_glif_equal_its_graph(
-    channels: int | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_kernels_of_glif_equal_its_graph(channels: int | None, dtype: torch.dtype) -> None:
     """What an eager call on the CPU runs, and what a tracer sees."""
     torch.manual_seed(0)
     neuron, x = GLIF(4, channels).to(dtype), torch.rand(4, 2, 3, 5, dtype=dtype)
-    found = neuron.coefficients(x)
-    monkeypatch.setattr("rheobase.neurons.gated.is_plain", lambda x: False)
-    expected = neuron.coefficients(x)
-    names = [name for name in expected if isinstance(expected[name], torch.Tensor)]
-    assert len(names) == 6
-    weights = {name: torch.rand_like(expected[name]) for name in names}
-
-    def gradients(values: dict[str, float | torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        loss = torch.stack([(values[name] * weights[name]).sum() for name in names]).sum()
-        return torch.autograd.grad(loss, list(neuron.parameters()))
-
-    for name in names:
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-6, atol=1e-7)
-    for ours, plain in zip(gradients(found), gradients(expected), strict=True):
+    learnt = neuron.learnt(x)
+    assert learnt is not None and len(learnt.names) == 6
+    found, made_of = learnt.make(learnt.parameters)
+    expected = [learnt.followed()[name] for name in learnt.names]
+    weights = [torch.rand_like(value) for value in expected]
+    for ours, plain in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.view_as(plain), plain, rtol=1e-6, atol=1e-7)
+    gradients = torch.autograd.grad(expected, learnt.parameters, weights)
+    for ours, plain in zip(learnt.back(made_of, weights), gradients, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-7)
+
+
+def test_parts_of_what_glif_learns_may_be_frozen() -> None:
+    neuron, x = GLIF(4, 3).double(), torch.rand(4, 2, 3, 5, dtype=torch.float64)
+    neuron.tau.requires_grad_(False)
+    learnt = [p for p in neuron.parameters() if p.requires_grad]
+    found = torch.autograd.grad(neuron(x).sum(), learnt)
+    with use_backend("reference"):
+        expected = torch.autograd.grad(neuron(x).sum(), learnt)
+    for ours, plain in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, plain)
 
 
 @pytest.mark.parametrize(
