@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 from train_toys import CLASSES, config, images
 
 from rheobase.layers import over_time, repeat
+from rheobase.learn import Lesson, TemperatureChoice
 from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import ATan, Dspike
-from rheobase.train import Trainer, load_config, train
+from rheobase.train import Trainer, load_config, loop, train
 from rheobase.train.config import CheckpointConfig, OptimConfig, ParallelConfig, TemperatureConfig
 
 TRAIN, TEST = images(64), images(16, seed=1)
@@ -50,6 +52,22 @@ def test_the_temperature_is_searched_at_every_epochs_start(tmp_path: Path) -> No
     by_epoch = {epoch: {b for e, b in seen if e == epoch} - {3.0} for epoch in range(3)}
     assert all(len(found) <= 1 for found in by_epoch.values())
     assert any(by_epoch.values())  # it moved
+
+
+@pytest.mark.parametrize(("images", "seen"), [(0, 16), (7, 7), (10_000, len(TRAIN))])
+def test_the_search_looks_at_so_many_images(
+    images: int, seen: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, found = loop.choose_temperature, []
+
+    def noted(lesson: Lesson, **options: Any) -> TemperatureChoice:
+        found.append(len(lesson.target))
+        return search(lesson, **options)
+
+    monkeypatch.setattr(loop, "choose_temperature", noted)
+    cfg = config(tmp_path, epochs=1, temperature=TemperatureConfig(0.5, 0.3, 2, images))
+    train(cfg, dspike(), TRAIN, TEST)
+    assert found == [seen]
 
 
 def test_a_stopped_search_goes_on_bit_for_bit(tmp_path: Path) -> None:

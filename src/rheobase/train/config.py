@@ -188,17 +188,19 @@ class TemperatureConfig:
     """Choosing the temperature of `Dspike` surrogates at every epoch's start (Li et al. 2021).
 
     `rheobase.learn.choose_temperature` compares b, b + step and b - step by their gradient of the
-    first layer's weights against finite differences, on one batch.
+    first layer's weights against finite differences. On few images and weights it is a guess.
 
     Attributes:
         step: Distance of the candidates; 0 leaves b as it is.
         epsilon: Of the differences.
         elements: How many weights are compared, two forward passes each; 0 for all.
+        images: How many images that is done on; 0 for as many as a batch has.
     """
 
     step: float = 0.0
     epsilon: float = 0.1
     elements: int = 64
+    images: int = 0
 
 
 @dataclass(frozen=True)

@@ -236,7 +236,8 @@ class Trainer:
     def _choose_temperature(self) -> float:
         """Search from where b stands, on images that every process draws alike."""
         search, epoch = self.cfg.temperature, self.at.epoch
-        count = min(len(self.data), self.cfg.data.batch_size // self.cfg.optim.accumulate)
+        batch = self.cfg.data.batch_size // self.cfg.optim.accumulate
+        count = min(len(self.data), search.images or batch)
         order = torch.randperm(
             len(self.data), generator=generator(self.cfg.seed, "temperature", epoch)
         )
