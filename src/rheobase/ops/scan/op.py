@@ -311,12 +311,11 @@ class _Fused(torch.autograd.Function):
         made_of, left = tensors[: ctx.made_of], iter(tensors[ctx.made_of :])
         values = [next(left) if number is None else number for number in ctx.numbers]
         asked = ctx.needs_input_grad[8:]
-        direct = [i for i in range(len(values)) if asked[i]]
         made = []
         if any(asked[len(values) :]):
             names, back = ctx.learnt
             made = [spec.names.index(name) for name in names]
-        wanted = sorted((*direct, *made))
+        wanted = [i for i in range(len(values)) if asked[i] or i in made]
         options = {} if x.shape[0] == ctx.steps else {"summed": True}
         if marks is not None:
             options["marks"] = marks
@@ -324,7 +323,7 @@ class _Fused(torch.autograd.Function):
             g, g_tap, at_every_step(x, ctx.steps), u, rest, spec, values, tap, wanted, **options
         )
         by_index = dict(zip(wanted, gradients, strict=True))
-        found = [by_index[i] if i in direct else None for i in range(len(values))]
+        found = [by_index[i] if asked[i] else None for i in range(len(values))]
         if made:
             found += back(made_of, [by_index[i] for i in made])
         return gx, *[None] * 7, *found, *[None] * (len(asked) - len(found))

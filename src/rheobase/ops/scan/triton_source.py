@@ -11,11 +11,10 @@ first) as a mark.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable
 
 from rheobase.ops.scan.kernel_source import Variant
-from rheobase.ops.scan.triton_words import BINDING, HELPERS
+from rheobase.ops.scan.triton_words import BINDING, HELPERS, divide_exactly
 from rheobase.ops.translate import translate
 
 __all__ = ["backward_source", "forward_source"]
@@ -326,24 +325,10 @@ def _functions(variant: Variant, backward: bool) -> str:
     }
     texts = [translate(f, name, BINDING, "@triton.jit") for name, f in values.items()]
     if variant.dtype == "float32":
-        texts = [_divide_exactly(text) for text in texts]
+        texts = [divide_exactly(text) for text in texts]
     if backward:
         texts += [translate(f, name, BINDING, "@triton.jit") for name, f in slopes.items()]
     return "\n\n\n".join(texts)
-
-
-class _ExactDivision(ast.NodeTransformer):
-    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
-        self.generic_visit(node)
-        if not isinstance(node.op, ast.Div):
-            return node
-        text = f"tl.div_rn({ast.unparse(node.left)}, {ast.unparse(node.right)})"
-        return ast.parse(text, mode="eval").body
-
-
-def _divide_exactly(text: str) -> str:
-    """Divisions rounded to nearest: Triton's of float32 is 2 units off, which can move a spike."""
-    return ast.unparse(ast.fix_missing_locations(_ExactDivision().visit(ast.parse(text))))
 
 
 def _parameters(variant: Variant) -> str:

@@ -5,9 +5,11 @@ What triton.language lacks libdevice has, which does not run in the interpreter;
 
 from __future__ import annotations
 
+import ast
+
 from rheobase.ops.translate import Binding
 
-__all__ = ["BINDING", "HELPERS"]
+__all__ = ["BINDING", "HELPERS", "divide_exactly"]
 
 BINDING = Binding(
     {
@@ -71,3 +73,17 @@ def atan(x):
     angle = tl.where(size > 1.0, 1.5707963267948966 - angle, angle)
     return tl.where(x < 0.0, -angle, angle)
 '''
+
+
+class _ExactDivision(ast.NodeTransformer):
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        if not isinstance(node.op, ast.Div):
+            return node
+        text = f"tl.div_rn({ast.unparse(node.left)}, {ast.unparse(node.right)})"
+        return ast.parse(text, mode="eval").body
+
+
+def divide_exactly(text: str) -> str:
+    """Divisions rounded to nearest: Triton's of float32 is 2 units off, which can move a spike."""
+    return ast.unparse(ast.fix_missing_locations(_ExactDivision().visit(ast.parse(text))))

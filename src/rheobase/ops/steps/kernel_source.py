@@ -78,9 +78,8 @@ def back_source(program: Program, tap: str, real: str) -> str:
     )  # fmt: skip
     loads = ["x", *states, "g_s", *carries, *(["g_tap"] if tap else [])]
     gx, *g_before = program.back.results
-    tapped = {"h": ["g_h = g_tap"], "v": ["g_h = ZERO", "g_u0 = g_u0 + g_tap"], "": ["g_h = ZERO"]}
     back = _sweep(
-        "back", [*loads, "gx"], loads, Lines((*tapped[tap], *program.back.body), ()),
+        "back", [*loads, "gx"], loads, program.back_from(tap),
         {"gx": gx, **dict(zip(carries, g_before, strict=True))}, exact=False,
     )  # fmt: skip
     x = "window(x, t * x_step + lo, n)"

@@ -47,6 +47,15 @@ class Program:
         """Whether an exponential is among what it computes."""
         return any("exp" in line for line in self.forward.body)
 
+    def back_from(self, tap: str) -> Lines:
+        """`back` behind the gradient ``g_tap`` of what was tapped: "h", "v" or "" (nothing)."""
+        tapped = {
+            "h": ("g_h = g_tap",),
+            "v": ("g_h = ZERO", "g_u0 = g_u0 + g_tap"),
+            "": ("g_h = ZERO",),
+        }
+        return replace(self.back, body=(*tapped[tap], *self.back.body))
+
     @property
     def text(self) -> Program:
         """The program of any other numbers: what one kernel computes."""

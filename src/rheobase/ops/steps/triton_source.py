@@ -11,13 +11,18 @@ import ast
 from collections.abc import Sequence
 from textwrap import indent
 
-from rheobase.ops.scan.triton_words import HELPERS
+from rheobase.ops.scan.triton_words import HELPERS, divide_exactly
 from rheobase.ops.steps.trace import Lines, Program
 
 __all__ = ["SEGMENT", "back_source", "forward_source"]
 
 SEGMENT = 8
 """Steps from one mark to the next."""
+
+_INPUT = (
+    "t = segment * SEGMENT + i",
+    "x_t = tl.load(x + t * x_step + m, mask=inside, other=0.0)",
+)
 
 
 def forward_source(program: Program, tap: str, real: str) -> str:
@@ -31,8 +36,7 @@ def forward_source(program: Program, tap: str, real: str) -> str:
     s, h, *after = program.forward.results
     outputs = {"spikes": s} | ({"tap": after[0] if tap == "v" else h} if tap else {})
     step = [
-        "t = segment * SEGMENT + i",
-        "x_t = tl.load(x + t * x_step + m, mask=inside, other=0.0)",
+        *_INPUT,
         *_translated(program.forward, real),
         *(
             f"tl.store({name} + t * row + m, {_word(value, real)}, mask=inside)"
@@ -62,30 +66,22 @@ def back_source(program: Program, tap: str, real: str) -> str:
     ``g_state`` holds the gradient of the last states, and is left with that of the first.
     """
     count = program.states
-    tapped = {
-        "h": Lines(("g_h = g_tap_t",), ()),
-        "v": Lines(("g_h = ZERO", "g_u0 = g_u0 + g_tap_t"), ()),
-        "": Lines(("g_h = ZERO",), ()),
-    }
     gx, *g_before = program.back.results
     kept = [f"kept + (i * {count} + {k}) * row + m" for k in range(count)]
-    load_x = "x_t = tl.load(x + (segment * SEGMENT + i) * x_step + m, mask=inside, other=0.0)"
     again = [
         *(f"tl.store({place}, u{k}, mask=inside)" for k, place in enumerate(kept)),
-        load_x,
+        *_INPUT,
         *_translated(program.forward, real),
         *_next("u", program.forward.results[2:], real),
     ]
     load_tap = "g_tap_t = tl.load(g_tap + t * row + m, mask=inside, other=0.0)"
     back = [
         "i = length - 1 - done",
-        "t = segment * SEGMENT + i",
-        load_x,
+        *_INPUT,
         "g_s = tl.load(g + t * g_step + m, mask=inside, other=0.0)",
         *([load_tap] if tap else []),
         *(f"u{k} = tl.load({place}, mask=inside, other=0.0)" for k, place in enumerate(kept)),
-        *_translated(tapped[tap], real),
-        *_translated(program.back, real),
+        *_translated(program.back_from(tap), real),
         f"tl.store(gx + t * row + m, {_word(gx, real)}, mask=inside)",
         *_next("g_u", g_before, real),
     ]
@@ -161,7 +157,8 @@ def _text(lines: list[str]) -> str:
 
 def _word(line: str, real: str) -> str:
     """A line of the CPU kernel's in Triton's words."""
-    return ast.unparse(ast.fix_missing_locations(_Words(real).visit(ast.parse(line))))
+    text = ast.unparse(ast.fix_missing_locations(_Words(real).visit(ast.parse(line))))
+    return divide_exactly(text) if real == "float32" else text
 
 
 _CALLS = {
@@ -172,7 +169,7 @@ _CALLS = {
 
 
 class _Words(ast.NodeTransformer):
-    """Choices, numbers and functions as Triton has them; divisions and roots rounded to nearest."""
+    """Choices, numbers and functions as Triton has them; roots rounded to nearest."""
 
     def __init__(self, real: str) -> None:
         self.single = real == "float32"
@@ -193,12 +190,6 @@ class _Words(ast.NodeTransformer):
             return ast.Compare(node.operand, [ast.Eq()], [ast.Constant(0)])
         return node
 
-    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
-        self.generic_visit(node)
-        if self.single and isinstance(node.op, ast.Div):
-            return _call("tl.div_rn", node.left, node.right)
-        return node
-
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
         name = ast.unparse(node.func)
@@ -213,7 +204,8 @@ class _Words(ast.NodeTransformer):
         number = {"ZERO": 0.0, "ONE": 1.0}.get(node.id)
         if number is not None:
             return ast.Constant(number)
-        return ast.Name("x_t", node.ctx) if node.id == "x" else node
+        # Kernels have these names for memory.
+        return ast.Name(f"{node.id}_t", node.ctx) if node.id in ("x", "g_tap") else node
 
 
 def _as_block(value: ast.expr) -> ast.expr:
