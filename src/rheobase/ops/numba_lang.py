@@ -15,7 +15,6 @@ from numba.np.arrayobj import populate_array
 __all__ = [
     "arrays_do_not_overlap",
     "bfloat16_to_float",
-    "call",
     "copy",
     "exp32",
     "expm1_32",
@@ -142,23 +141,6 @@ def arrays_do_not_overlap(typing_context: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(), generate
-
-
-@intrinsic
-def call(typing_context: Any, function: Any, arguments: Any) -> Any:
-    """Call the C function at an address with a tuple of addresses; it returns nothing."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        address, packed = values
-        word = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [word] * len(arguments))
-        pointers = [
-            builder.inttoptr(builder.extract_value(packed, i), word) for i in range(len(arguments))
-        ]
-        builder.call(builder.inttoptr(address, kind.as_pointer()), pointers)
-        return context.get_dummy_value()
-
-    return types.none(types.int64, arguments), generate
 
 
 @intrinsic

@@ -1,8 +1,9 @@
 """Winograd's transforms of F(4x4, 3x3) on the CPU: images ``[N, H, W, C]`` to 6x6 tiles and back.
 
-Tile m covers 4x4 output pixels; its 36 transformed values lie ``count * channels`` apart, so that
-each of the 36 products with the weights is one matrix product. The interpolation points are 0, 1,
--1, 1/2, -2 and infinity: of the small ones those that lose least to rounding.
+Tile m covers 4x4 output pixels; its 36 transformed values lie ``room * wide`` apart, so that each
+of the 36 products with the weights is one matrix product. ``wide`` is the number of channels,
+padded as products ask for; what lies in the padding is of no account. The interpolation points are
+0, 1, -1, 1/2, -2 and infinity: of the small ones those that lose least to rounding.
 
 A transform of a tile is that of its six columns, then that of its six rows; every loop over
 channels is one of vectors.
@@ -15,13 +16,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from rheobase.ops.numba_lang import arrays_do_not_overlap, call, prefer_wide_vectors
+from rheobase.ops.numba_lang import arrays_do_not_overlap, prefer_wide_vectors
+from rheobase.ops.products.sizes import ROWS
+from rheobase.ops.products.tiles import multiply
 
 __all__ = ["convolve", "weight_gradient"]
 
 _QUARTER, _EIGHTH, _HALF = np.float32(0.25), np.float32(0.125), np.float32(0.5)
 _THREE_HALVES, _FIVE_HALVES = np.float32(1.5), np.float32(2.5)
-_AS_IT_IS, _TRANSPOSED = ord("N"), ord("T")
 _TWO, _FOUR, _EIGHT = np.float32(2.0), np.float32(4.0), np.float32(8.0)
 
 
@@ -80,13 +82,13 @@ def _line(x, zeros, row, col, height, width, image, channels):
 
 
 @njit(nogil=True, inline="always")
-def _cell(tiles, k, m, count, channels):
-    start = (k * count + m) * channels
+def _cell(tiles, k, m, count, wide, channels):
+    start = (k * count + m) * wide
     return tiles[start : start + channels]
 
 
 @njit(nogil=True, error_model="numpy")
-def _to_tiles(x, tiles, first, count, room, height, width, channels):
+def _to_tiles(x, tiles, first, count, room, wide, height, width, channels):
     """B^T d B of ``count`` tiles from ``first`` on, into ``tiles`` ``[36, room, channels]``."""
     zeros = np.zeros(channels, np.float32)
     half = np.empty(36 * channels, np.float32)
@@ -102,34 +104,34 @@ def _to_tiles(x, tiles, first, count, room, height, width, channels):
                 _line(x, zeros, top + 3, left + j, height, width, image, channels),
                 _line(x, zeros, top + 4, left + j, height, width, image, channels),
                 _line(x, zeros, top + 5, left + j, height, width, image, channels),
-                _cell(half, 0, j, 6, channels),
-                _cell(half, 1, j, 6, channels),
-                _cell(half, 2, j, 6, channels),
-                _cell(half, 3, j, 6, channels),
-                _cell(half, 4, j, 6, channels),
-                _cell(half, 5, j, 6, channels),
+                _cell(half, 0, j, 6, channels, channels),
+                _cell(half, 1, j, 6, channels, channels),
+                _cell(half, 2, j, 6, channels, channels),
+                _cell(half, 3, j, 6, channels, channels),
+                _cell(half, 4, j, 6, channels, channels),
+                _cell(half, 5, j, 6, channels, channels),
                 channels,
             )
         for i in range(6):
             _spread(
-                _cell(half, i, 0, 6, channels),
-                _cell(half, i, 1, 6, channels),
-                _cell(half, i, 2, 6, channels),
-                _cell(half, i, 3, 6, channels),
-                _cell(half, i, 4, 6, channels),
-                _cell(half, i, 5, 6, channels),
-                _cell(tiles, 6 * i, m, room, channels),
-                _cell(tiles, 6 * i + 1, m, room, channels),
-                _cell(tiles, 6 * i + 2, m, room, channels),
-                _cell(tiles, 6 * i + 3, m, room, channels),
-                _cell(tiles, 6 * i + 4, m, room, channels),
-                _cell(tiles, 6 * i + 5, m, room, channels),
+                _cell(half, i, 0, 6, channels, channels),
+                _cell(half, i, 1, 6, channels, channels),
+                _cell(half, i, 2, 6, channels, channels),
+                _cell(half, i, 3, 6, channels, channels),
+                _cell(half, i, 4, 6, channels, channels),
+                _cell(half, i, 5, 6, channels, channels),
+                _cell(tiles, 6 * i, m, room, wide, channels),
+                _cell(tiles, 6 * i + 1, m, room, wide, channels),
+                _cell(tiles, 6 * i + 2, m, room, wide, channels),
+                _cell(tiles, 6 * i + 3, m, room, wide, channels),
+                _cell(tiles, 6 * i + 4, m, room, wide, channels),
+                _cell(tiles, 6 * i + 5, m, room, wide, channels),
                 channels,
             )
 
 
 @njit(nogil=True, error_model="numpy")
-def _from_tiles(tiles, y, first, count, room, height, width, channels):
+def _from_tiles(tiles, y, first, count, room, wide, height, width, channels):
     """A^T m A of ``count`` tiles into the pixels of ``y`` that they cover."""
     half = np.empty(24 * channels, np.float32)
     beyond = np.empty(channels, np.float32)
@@ -139,26 +141,26 @@ def _from_tiles(tiles, y, first, count, room, height, width, channels):
         top, left = 4 * (place // across), 4 * (place % across)
         for j in range(6):
             _gather(
-                _cell(tiles, j, m, room, channels),
-                _cell(tiles, 6 + j, m, room, channels),
-                _cell(tiles, 12 + j, m, room, channels),
-                _cell(tiles, 18 + j, m, room, channels),
-                _cell(tiles, 24 + j, m, room, channels),
-                _cell(tiles, 30 + j, m, room, channels),
-                _cell(half, 0, j, 6, channels),
-                _cell(half, 1, j, 6, channels),
-                _cell(half, 2, j, 6, channels),
-                _cell(half, 3, j, 6, channels),
+                _cell(tiles, j, m, room, wide, channels),
+                _cell(tiles, 6 + j, m, room, wide, channels),
+                _cell(tiles, 12 + j, m, room, wide, channels),
+                _cell(tiles, 18 + j, m, room, wide, channels),
+                _cell(tiles, 24 + j, m, room, wide, channels),
+                _cell(tiles, 30 + j, m, room, wide, channels),
+                _cell(half, 0, j, 6, channels, channels),
+                _cell(half, 1, j, 6, channels, channels),
+                _cell(half, 2, j, 6, channels, channels),
+                _cell(half, 3, j, 6, channels, channels),
                 channels,
             )
         for i in range(min(4, height - top)):
             _gather(
-                _cell(half, i, 0, 6, channels),
-                _cell(half, i, 1, 6, channels),
-                _cell(half, i, 2, 6, channels),
-                _cell(half, i, 3, 6, channels),
-                _cell(half, i, 4, 6, channels),
-                _cell(half, i, 5, 6, channels),
+                _cell(half, i, 0, 6, channels, channels),
+                _cell(half, i, 1, 6, channels, channels),
+                _cell(half, i, 2, 6, channels, channels),
+                _cell(half, i, 3, 6, channels, channels),
+                _cell(half, i, 4, 6, channels, channels),
+                _cell(half, i, 5, 6, channels, channels),
                 _line(y, beyond, top + i, left, height, width, image, channels),
                 _line(y, beyond, top + i, left + 1, height, width, image, channels),
                 _line(y, beyond, top + i, left + 2, height, width, image, channels),
@@ -168,7 +170,7 @@ def _from_tiles(tiles, y, first, count, room, height, width, channels):
 
 
 @njit(nogil=True, error_model="numpy")
-def _gradient_to_tiles(g, tiles, first, count, room, height, width, channels):
+def _gradient_to_tiles(g, tiles, first, count, room, wide, height, width, channels):
     """A g A^T of ``count`` tiles: the gradient of the tiles that `_from_tiles` read."""
     zeros = np.zeros(channels, np.float32)
     half = np.empty(24 * channels, np.float32)
@@ -182,102 +184,79 @@ def _gradient_to_tiles(g, tiles, first, count, room, height, width, channels):
                 _line(g, zeros, top + 1, left + j, height, width, image, channels),
                 _line(g, zeros, top + 2, left + j, height, width, image, channels),
                 _line(g, zeros, top + 3, left + j, height, width, image, channels),
-                _cell(half, 0, j, 4, channels),
-                _cell(half, 1, j, 4, channels),
-                _cell(half, 2, j, 4, channels),
-                _cell(half, 3, j, 4, channels),
-                _cell(half, 4, j, 4, channels),
-                _cell(half, 5, j, 4, channels),
+                _cell(half, 0, j, 4, channels, channels),
+                _cell(half, 1, j, 4, channels, channels),
+                _cell(half, 2, j, 4, channels, channels),
+                _cell(half, 3, j, 4, channels, channels),
+                _cell(half, 4, j, 4, channels, channels),
+                _cell(half, 5, j, 4, channels, channels),
                 channels,
             )
         for i in range(6):
             _spread_gradient(
-                _cell(half, i, 0, 4, channels),
-                _cell(half, i, 1, 4, channels),
-                _cell(half, i, 2, 4, channels),
-                _cell(half, i, 3, 4, channels),
-                _cell(tiles, 6 * i, m, room, channels),
-                _cell(tiles, 6 * i + 1, m, room, channels),
-                _cell(tiles, 6 * i + 2, m, room, channels),
-                _cell(tiles, 6 * i + 3, m, room, channels),
-                _cell(tiles, 6 * i + 4, m, room, channels),
-                _cell(tiles, 6 * i + 5, m, room, channels),
+                _cell(half, i, 0, 4, channels, channels),
+                _cell(half, i, 1, 4, channels, channels),
+                _cell(half, i, 2, 4, channels, channels),
+                _cell(half, i, 3, 4, channels, channels),
+                _cell(tiles, 6 * i, m, room, wide, channels),
+                _cell(tiles, 6 * i + 1, m, room, wide, channels),
+                _cell(tiles, 6 * i + 2, m, room, wide, channels),
+                _cell(tiles, 6 * i + 3, m, room, wide, channels),
+                _cell(tiles, 6 * i + 4, m, room, wide, channels),
+                _cell(tiles, 6 * i + 5, m, room, wide, channels),
                 channels,
             )
 
 
-@njit(nogil=True, error_model="numpy")
-def _product(sgemm, flags, sizes, beta, a, b, c):
-    """BLAS's ``c = a b + beta c``; ``flags``: what is transposed; ``sizes``: m n k, lda ldb ldc."""
-    call(
-        sgemm,
-        (
-            flags[:1].ctypes.data, flags[1:].ctypes.data,
-            sizes[:1].ctypes.data, sizes[1:].ctypes.data, sizes[2:].ctypes.data,
-            beta[1:].ctypes.data,
-            a.ctypes.data, sizes[3:].ctypes.data, b.ctypes.data, sizes[4:].ctypes.data,
-            beta.ctypes.data, c.ctypes.data, sizes[5:].ctypes.data,
-        ),
-    )  # fmt: skip
-
-
 @njit(nogil=True, inline="always")
-def _own(scratch, chunk, room, channels, outputs):
+def _own(scratch, chunk, room, wide_in, wide_out):
     """The part of ``scratch`` for who begins with this chunk: room for tiles before and after."""
-    first = chunk * 36 * room * (channels + outputs)
-    between = first + 36 * room * channels
-    return scratch[first:between], scratch[between : between + 36 * room * outputs]
+    first = chunk * 36 * room * (wide_in + wide_out)
+    between = first + 36 * room * wide_in
+    return scratch[first:between], scratch[between : between + 36 * room * wide_out]
 
 
 @njit(nogil=True, error_model="numpy")
 def convolve(
-    first_chunk, last_chunk, x, weight, y, scratch, sgemm, total, chunk, room, height, width,
-    channels, outputs,
+    first_chunk, last_chunk, x, weight, y, scratch, total, chunk, room, height, width,
+    channels, outputs, wide_in, wide_out,
 ):  # fmt: skip
-    """Convolution of chunks of tiles by ``weight`` ``[36, channels, outputs]``, ``room`` at a time.
+    """Convolution of chunks of tiles, ``room`` at a time.
 
-    BLAS counts columns first, so its matrices are the transposed ones.
+    ``weight`` is ``[36, channels, wide_out]``.
     """
-    tiles, products = _own(scratch, first_chunk, room, channels, outputs)
-    flags = np.array([_AS_IT_IS, _AS_IT_IS], np.uint8)
-    beta = np.array([0.0, 1.0], np.float32)
+    tiles, products = _own(scratch, first_chunk, room, wide_in, wide_out)
     for first in range(first_chunk * chunk, min(last_chunk * chunk, total), room):
         count = min(room, min(last_chunk * chunk, total) - first)
-        _to_tiles(x, tiles, first, count, room, height, width, channels)
-        # Whole fours of tiles: a tile's result must not depend on how many come with it.
-        rows = min(room, (count + 3) // 4 * 4)
-        sizes = np.array([outputs, rows, channels, outputs, channels, outputs], np.int32)
+        _to_tiles(x, tiles, first, count, room, wide_in, height, width, channels)
+        rows = (count + ROWS - 1) // ROWS * ROWS
         for k in range(36):
-            _product(
-                sgemm, flags, sizes, beta,
-                weight[k * channels * outputs : (k + 1) * channels * outputs],
-                tiles[k * room * channels : (k + 1) * room * channels],
-                products[k * room * outputs : (k + 1) * room * outputs],
+            multiply(
+                products[k * room * wide_out :], wide_out,
+                tiles[k * room * wide_in :], wide_in, 1,
+                weight[k * channels * wide_out :], wide_out,
+                rows, wide_out, channels, 0,
             )  # fmt: skip
-        _from_tiles(products, y, first, count, room, height, width, outputs)
+        _from_tiles(products, y, first, count, room, wide_out, height, width, outputs)
 
 
 @njit(nogil=True, error_model="numpy")
 def weight_gradient(
-    first_chunk, last_chunk, x, g, sums, scratch, sgemm, total, chunk, room, height, width,
-    channels, outputs,
+    first_chunk, last_chunk, x, g, sums, scratch, total, chunk, room, height, width,
+    channels, outputs, wide_in, wide_out,
 ):  # fmt: skip
-    """Each chunk's sum over its tiles, ``[chunks, 36, channels, outputs]``."""
-    tiles, gradient = _own(scratch, first_chunk, room, channels, outputs)
-    flags = np.array([_AS_IT_IS, _TRANSPOSED], np.uint8)
-    size = channels * outputs
+    """Each chunk's sum over its tiles, ``[chunks, 36, wide_in, wide_out]``."""
+    tiles, gradient = _own(scratch, first_chunk, room, wide_in, wide_out)
+    size = wide_in * wide_out
     for which in range(first_chunk, last_chunk):
-        beta = np.array([0.0, 1.0], np.float32)
         for first in range(which * chunk, min((which + 1) * chunk, total), room):
             count = min(room, min((which + 1) * chunk, total) - first)
-            _to_tiles(x, tiles, first, count, room, height, width, channels)
-            _gradient_to_tiles(g, gradient, first, count, room, height, width, outputs)
-            sizes = np.array([outputs, channels, count, outputs, channels, outputs], np.int32)
+            _to_tiles(x, tiles, first, count, room, wide_in, height, width, channels)
+            _gradient_to_tiles(g, gradient, first, count, room, wide_out, height, width, outputs)
             for k in range(36):
-                _product(
-                    sgemm, flags, sizes, beta,
-                    gradient[k * room * outputs : (k + 1) * room * outputs],
-                    tiles[k * room * channels : (k + 1) * room * channels],
-                    sums[(which * 36 + k) * size : (which * 36 + k + 1) * size],
+                multiply(
+                    sums[(which * 36 + k) * size :], wide_out,
+                    tiles[k * room * wide_in :], 1, wide_in,
+                    gradient[k * room * wide_out :], wide_out,
+                    wide_in, wide_out, count, first > which * chunk,
                 )  # fmt: skip
-            beta[0] = 1.0

@@ -52,11 +52,17 @@ def _line(array, number, length):
     return array[number * length : (number + 1) * length]
 
 
+@njit(nogil=True, inline="always")
+def _part(array, number, wide, length):
+    """The first ``length`` of a line of ``wide``."""
+    return array[number * wide : number * wide + length]
+
+
 @njit(nogil=True, error_model="numpy")
 def spread_weight(
-    first_chunk, last_chunk, weight, points, count, length, step, stride, turned, chunk
+    first_chunk, last_chunk, weight, points, count, length, wide, step, stride, turned, chunk
 ):
-    """G w G^T of kernels: ``points`` is ``[36, count, length]``.
+    """G w G^T of kernels: ``points`` is ``[36, count, wide]``, of which ``length`` are written.
 
     The weights of kernel (i, j) are the nine from ``i * step + j * stride`` on, read from the last
     to the first if ``turned``.
@@ -81,25 +87,29 @@ def spread_weight(
             _spread(
                 _line(half, 3 * y, length), _line(half, 3 * y + 1, length),
                 _line(half, 3 * y + 2, length),
-                _line(points, at, length), _line(points, at + count, length),
-                _line(points, at + 2 * count, length), _line(points, at + 3 * count, length),
-                _line(points, at + 4 * count, length), _line(points, at + 5 * count, length),
+                _part(points, at, wide, length), _part(points, at + count, wide, length),
+                _part(points, at + 2 * count, wide, length),
+                _part(points, at + 3 * count, wide, length),
+                _part(points, at + 4 * count, wide, length),
+                _part(points, at + 5 * count, wide, length),
                 length,
             )  # fmt: skip
 
 
 @njit(nogil=True, error_model="numpy")
-def gather_weight(first_chunk, last_chunk, points, weight, parts, count, length, chunk):
-    """``G^T u G``, ``[length, count, 3, 3]``, of the sum of ``[parts, 36, count, length]``."""
+def gather_weight(
+    first_chunk, last_chunk, points, weight, parts, count, length, lines_wide, wide, chunk
+):
+    """``G^T u G``, ``[length, count, 3, 3]``, of the sum of ``[parts, 36, lines_wide, wide]``."""
     sums = np.empty(36 * length, np.float32)
     half = np.empty(18 * length, np.float32)
     lines = np.empty(9 * length, np.float32)
     for i in range(first_chunk * chunk, min(last_chunk * chunk, count)):
         for k in range(36):
             line = _line(sums, k, length)
-            copy(line, _line(points, k * count + i, length))
+            copy(line, _part(points, k * lines_wide + i, wide, length))
             for part in range(1, parts):
-                line += _line(points, (part * 36 + k) * count + i, length)
+                line += _part(points, (part * 36 + k) * lines_wide + i, wide, length)
         for x in range(6):
             _gather(
                 _line(sums, x, length), _line(sums, 6 + x, length), _line(sums, 12 + x, length),

@@ -8,10 +8,8 @@ from the direct sum by about 1e-6 of its size, where float32 itself leaves 1e-7.
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from rheobase.ops.eager import is_plain, is_transformed, watched
 from rheobase.ops.native import Kernel, imported_kernel, in_chunks
+from rheobase.ops.products.sizes import padded
 
 __all__ = ["conv3x3", "takes"]
 
@@ -53,7 +52,6 @@ def takes(x: Tensor, module: object) -> bool:
         and min(module.in_channels, module.out_channels) >= _CHANNELS
         and _takes_input(x, module.weight)
         and not watched(module)
-        and _sgemm() != 0
     )
 
 
@@ -93,7 +91,7 @@ class _Conv3x3(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(x, weight)
-        y = _convolve(x, _spread(weight))
+        y = _convolve(x, _spread(weight), len(weight))
         return y if bias is None else y.add_(bias.view(1, -1, 1, 1))
 
     @staticmethod
@@ -110,54 +108,60 @@ class _Conv3x3(torch.autograd.Function):
             return tuple(gradients)
         g = g.contiguous(memory_format=torch.channels_last)
         # The gradient of a convolution is one with the kernel turned round.
-        gx = _convolve(g, _spread(weight, turned=True)) if wanted[0] else None
+        gx = _convolve(g, _spread(weight, turned=True), x.shape[1]) if wanted[0] else None
         gw = _weight_gradient(x, g) if wanted[1] else None
         gb = g.sum((0, 2, 3)) if wanted[2] else None
         return gx, gw, gb
 
 
-def _convolve(x: Tensor, spread: Tensor) -> Tensor:
-    """``x`` ``[N, C, H, W]`` with transformed weights ``[36, C, C']``."""
-    n, channels, height, width = x.shape
-    outputs = spread.shape[2]
-    y = torch.empty((n, outputs, height, width), memory_format=torch.channels_last)
-    total, chunks, chunk = _chunks(x)
-    room = _at_once(channels, outputs)
-    _kernel("convolve")(
-        chunks, x.nbytes + y.nbytes, x, spread, y, _scratch(chunks, room, channels + outputs),
-        _sgemm(), total, chunk, room, height, width, channels, outputs,
-    )  # fmt: skip
+def _convolve(x: Tensor, spread: Tensor, outputs: int) -> Tensor:
+    """``x`` ``[N, C, H, W]`` with transformed weights (`_spread`)."""
+    y = torch.empty((len(x), outputs, *x.shape[2:]), memory_format=torch.channels_last)
+    _on_tiles("convolve", x, outputs, x, spread, y)
     return y
 
 
 def _weight_gradient(x: Tensor, g: Tensor) -> Tensor:
-    channels, height, width = x.shape[1:]
-    outputs = g.shape[1]
-    total, chunks, chunk = _chunks(x)
-    room = _at_once(channels, outputs)
-    sums = torch.empty(chunks, 36, channels * outputs)
-    _kernel("weight_gradient")(
-        chunks, x.nbytes + g.nbytes, x, g, sums, _scratch(chunks, room, channels + outputs),
-        _sgemm(), total, chunk, room, height, width, channels, outputs,
-    )  # fmt: skip
+    channels, outputs = x.shape[1], g.shape[1]
+    parts, wide_in, wide_out = _chunks(x)[1], padded(channels), padded(outputs)
+    sums = torch.empty(parts, 36, wide_in, wide_out)
+    _on_tiles("weight_gradient", x, outputs, x, g, sums)
     weight = torch.empty(outputs, channels, 3, 3)
-    parts = chunks
     chunks, chunk = in_chunks(channels)
-    _kernel("gather_weight")(chunks, sums.nbytes, sums, weight, parts, channels, outputs, chunk)
+    _kernel("gather_weight")(
+        chunks, sums.nbytes, sums, weight, parts, channels, outputs, wide_in, wide_out, chunk
+    )
     return weight
 
 
+def _on_tiles(kernel: str, x: Tensor, outputs: int, *arrays: Tensor) -> None:
+    """Run a kernel that goes over the tiles of ``x``."""
+    channels, height, width = x.shape[1:]
+    wide_in, wide_out = padded(channels), padded(outputs)
+    total, chunks, chunk = _chunks(x)
+    room = _at_once(channels, outputs)
+    traffic = sum(array.nbytes for array in arrays)
+    _kernel(kernel)(
+        chunks, traffic, *arrays, _scratch(chunks, room, wide_in + wide_out), total, chunk, room,
+        height, width, channels, outputs, wide_in, wide_out,
+    )  # fmt: skip
+
+
 def _spread(weight: Tensor, turned: bool = False) -> Tensor:
-    """Weights ``[C', C, 3, 3]`` at 36 points: ``[36, C, C']``, or turned round ``[36, C', C]``."""
+    """Weights ``[C', C, 3, 3]`` at 36 points, ``[36, C, C']``, or turned round ``[36, C', C]``.
+
+    The last axis is padded.
+    """
     weight = weight.contiguous()
     outputs, channels = weight.shape[:2]
     count, length = (outputs, channels) if turned else (channels, outputs)
     step, stride = (9 * channels, 9) if turned else (9, 9 * channels)
-    points = torch.empty(36, count, length)
+    points = torch.empty(36, count, padded(length))
     chunks, chunk = in_chunks(count)
     _kernel("spread_weight")(
-        chunks, points.nbytes, weight, points, count, length, step, stride, int(turned), chunk
-    )
+        chunks, points.nbytes, weight, points, count, length, padded(length), step, stride,
+        int(turned), chunk,
+    )  # fmt: skip
     return points
 
 
@@ -202,17 +206,9 @@ def _tiles(height: int, width: int) -> tuple[int, int]:
     return -(-height // _TILE), -(-width // _TILE)
 
 
-@cache
-def _sgemm() -> int:
-    """The address of BLAS's matrix product in what PyTorch was linked with, or 0."""
-    for library in (Path(torch.__file__).parent / "lib").glob("libtorch_cpu.so"):
-        function = getattr(ctypes.CDLL(str(library)), "sgemm_", None)
-        if function is not None:
-            return ctypes.cast(function, ctypes.c_void_p).value or 0
-    return 0
-
-
-_NUMBERS = ("sgemm", "total", "chunk", "room", "height", "width", "channels", "outputs")
+_NUMBERS = (
+    "total", "chunk", "room", "height", "width", "channels", "outputs", "wide_in", "wide_out",
+)  # fmt: skip
 # Kernel -> its module, the arrays and the numbers that it is called with.
 _KERNELS = {
     "convolve": ("cpu", ("x", "weight", "y", "scratch"), _NUMBERS),
@@ -220,9 +216,13 @@ _KERNELS = {
     "spread_weight": (
         "cpu_weights",
         ("weight", "points"),
-        ("count", "length", "step", "stride", "turned", "chunk"),
+        ("count", "length", "wide", "step", "stride", "turned", "chunk"),
     ),
-    "gather_weight": ("cpu_weights", ("points", "weight"), ("parts", "count", "length", "chunk")),
+    "gather_weight": (
+        "cpu_weights",
+        ("points", "weight"),
+        ("parts", "count", "length", "lines_wide", "wide", "chunk"),
+    ),
 }
 
 
