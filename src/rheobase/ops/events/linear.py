@@ -24,6 +24,9 @@ __all__ = ["event_linear", "rows_by_input", "weight_gradient"]
 
 # Columns that are worth a pass over the events.
 _COLUMNS = 64
+# Parts of the rows whose sums are apart, at most: a fixed number, so that sums come out the same
+# whatever the number of threads.
+_PARTS = 4
 # Of so many inputs one is taken to be active, where that must be guessed.
 _ACTIVE = 8
 
@@ -126,12 +129,15 @@ class _EventLinear(torch.autograd.Function):
 
 def _weight_gradient(events: Events, g: Tensor, inputs: int) -> Tensor:
     rows, outputs = g.shape
-    grad = g.new_zeros(outputs * inputs)
-    # Columns do not mix, so as many chunks as threads: every chunk goes through all events.
-    chunks, chunk = _in_columns(outputs, torch.get_num_threads())
-    _scatter(g.dtype)(chunks, 2 * g.nbytes, *events.arrays, g, grad, inputs, outputs, rows, chunk)
-    by_chunk = grad.split(chunk * inputs)  # type: ignore[no-untyped-call]
-    return torch.cat([part.view(inputs, -1).t() for part in by_chunk])
+    # Where sums are small beside ``g``, each thread reads its own rows of it, else its own columns.
+    parts = min(_PARTS, max(1, rows // (8 * inputs)))
+    pieces, columns = _in_columns(outputs, -(-torch.get_num_threads() // parts))
+    grad = g.new_zeros(parts, outputs * inputs)
+    _scatter(g.dtype)(
+        parts * pieces, 2 * g.nbytes, *events.arrays, g, grad, inputs, outputs, rows, parts, columns
+    )
+    by_piece = grad.sum(0).split(columns * inputs)  # type: ignore[no-untyped-call]
+    return torch.cat([piece.view(inputs, -1).t() for piece in by_piece])
 
 
 def _in_columns(outputs: int, threads: int) -> tuple[int, int]:
@@ -155,4 +161,4 @@ def _line(dtype: torch.dtype) -> Kernel:
 @cache
 def _scatter(dtype: torch.dtype) -> Kernel:
     arrays = ("which", "values", "starts", "counts", "g", "grad")
-    return event_kernel("scatter", dtype, arrays, ("inputs", "outputs", "rows", "chunk"))
+    return event_kernel("scatter", dtype, arrays, ("inputs", "outputs", "rows", "parts", "columns"))

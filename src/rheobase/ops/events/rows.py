@@ -166,21 +166,23 @@ def line(first_chunk, last_chunk, x, which, values, matrix, bias, out, inputs, o
 
 @njit(nogil=True, error_model="numpy")
 def scatter(
-    first_chunk, last_chunk, which, values, starts, counts, g, grad, inputs, outputs, rows, chunk
-):
-    """``grad[k] += values * g[r]`` for every event k of row r, for chunks of columns.
+    first_chunk, last_chunk, which, values, starts, counts, g, grad, inputs, outputs, rows,
+    parts, columns,
+):  # fmt: skip
+    """``grad[k] += values * g[r]`` for every event k of row r; a chunk is a part and some columns.
 
-    ``grad`` has the chunks one behind another, since threads that write into neighbouring lines of
-    memory wait for each other.
+    ``grad`` has a sum for each of so many ``parts`` of the rows, in it the chunks of columns one
+    behind another, since threads that write into neighbouring lines of memory wait for each other.
     """
+    pieces = (outputs + columns - 1) // columns
     for number in range(first_chunk, last_chunk):
-        first = number * chunk
-        size = min(chunk, outputs - first)
-        part = window(grad, first * inputs, size * inputs)
-        for r in range(rows):
+        part, first = number // pieces, number % pieces * columns
+        size = min(columns, outputs - first)
+        sums = window(grad, (part * outputs + first) * inputs, size * inputs)
+        for r in range(rows * part // parts, rows * (part + 1) // parts):
             row, count = window(g, r * outputs + first, size), counts[r]
             some, places = window(values, starts[r], count), window(which, starts[r], count)
-            _spread(part, row, some, places)
+            _spread(sums, row, some, places)
 
 
 def _pixel_in_registers(outputs):

@@ -5,7 +5,7 @@ backward pass computes the membranes again from the saved currents, then goes ba
 
 What a neuron keeps lies in one array, a slot of BLOCK features for each quantity: the compiler
 then sees that slots never overlap, and makes vectors of the loops. With an array for each it would
-have to test every pair, and gives up.
+have to test every pair, and gives up. Rows of the sequence are said not to overlap.
 """
 
 from __future__ import annotations
@@ -108,12 +108,12 @@ def step(n, at, co, current, spikes, {_call()}):
 def backward_source(variant: Variant) -> str:
     """The module of the backward kernel, with a function ``kernel``."""
     v, spec = variant, variant.spec
-    slots = [
-        "U", "A", "CARRY", "G_A", "G_X", "NEXT", "G_SPIKE", "S", "CURRENT", "H", "THRESHOLD",
-        "BEFORE", *(f"SUM_{name}" for name in v.wanted),
-    ]  # fmt: skip
+    slots = ["U", "A", "CARRY", "G_A", "G_X", *(f"SUM_{name}" for name in v.wanted)]
     kept = ("H", "THRESHOLD", "BEFORE") if v.needs_before else ("H", "THRESHOLD")
-    places = "\n".join(f"{name} = {number} * BLOCK" for number, name in enumerate(slots))
+    before = "kept[BEFORE + j]" if v.needs_before else "ZERO"
+    places = "\n".join(
+        f"{name} = {number} * BLOCK" for names in (slots, kept) for number, name in enumerate(names)
+    )
     sums = [f"at[SUM_{n} + j] += {v.gradient(n) or 'ZERO'}" for n in v.wanted]
     flush = [
         f"for j in range(n): {n}_grad[which * features + lo + j] += at[SUM_{n} + j]"
@@ -124,7 +124,7 @@ def backward_source(variant: Variant) -> str:
 SLOTS = {len(slots)} * BLOCK
 KEPT = {len(kept)} * BLOCK
 # Samples that go through time together: rows of the weight are then read once for all of them.
-GROUP = 8
+GROUP = 16
 
 
 @njit(nogil=True, error_model="numpy")
@@ -162,17 +162,11 @@ def kernel(first_chunk, last_chunk, {", ".join(backward_parameters(v))}):
                 for m in range(group):
                     for b in range(blocks):
                         lo, n = b * BLOCK, min(BLOCK, features - b * BLOCK)
-                        at = work[(m * blocks + b) * SLOTS :]
-                        co = coefficients[lo * NAMES :]
                         place = t * plane + (lowest + m) * features + lo
-                        copy(at[G_SPIKE:], spike_grad[m * features + lo :][:n])
-                        copy(at[NEXT:], at[G_X : G_X + n])
-                        add(at[G_SPIKE:], g[place : place + n])
-                        copy(at[S:], spikes[place : place + n])
-                        copy(at[CURRENT:], currents[place : place + n])
-                        copy(at[H:], kept[((t * GROUP + m) * blocks + b) * KEPT :][:KEPT])
-                        back(n, at, co, {_call()})
-                        copy(gx[place:], at[G_X : G_X + n])
+                        back(n, work[(m * blocks + b) * SLOTS :],
+                             kept[((t * GROUP + m) * blocks + b) * KEPT :],
+                             coefficients[lo * NAMES :], spike_grad[m * features + lo :],
+                             g[place:], spikes[place:], currents[place:], gx[place:], {_call()})
             for m in range(group):
                 for b in range(blocks):
                     lo, n = b * BLOCK, min(BLOCK, features - b * BLOCK)
@@ -183,34 +177,37 @@ def kernel(first_chunk, last_chunk, {", ".join(backward_parameters(v))}):
 @njit(nogil=True, error_model="numpy")
 def again(n, at, kept, co, current, spikes, {_call()}):
     prefer_wide_vectors()
+    arrays_do_not_overlap()
     for j in range(n):
         threshold = {_at(v, "threshold")} + adaptation * at[A + j]
-        kept[BLOCK + j] = threshold
-        {"kept[2 * BLOCK + j] = at[U + j]" if v.needs_before else "pass"}
+        kept[THRESHOLD + j] = threshold
+        {"kept[BEFORE + j] = at[U + j]" if v.needs_before else "pass"}
         h = charge(at[U + j], current[j]{_values(v, spec.charge_names)})
-        kept[j] = h
+        kept[H + j] = h
         at[U + j] = reset(h, spikes[j]{_values(v, spec.reset_names)})
         at[A + j] = adaptation_decay * at[A + j] + spikes[j]
 
 
 @njit(nogil=True, error_model="numpy", fastmath={{"contract"}})
-def back(n, at, co, {_call()}):
+def back(n, at, kept, co, spike_grad, g, spikes, currents, gx, {_call()}):
     prefer_wide_vectors()
+    arrays_do_not_overlap()
     for j in range(n):
-        threshold, h, s = at[THRESHOLD + j], at[H + j], at[S + j]
+        threshold, h, s = kept[THRESHOLD + j], kept[H + j], spikes[j]
         z = argument(h, threshold)
         charge_by_u, charge_by_x{_partials("charge", spec.charge_names)} = charge_partials(
-            at[BEFORE + j], at[CURRENT + j]{_values(v, spec.charge_names)})
+            {before}, currents[j]{_values(v, spec.charge_names)})
         z_by_h, z_by_threshold = argument_partials(h, threshold)
         reset_by_h, reset_by_s{_partials("reset", spec.reset_names)} = reset_partials(
             h, s{_values(v, spec.reset_names)})
         g_u = at[CARRY + j]
-        g_s = at[G_SPIKE + j] + at[G_A + j]{"" if spec.detach_reset else " + g_u * reset_by_s"}
+        g_s = spike_grad[j] + g[j] + at[G_A + j]{"" if spec.detach_reset else " + g_u * reset_by_s"}
         g_z = g_s * derivative(z{_values(v, spec.surrogate_names)})
         g_h = g_u * reset_by_h + g_z * z_by_h
         at[CARRY + j] = g_h * charge_by_u
         at[G_A + j] = adaptation_decay * at[G_A + j] + adaptation * ({v.gradient("threshold")})
-        at[G_X + j] = g_h * charge_by_x + current_decay * at[NEXT + j]
+        at[G_X + j] = g_h * charge_by_x + current_decay * at[G_X + j]
+        gx[j] = at[G_X + j]
 {_lines(sums, 8)}
 """
 
@@ -242,9 +239,9 @@ def _header(variant: Variant, backward: bool) -> str:
 import math
 import numpy as np
 from numba import njit
-from rheobase.ops.numba_lang import copy, exp32, prefer_wide_vectors
+from rheobase.ops.numba_lang import arrays_do_not_overlap, copy, exp32, prefer_wide_vectors
 from rheobase.ops.events.rows import add_rows, nonzero
-from rheobase.ops.recurrent.rows import BLOCK, add, add_products
+from rheobase.ops.recurrent.rows import BLOCK, add_products
 
 real = np.{variant.compute}
 ONE = real(1.0)

@@ -12,20 +12,13 @@ from rheobase.ops.numba_lang import window
 from rheobase.ops.products.sizes import COLUMNS, ROWS
 from rheobase.ops.products.tiles import multiply
 
-__all__ = ["BLOCK", "add", "add_products"]
+__all__ = ["BLOCK", "add_products"]
 
 BLOCK = 128
 """Features of one slot of the kernels' working memory."""
 
 # Rows of a matrix of which a tile's columns stay in the first cache while several samples use them.
 _DEPTH = 64
-
-
-@njit(nogil=True, error_model="numpy")
-def add(into, values):
-    """``into[:n] += values`` of n elements."""
-    for j in range(values.size):
-        into[j] += values[j]
 
 
 @njit(nogil=True, error_model="numpy")
