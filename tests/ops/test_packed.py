@@ -72,3 +72,35 @@ def test_marks_are_for_training_only() -> None:
     with torch.no_grad():
         assert largest(mark(x, 1)) is None
     assert largest(mark(x, 1)) == 1
+
+
+@pytest.mark.parametrize("change", ["mul_", "add_", "dropout"])
+def test_spikes_that_were_changed_in_place_are_no_longer_bits(change: str) -> None:
+    layer, gradients = nn.Linear(16, 4).double(), []
+    for in_place in (True, False):
+        torch.manual_seed(0)
+        spikes = LIF()(3 * torch.randn(4, 2, 16, dtype=torch.float64, requires_grad=True))
+        # A layer has packed them before.
+        before = over_time(spikes, nn.Linear(16, 4).double())
+        if change == "dropout":
+            changed = nn.functional.dropout(spikes, 0.5, inplace=in_place)
+        else:
+            other = spikes if in_place else spikes.clone()
+            changed = other.mul_(0.5) if change == "mul_" else other.add_(torch.ones_like(spikes))
+        assert (changed is spikes) == in_place
+        y = over_time(changed, layer)
+        gradients += torch.autograd.grad(y.square().sum() + before.sum(), layer.weight)
+    assert torch.equal(*gradients)
+
+
+def test_a_pool_of_ones_own_gives_no_bits() -> None:
+    class Halved(nn.MaxPool2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return 0.5 * super().forward(input)
+
+    spikes = LIF()(3 * torch.randn(2, 1, 3, 4, 4, requires_grad=True))
+    assert largest(over_time(spikes, nn.MaxPool2d(2))) == 1
+    assert largest(over_time(spikes, Halved(2))) is None
+    hooked = nn.MaxPool2d(2)
+    hooked.register_forward_hook(lambda _m, _in, out: 0.5 * out)
+    assert largest(over_time(spikes, hooked)) is None

@@ -2,7 +2,8 @@
 
 A convolution or linear layer saves its input to differentiate its weight. Where that input is
 spikes, one bit an element tells all of it: 1/32 of float32. `mark` notes on a tensor that its
-values are the integers 0 to ``largest``; `saving_packed` packs what autograd saves of it.
+values are the integers 0 to ``largest``, until something changes them in place; `saving_packed`
+packs what autograd saves of it.
 """
 
 from __future__ import annotations
@@ -32,15 +33,18 @@ def mark(x: Tensor, largest: int) -> Tensor:
     Of use to eager training only, so nothing is noted while PyTorch traces or needs no gradient.
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        setattr(x, _MARK, largest)
+        setattr(x, _MARK, (largest, x._version))
     return x
 
 
 def largest(x: Tensor) -> int | None:
-    """The bound noted on ``x``, or None."""
-    if torch.compiler.is_compiling():
+    """The bound noted on ``x``; None where there is none, or the values have changed since."""
+    noted = None if torch.compiler.is_compiling() else getattr(x, _MARK, None)
+    if noted is None:
         return None
-    return getattr(x, _MARK, None)
+    bound: int
+    bound, version = noted
+    return bound if version == x._version else None
 
 
 @dataclass(frozen=True)
