@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 import rheobase
 from rheobase.layers import ThresholdDependentBatchNorm2d, over_time, repeat
@@ -192,6 +193,56 @@ def test_who_watches_a_neurons_input_sees_the_normalised_current() -> None:
     assert torch.allclose(seen[0], by_hand, atol=1e-6)
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_hooks_on_a_neuron_see_the_current_and_its_gradient(repeated: bool) -> None:
+    torch.manual_seed(0)
+    net = Unit(nn.BatchNorm2d(C), LIF()).double()
+    image = torch.randn(N, 2, 5, 5, dtype=torch.float64)
+    x = repeat(image, T) if repeated else torch.randn(T, N, 2, 5, 5, dtype=torch.float64)
+    seen: list[Tensor] = []
+    net.neuron.register_forward_hook(lambda _m, args, _out: seen.append(args[0]))
+    net.neuron.register_full_backward_hook(lambda _m, given, _out: seen.append(given[0]))
+    net(x).sum().backward()
+    current = net.norm(net.conv(x.flatten(0, 1))).view(T, N, C, 5, 5).detach().requires_grad_()
+    LIF()(current).sum().backward()
+    torch.testing.assert_close(seen[0], current.detach())
+    torch.testing.assert_close(seen[1], current.grad)
+
+
+def test_hooks_on_all_modules_see_the_norm() -> None:
+    net, seen = Unit(nn.BatchNorm2d(C), LIF()), []
+    handle = register_module_forward_hook(lambda module, _args, _out: seen.append(module))
+    try:
+        net(torch.randn(T, N, 2, 5, 5))
+    finally:
+        handle.remove()
+    assert net.norm in seen
+
+
+def test_a_neuron_with_a_forward_of_its_own_gets_the_normalised_current() -> None:
+    class Doubled(LIF):
+        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(2.0 * x)
+
+    torch.manual_seed(0)
+    net, x = Unit(nn.BatchNorm2d(C), Doubled()).double(), torch.randn(T, N, 2, 5, 5).double()
+    current = net.norm(net.conv(x.flatten(0, 1))).view(T, N, C, 5, 5)
+    assert torch.equal(net(x), LIF()(2.0 * current))
+
+
+def test_a_norm_without_shift() -> None:
+    torch.manual_seed(0)
+    net = Unit(nn.BatchNorm2d(C, bias=False), LIF()).double()
+    x = torch.randn(T, N, 2, 5, 5, dtype=torch.float64)
+    current = net.norm(net.conv(x.flatten(0, 1))).view(T, N, C, 5, 5)
+    assert torch.equal(net(x), LIF()(current))
+
+
+def test_axes_that_the_norm_does_not_take_are_refused_as_by_pytorch() -> None:
+    with pytest.raises(ValueError, match="expected 4D input"):
+        over_time(torch.randn(T, N, C, 5), nn.BatchNorm2d(C), LIF())
+
+
 def test_a_single_value_per_channel_is_refused_as_by_pytorch() -> None:
     net = Unit(nn.BatchNorm2d(C), LIF())
     with pytest.raises(ValueError, match="more than 1 value per channel"):
@@ -199,14 +250,14 @@ def test_a_single_value_per_channel_is_refused_as_by_pytorch() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("negative", [False, True])
-def test_the_maximum_before_the_norm(training: bool, negative: bool) -> None:
+@pytest.mark.parametrize("first", [1.0, 0.0, -1.0])
+def test_the_maximum_before_the_norm(training: bool, first: float) -> None:
     torch.manual_seed(0)
     net = Unit(nn.BatchNorm2d(C), LIF(surrogate=Sigmoid(4.0))).double().train(training)
     pool = nn.MaxPool2d(3, stride=2, padding=1)
     with torch.no_grad():
         net.norm.weight.uniform_(0.5, 1.0)
-        net.norm.weight[0] *= -1.0 if negative else 1.0
+        net.norm.weight[0] *= first
 
     def pooling(net: Unit, x: Tensor) -> Tensor:
         return over_time(x, net.conv, net.norm, pool, net.neuron)

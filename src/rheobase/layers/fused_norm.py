@@ -17,7 +17,13 @@ from rheobase.ops.scan.layout import at_every_step, dense_rows
 
 __all__ = ["norm_and_fire"]
 
-_KNOWN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, ThresholdDependentBatchNorm2d)
+# How many axes a sequence may have for each.
+_KNOWN: dict[type, tuple[int, ...]] = {
+    nn.BatchNorm1d: (3, 4),
+    nn.BatchNorm2d: (5,),
+    nn.BatchNorm3d: (6,),
+    ThresholdDependentBatchNorm2d: (5,),
+}
 
 
 def norm_and_fire(
@@ -29,11 +35,10 @@ def norm_and_fire(
 ) -> Tensor | None:
     """``neuron(pool(norm(x)))`` in one pass, or None where that cannot be.
 
-    It can be where the norm is a plain batch norm that nobody watches (no hooks), the neuron is one
-    of the scan whose input nobody watches, and the call is an eager one. A maximum is taken before
-    the norm: where the norm's gains are positive that is the same, and what is normalised is a
-    quarter. (On a GPU, which would have to be waited for to see the gains, it is a minimum where
-    they are negative.)
+    It can be where the norm is a plain batch norm and the neuron one of the scan, nobody watches
+    either (no hooks), and the call is an eager one. A maximum is taken before the norm: where the
+    norm's gains are positive that is the same, and what is normalised is a quarter. (On a GPU,
+    which would have to be waited for to see the gains, it is a minimum where they are negative.)
 
     Args:
         x: ``[T, N, C, ...]``, or ``[1, N, C, ...]`` for an image that comes at every step;
@@ -45,16 +50,18 @@ def norm_and_fire(
     """
     if torch.compiler.is_compiling():
         return None
-    if type(norm) not in _KNOWN or watched(norm) or x.dim() < 3:
-        return None
-    # `record_membranes` puts another forward before the neuron's own.
-    if not isinstance(neuron, Neuron) or "forward" in vars(neuron):
-        return None
-    # They are to see the current into the neuron, which is then never made.
-    if neuron._forward_pre_hooks:
-        return None
     # PyTorch's own norm has the words for what is wrong with such an input.
-    if norm.weight is None or x.shape[2] != norm.num_features or x.numel() <= x.shape[2]:
+    if x.dim() not in _KNOWN.get(type(norm), ()) or watched(norm):
+        return None
+    if norm.weight is None or norm.bias is None:
+        return None
+    if x.shape[2] != norm.num_features or x.numel() <= x.shape[2]:
+        return None
+    # Who watches a neuron (hooks, `record_membranes`) is to see the current into it, which is then
+    # never made; a forward of a subclass's own knows of no norm.
+    if not isinstance(neuron, Neuron) or watched(neuron):
+        return None
+    if type(neuron).forward is not Neuron.forward:
         return None
     if not neuron.takes_norm(at_every_step(x, steps)):
         return None
@@ -71,11 +78,12 @@ def norm_and_fire(
 
 def _pools_first(x: Tensor, norm: nn.Module, pool: nn.MaxPool2d) -> bool:
     assert isinstance(norm.weight, Tensor)
-    if watched(pool):
+    if watched(pool) or type(pool).forward is not nn.MaxPool2d.forward:
         return False
     if x.is_cuda:
-        return x.dim() == 5 and pools_before_norm(pool)
-    return not bool((norm.weight.detach() < 0).any())
+        return pools_before_norm(pool)
+    # Where a gain is 0 all are alike behind the norm, and its gradient is that of the first.
+    return bool((norm.weight.detach() > 0).all())
 
 
 def _pooled(x: Tensor, weight: Tensor | nn.Module, pool: nn.MaxPool2d) -> Tensor:

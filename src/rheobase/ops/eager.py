@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
 
 __all__ = ["is_plain", "is_seen_by_nobody", "is_transformed", "watched"]
 
@@ -31,11 +32,15 @@ def is_seen_by_nobody(x: Tensor) -> bool:
 
 
 def watched(module: nn.Module) -> bool:
-    """Whether hooks or another forward are on the module, which only its own call would run."""
+    """Whether hooks or another forward are on the module, or hooks on all modules.
+
+    Only the module's own call would run them.
+    """
     return bool(
         "forward" in vars(module)
         or module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
+        or _has_any_global_hook()  # type: ignore[no-untyped-call]
     )
