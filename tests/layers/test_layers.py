@@ -45,6 +45,29 @@ def test_a_repeated_image_meets_the_first_convolution_once():
     assert shapes == [2]
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_dropout_draws_anew_for_every_step_of_a_repeated_image(nested):
+    torch.manual_seed(0)
+    conv, norm, dropout = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5)
+    modules = (conv, nn.Sequential(dropout, norm)) if nested else (conv, dropout, norm)
+    x = repeat(torch.randn(2, 3, 6, 6), 4)
+    for behind in ((), (LIF(),)):
+        y = over_time(x, *modules, *behind)
+        assert not any(torch.equal(y[0], step) for step in y[1:])
+    dropout.eval()
+    assert torch.equal(*over_time(x, *modules)[:2])
+
+
+def test_a_repeated_single_value_is_normalised_over_its_copies():
+    norm, apart = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+    x = repeat(torch.randn(1, 4), 3)
+    for neuron in (nn.ReLU(), LIF()):
+        expected = neuron(apart(x.flatten(0, 1)).view(3, 1, 4))
+        assert torch.equal(over_time(x, norm, neuron), expected)
+        assert torch.equal(norm.running_var, apart.running_var)
+        assert torch.equal(norm.running_mean, apart.running_mean)
+
+
 @pytest.mark.parametrize("side", [2, 5], ids=["tokens < d", "tokens > d"])
 def test_attention_is_the_exact_integer_product_in_either_order(side):
     torch.manual_seed(0)

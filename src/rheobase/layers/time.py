@@ -7,11 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from rheobase.layers.fused_norm import norm_and_fire
 from rheobase.layers.sync_norm import SyncBatchNorm
 from rheobase.ops import average_pool, winograd
-from rheobase.ops.eager import is_plain, is_transformed
+from rheobase.ops.eager import is_plain, is_transformed, watched
 from rheobase.ops.packed import largest, mark, saving_packed
 from rheobase.ops.scan.layout import at_every_step
 from rheobase.stateful import Stateful
@@ -40,7 +41,8 @@ def over_time(x: Tensor, *modules: Callable[[Tensor], Tensor]) -> Tensor:
         modules: called one after another. One that knows time (a `Stateful` module: a neuron, a
             norm of `rheobase.layers.norms`, an attention over time; or one with such a part) is
             called on ``[T, N, ...]``, any other on ``[T * N, ...]``. A batch norm before a neuron
-            is done in the neuron's own pass where that is possible, with the same results.
+            is done in the neuron's own pass where that is possible, with the same results. Dropout
+            draws anew at every step, also of a repeated image.
 
     Returns:
         ``[T, N, ...]`` with the modules' output shape.
@@ -72,7 +74,7 @@ def _then(
     norm = modules[before] if before >= 0 else None
     if isinstance(norm, _BatchNorm):
         steps = x.shape[0]
-        if _is_repeated(x):
+        if _is_repeated(x) and not any(map(_draws, modules[:before])):
             x = _once(x.select(0, 0), steps, modules[:before]).unsqueeze(0)
         else:
             x = _folded(x, modules[:before])
@@ -89,15 +91,33 @@ def _is_repeated(x: Tensor) -> bool:
     return x.shape[0] > 1 and x.stride(0) == 0
 
 
+def _draws(module: Callable[[Tensor], Tensor]) -> bool:
+    """Whether it gives equal images other results, since it draws at random."""
+    if not isinstance(module, nn.Module):
+        return False
+    return any(isinstance(m, _DropoutNd | nn.RReLU) and m.training for m in module.modules())
+
+
+def _takes_maxima(module: Callable[[Tensor], Tensor]) -> bool:
+    return (
+        isinstance(module, nn.MaxPool2d)
+        and type(module).forward is nn.MaxPool2d.forward
+        and not watched(module)
+    )
+
+
 def _folded(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tensor:
     if not modules:
         return x
-    if len(modules) > 1 and isinstance(modules[0], nn.MaxPool2d) and largest(x) is not None:
+    if len(modules) > 1 and largest(x) is not None and _takes_maxima(modules[0]):
         # What is pooled of spikes is spikes, of which the module behind may keep bits too.
         return _folded(_folded(x, modules[:1]), modules[1:])
     steps = x.shape[0]
     if _is_repeated(x):
-        return repeat(_once(x.select(0, 0), steps, modules), steps)
+        alike = next((i for i, module in enumerate(modules) if _draws(module)), len(modules))
+        x, modules = repeat(_once(x.select(0, 0), steps, modules[:alike]), steps), modules[alike:]
+        if not modules:
+            return x
     # Folding [1, 1, ...] gives the batch a stride at which PyTorch 2.13's batch norm goes wrong.
     y = x.squeeze(0) if steps == 1 else x.flatten(0, 1)
     if type(modules[0]) is nn.Conv2d:
@@ -109,8 +129,7 @@ def _folded(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tenso
         y = apply_layer(module, y)
     y = y.unsqueeze(0) if steps == 1 else y.unflatten(0, (steps, -1))  # type: ignore[no-untyped-call]
     bound = largest(x)
-    pools = all(isinstance(module, nn.MaxPool2d) for module in modules)
-    return y if bound is None or not pools else mark(y, bound)
+    return y if bound is None or not all(map(_takes_maxima, modules)) else mark(y, bound)
 
 
 def leaking(x: Tensor, neuron: Callable[[Tensor], Tensor]) -> Tensor:
@@ -165,6 +184,9 @@ def _normalise_copies(norm: _BatchNorm, y: Tensor, steps: int) -> Tensor:
     The running variance is the unbiased one, n/(n-1) times the batch's; T copies make n T times
     larger.
     """
+    if y.numel() == y.shape[1]:  # one value has no variance; T copies have 0
+        out_of_copies: Tensor = norm(y.expand(steps, *y.shape[1:]))
+        return out_of_copies[:1]
     assert norm.running_var is not None
     before = norm.running_var.clone()
     out: Tensor = norm(y)
