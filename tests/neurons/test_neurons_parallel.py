@@ -59,3 +59,21 @@ def test_function_transforms_see_through_a_filter() -> None:
     x.requires_grad_()
     (expected,) = torch.autograd.grad(loss(x), x)
     torch.testing.assert_close(torch.func.grad(loss)(x.detach()), expected)
+
+
+@pytest.mark.parametrize("make", [lambda: PSN(T), lambda: SlidingPSN(1), lambda: SlidingPSN(3)])
+@pytest.mark.parametrize("order", [(0, 1, 3, 4, 2), (0, 4, 3, 1, 2)], ids=["last", "any"])
+def test_they_keep_the_memory_order(make, order: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    neuron, plain = make().double(), torch.randn(T, 2, 3, 4, 5, dtype=torch.float64)
+    there = [order.index(axis) for axis in range(5)]
+    gradients = []
+    for x in (plain, plain.permute(order).contiguous().permute(there)):
+        leaf = x.clone().requires_grad_()
+        spikes = neuron(leaf)
+        assert spikes.stride() == x.stride()
+        assert torch.equal(spikes, neuron(plain))
+        parameters = [leaf, *neuron.parameters()]
+        gradients.append(torch.autograd.grad((spikes * plain).sum(), parameters))
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-11)

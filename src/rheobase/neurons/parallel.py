@@ -21,6 +21,15 @@ __all__ = ["PSN", "MaskedPSN", "SlidingPSN"]
 Ran = tuple[Tensor, Tensor | None, Tensor | None]
 
 
+def _memory_order(x: Tensor) -> tuple[list[int], list[int]]:
+    """The axes behind time in the order in which they lie in memory, and back.
+
+    With axes so, any dense order is a line without being copied, and kept.
+    """
+    axes = [0, *sorted(range(1, x.dim()), key=x.stride, reverse=True)]
+    return axes, [axes.index(axis) for axis in range(x.dim())]
+
+
 class PSN(Neuron):
     r"""Parallel spiking neuron: :math:`H = WX + b`, :math:`S = [H \ge 0]`, one GEMM over time.
 
@@ -57,7 +66,9 @@ class PSN(Neuron):
         """One matrix product; never a state."""
         if x.shape[0] != self.T:
             raise ValueError(wrong_steps(type(self).__name__, self.T, x))
-        h = torch.addmm(self.bias, self.matrix(), x.flatten(1)).view_as(x)
+        axes, back = _memory_order(x)
+        rows = x.permute(axes)
+        h = torch.addmm(self.bias, self.matrix(), rows.flatten(1)).view(rows.shape).permute(back)
         return fire(h, self.surrogate), h if tap else None, None
 
     def extra_repr(self) -> str:
@@ -164,14 +175,16 @@ class SlidingPSN(Neuron):
     def run(self, x: Tensor, carried: Tensor | None, tap: Tap | None) -> Ran:
         """A sum of shifted inputs; the state is the last ``k - 1`` inputs."""
         steps, before = x.shape[0], self.k - 1
+        axes, back = _memory_order(x)
         past = x.new_zeros(before, *x.shape[1:])
         if carried is not None and before:
             past = carried.reshape(past.shape)
-        seen = torch.cat([past, x])
+        seen = torch.cat([past.permute(axes), x.permute(axes)])
         if is_plain(x) and not is_transformed():
             h: Tensor = _Filter.apply(seen, self.weight, self.bias)  # type: ignore[no-untyped-call]
         else:
             h = _filtered(seen, self.weight, self.bias)
+        seen, h = seen.permute(back), h.permute(back)
         last = seen[steps:] if before > 1 else seen[-1]
         return fire(h, self.surrogate), h if tap else None, last
 
