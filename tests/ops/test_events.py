@@ -73,6 +73,19 @@ def test_weights_kept_by_input_follow_the_weight():
         assert torch.equal(layer(x), layer.bias.expand(4, 12))
 
 
+def test_nothing_is_kept_beyond_a_step_of_training():
+    layer, x = EventLinear(33, 12), _sparse(4, 33).float()
+    with torch.no_grad():
+        layer(x)
+    layer(x).sum().backward()
+    layer.weight.data.sub_(
+        layer.weight.grad
+    )  # as optimisers of one's own may, which no version tells
+    with torch.no_grad():
+        expected = nn.functional.linear(x, layer.weight, layer.bias)
+        torch.testing.assert_close(layer(x), expected)
+
+
 def test_traced_and_transformed_calls_take_the_dense_product():
     layer, x = EventLinear(33, 12), _sparse(4, 33).float()
     compiled = torch.compile(layer, fullgraph=True, backend="eager")

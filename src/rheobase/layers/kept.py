@@ -36,7 +36,11 @@ def kept(
     Returns:
         it, or None where the weight is being trained, or may change unseen.
     """
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or weight.is_inference():
+    if torch.compiler.is_compiling():
+        return None
+    if torch.is_grad_enabled() or weight.is_inference():
+        # Who trains through ``weight.data`` changes it unseen, so nothing is kept from before.
+        layer.__dict__.pop("_rheobase_kept", None)
         return None
     now = (weight.data_ptr(), weight._version, weight.dtype)
     all_kept = layer.__dict__.setdefault("_rheobase_kept", _Kept())
