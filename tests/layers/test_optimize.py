@@ -20,7 +20,7 @@ from rheobase.layers import (
 )
 from rheobase.layers.folding import fold_norms
 from rheobase.layers.sequential import TimeSequential
-from rheobase.neurons import CUBALIF, LIF, Neuron
+from rheobase.neurons import CUBALIF, LIF, PLIF, Neuron
 from rheobase.ops import winograd
 
 T, N = 4, 2
@@ -83,6 +83,48 @@ def test_a_norm_whose_layer_is_read_elsewhere_stays():
     torch.testing.assert_close(fast(x), net(x), rtol=1e-11, atol=1e-11)
 
 
+def test_a_norm_whose_layer_is_read_elsewhere_stays_though_the_example_is_silent():
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)
+            self.dropout = nn.Dropout(0.5)
+            self.one, self.other = LIF(), LIF()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = over_time(x, self.conv, self.dropout)
+            return self.one(over_time(x, self.norm)) + self.other(x if self.both else 0.0 * x)
+
+    x = 4.0 * torch.randn(T, N, 3, 6, 6, dtype=torch.float64)
+    for both in (True, False):
+        net = Branches().double().eval()
+        net.both = both
+        net.norm.running_mean.fill_(0.5)
+        fast = rheobase.optimize(net, torch.zeros_like(x))
+        assert len(_norms(fast)) == int(both)
+        assert torch.equal(fast(x), net(x))
+
+
+def test_whatever_comes_out():
+    net, x = _net(nn.BatchNorm2d(8), nn.BatchNorm2d(8)).float(), _input().float()
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> dict[str, Tensor | tuple[Tensor, None]]:
+            y = self.net(x)
+            return {"class": y.mean(0).argmax(-1), "heads": (y, None)}
+
+    fast = rheobase.optimize(Heads(), x)
+    assert fast.choices[0] == "2 of 2 norms folded into the weights before them"
+    found = fast(x.double())
+    assert found["class"].dtype == torch.int64
+    assert found["heads"][0].dtype == torch.float64 and found["heads"][1] is None
+    assert torch.equal(found["heads"][0].float(), fast(x)["heads"][0])
+
+
 def test_norms_of_every_step():
     net, x = _net(TEBN(8, T), BNTT(8, T)), _input()
     with torch.no_grad():
@@ -121,6 +163,18 @@ def test_settled_neurons_stream_as_they_did(neuron: Neuron, dtype: torch.dtype) 
         assert torch.equal(torch.cat([settled(step) for step in last[3:].split(1)]), expected[3:])
     assert torch.equal(torch.cat([*first, *again]), expected)
     assert 0.05 < expected.mean() < 0.95
+
+
+def test_settled_neurons_take_loaded_weights() -> None:
+    settled, trained, x = PLIF(), PLIF(), 2.0 * torch.rand(3, 2, 4)
+    settled.settle()
+    with torch.no_grad():
+        trained.w.fill_(1.5)
+        for _ in range(2):
+            with rheobase.streaming(settled):
+                spikes = torch.cat([settled(step) for step in x.split(1)])
+            settled.load_state_dict(trained.state_dict())
+    assert torch.equal(spikes, trained(x)) and not torch.equal(spikes, PLIF()(x))
 
 
 def test_settled_neurons_send_bytes_and_refuse_another_shape() -> None:

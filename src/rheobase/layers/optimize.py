@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from rheobase.layers.events import EventConv2d, EventLinear, can_be_event_driven
 from rheobase.layers.folding import fold_norms
@@ -52,13 +53,19 @@ class Optimized(nn.Module):
         self.choices = tuple(choices)
 
     def forward(self, x: Tensor) -> Any:
-        """As the network it was made of; in and out in the input's dtype."""
+        """As the network it was made of; in and out (if floating point) in the input's dtype."""
         y = self.net(x.to(self.dtype))
-        return y.to(x.dtype) if isinstance(y, Tensor) else y
+        if self.dtype == x.dtype:
+            return y
+        return pytree.tree_map(partial(_to, dtype=x.dtype), y)
 
     def extra_repr(self) -> str:
         """What was done."""
         return "\n".join(self.choices)
+
+
+def _to(y: Any, dtype: torch.dtype) -> Any:
+    return y.to(dtype) if isinstance(y, Tensor) and y.is_floating_point() else y
 
 
 def optimize(

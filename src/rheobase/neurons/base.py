@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 from torch import Tensor
 
@@ -236,6 +236,11 @@ class Neuron(Stateful):
         """
         if self.is_plain_scan:
             self._settled = SettledSteps()
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        if self._settled is not None:  # the coefficients are others now
+            self.settle()
 
     def state_shape(self, x: Tensor) -> tuple[int, ...]:
         """The shape of the state for an input ``[T, N, ...]``."""

@@ -20,7 +20,8 @@ class SettledSteps:
     """The steps of one neuron, for every layout of input that it has met.
 
     What a call needs beside input and state (which kernel, coefficients, strides) is found out once
-    and does not change any more, whatever becomes of the neuron's attributes.
+    and does not change any more, whatever becomes of the neuron's attributes, until weights are
+    loaded.
     """
 
     def __init__(self) -> None:
