@@ -104,3 +104,22 @@ def test_a_pool_of_ones_own_gives_no_bits() -> None:
     hooked = nn.MaxPool2d(2)
     hooked.register_forward_hook(lambda _m, _in, out: 0.5 * out)
     assert largest(over_time(spikes, hooked)) is None
+
+
+def test_transforms_and_who_forbids_hooks_get_spikes_as_they_are() -> None:
+    torch.manual_seed(0)
+    net, x = _Net(), torch.rand(4, 2, 3, 8, 8) * 3
+    weights = dict(net.named_parameters())
+    expected = torch.autograd.grad(net(x).square().sum(), list(weights.values()))
+
+    def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(net, weights, (x,)).square().sum()
+
+    found = [torch.func.grad(loss)(weights, x)[name] for name in weights]
+    with torch.autograd.graph.disable_saved_tensors_hooks("none here"):
+        plain = torch.autograd.grad(net(x).square().sum(), list(weights.values()))
+    stacked = torch.func.vmap(net)(x.unsqueeze(0)).square().sum()
+    batched = torch.autograd.grad(stacked, list(weights.values()))
+    for gradients in (found, plain, batched):
+        for a, b in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))

@@ -15,6 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from rheobase.ops.eager import is_transformed
 from rheobase.ops.gpu import HAS_TRITON, gpu_kernels
 from rheobase.ops.native import Kernel, imported_kernel, in_chunks
 
@@ -76,6 +77,8 @@ def saving_packed(x: Tensor, folded: Tensor) -> AbstractContextManager[None]:
         folded: ``x`` as its consumer sees it, a view of the same memory.
     """
     if not torch.is_grad_enabled() or folded.is_meta:  # shapes alone have no bits
+        return nullcontext()
+    if is_transformed() or not torch._C._autograd._saved_tensors_hooks_is_enabled():
         return nullcontext()
     bound = largest(x)
     if bound is None or bound > 255 or not _is_dense(folded) or (x.is_cuda and not HAS_TRITON):
