@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from rheobase.cli import main
+from rheobase.models import create_model
 from rheobase.train import TrainConfig
 from rheobase.train.config import DataConfig, ModelConfig, OptimConfig
-from rheobase.train.plan import Plan, plan
+from rheobase.train.plan import Plan, _draw, _shapes, plan
 
 NET = {"depth": 1, "dim": 64, "heads": 2, "T": 4}
 
@@ -39,6 +41,19 @@ def test_a_batch_is_cut_among_processes_and_micro_batches(capsys, tmp_path):
     assert "8 images in one forward pass" in shown and "2 GiB hold" in shown
     with pytest.raises(ValueError, match="cannot be cut evenly among 3 processes"):
         plan(_config(64), processes=3)
+
+
+def test_recordings_are_probed_with_frames_that_differ():
+    net = {"depth": 1, "dim": 32, "heads": 2, "T": 4, "image_size": 32}
+    model = ModelConfig("spikformer_cifar10dvs_2_256", net)
+    probed = []
+    for name, options in (("cifar10dvs", {"frames": 4}), ("cifar10", {}), ("sequences", {})):
+        cfg = TrainConfig(model=model, data=DataConfig(name=name, options=options))
+        shapes = _shapes(cfg, create_model(model.name, **net))
+        probed.append(_draw(shapes, torch.device("cpu"), 3).shape)
+    assert probed == [(4, 3, 2, 32, 32), (3, 2, 32, 32), (4, 3, 2, 32, 32)]
+    recordings = TrainConfig(model=model, data=DataConfig(name="cifar10dvs", batch_size=8))
+    assert plan(recordings).images == 8
 
 
 @pytest.mark.long

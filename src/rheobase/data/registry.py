@@ -19,7 +19,7 @@ from rheobase.data.mnist import MNIST, FashionMNIST
 from rheobase.data.sample import MNISTSample
 from rheobase.data.sequences import Sequences
 
-__all__ = ["download", "get_dataset", "list_datasets"]
+__all__ = ["download", "frames_of", "get_dataset", "list_datasets"]
 
 _ALL: dict[str, type[LabelledImages]] = {
     c.info.name: c
@@ -78,6 +78,24 @@ def get_dataset(
             raise ValueError(f"{name} comes with the package and takes no root, got {root}")
         options["root"] = root
     return dataset(train=train, transform=transform, **options)
+
+
+def frames_of(name: str, **options: Any) -> int | None:
+    """How many frames a recording of a data set is cut into; None: it has none, or not by option.
+
+    Args:
+        name: one of `list_datasets`.
+        options: as for `get_dataset`.
+
+    Raises:
+        ValueError: no such name; the nearest is offered.
+
+    >>> frames_of("cifar10dvs", frames=10), frames_of("cifar10")
+    (10, None)
+    """
+    _require_known(name)
+    known = inspect.signature(_ALL[name]).parameters
+    return int(options.get("frames", known["frames"].default)) if "frames" in known else None
 
 
 def download(name: str) -> Path:

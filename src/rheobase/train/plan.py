@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from rheobase.data.registry import frames_of
+from rheobase.data.sequences import Sequences
 from rheobase.models import create_model
 from rheobase.train.config import TrainConfig
 from rheobase.train.evaluate import autocast
@@ -58,7 +61,8 @@ def plan(cfg: TrainConfig, processes: int = 1) -> Plan:
     """Predict what a run needs.
 
     Args:
-        cfg: The run. Its data is not read: random images of the network's size stand for it.
+        cfg: The run. Its data is not read: random images of the network's size stand for it, or
+            sequences of them where it is recordings.
         processes: How many will share a batch.
 
     Raises:
@@ -75,8 +79,7 @@ def plan(cfg: TrainConfig, processes: int = 1) -> Plan:
     device = start_world(cfg.device).device
     torch.manual_seed(cfg.seed)
     net = create_model(cfg.model.name, **cfg.model.overrides).to(device).train()
-    shape = _image_shape(net)
-    keep_within_memory(cfg, net, lambda count: torch.rand(count, *shape, device=device), images)
+    keep_within_memory(cfg, net, partial(_draw, _shapes(cfg, net), device), images)
     probed = (_PROBE, 2 * _PROBE)
     step = _Step(cfg, net, device)
     step.run(1)  # kernels compiled, optimiser state there
@@ -102,10 +105,10 @@ class _Step:
         self.cfg, self.net, self.device = cfg, net, device
         self.objective = build_objective(cfg.loss, device)
         self.optimizer = build_optimizer(net, cfg.optim)
-        self.shape = _image_shape(net)
+        self.shapes = _shapes(cfg, net)
 
     def run(self, count: int) -> None:
-        images = torch.rand(count, *self.shape, device=self.device)
+        images = _draw(self.shapes, self.device, count)
         labels = torch.zeros(count, dtype=torch.int64, device=self.device)
         self.optimizer.zero_grad()
         loss = self.objective(self.net, self._logits, images, labels)
@@ -127,6 +130,24 @@ class _Step:
         start = time.perf_counter()
         self.run(count)
         return peak, time.perf_counter() - start
+
+
+_Shapes = tuple[tuple[int, ...], tuple[int, int, int]]
+
+
+def _shapes(cfg: TrainConfig, net: nn.Module) -> _Shapes:
+    """What stands before and behind the number of samples: ``[T]`` of recordings, ``[C, H, W]``."""
+    shape = _image_shape(net)
+    if cfg.data.name == Sequences.info.name:
+        frames = getattr(net.config, "T", None)  # their files say how many; the network is for T
+    else:
+        frames = frames_of(cfg.data.name, **cfg.data.options)
+    return () if frames is None else (int(frames),), shape
+
+
+def _draw(shapes: _Shapes, device: torch.device, count: int) -> Tensor:
+    steps, image = shapes
+    return torch.rand(*steps, count, *image, device=device)
 
 
 def _image_shape(net: nn.Module) -> tuple[int, int, int]:
