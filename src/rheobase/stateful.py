@@ -99,7 +99,9 @@ def streaming(net: nn.Module, *, norms_by_piece: bool = False) -> Iterator[Strea
     """Keep the state of ``net`` between calls, until the block ends.
 
     Args:
-        net: a causal network, called on pieces ``[t, N, ...]`` of a sequence ``[T, N, ...]``.
+        net: a causal network, called on pieces ``[t, N, ...]`` of a sequence ``[T, N, ...]``. A
+            module has one state, so each place of the network needs a neuron of its own: one that
+            is called at two places would go on from the other's.
         norms_by_piece: let batch norm in training mode take each piece's own statistics, as
             online learning does, instead of refusing it; pieces then no longer equal one call.
 

@@ -78,7 +78,8 @@ def saving_packed(x: Tensor, folded: Tensor) -> AbstractContextManager[None]:
     """
     if not torch.is_grad_enabled() or folded.is_meta:  # shapes alone have no bits
         return nullcontext()
-    if is_transformed() or not torch._C._autograd._saved_tensors_hooks_is_enabled():
+    hooks_allowed = torch._C._autograd._saved_tensors_hooks_is_enabled  # type: ignore[attr-defined]
+    if is_transformed() or not hooks_allowed():
         return nullcontext()
     bound = largest(x)
     if bound is None or bound > 255 or not _is_dense(folded) or (x.is_cuda and not HAS_TRITON):
