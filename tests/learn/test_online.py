@@ -9,7 +9,26 @@ from torch import Tensor, nn
 from rheobase.layers import over_time
 from rheobase.layers.sequential import TimeSequential
 from rheobase.learn import OTTT, SLTT, LearningRule, Lesson, TruncatedBPTT, learning_rule
-from rheobase.neurons import IF, LIF, PSN, MultiThreshold
+from rheobase.learn.traces import decay_of
+from rheobase.neurons import (
+    ALIF,
+    CLIF,
+    CUBALIF,
+    DSRLIF,
+    EIF,
+    IF,
+    KLIF,
+    LIF,
+    LSGLIF,
+    PLIF,
+    PSN,
+    QIF,
+    AdaptiveQIF,
+    DietLIF,
+    MultiThreshold,
+    Neuron,
+    PhysicalLIF,
+)
 from rheobase.ops import winograd
 from rheobase.train import TET, cross_entropy_of_mean
 
@@ -122,6 +141,35 @@ def test_a_frozen_first_layer_leaves_the_traces_of_later_ones() -> None:
     OTTT()(given)
     torch.testing.assert_close(given.net.hidden.weight.grad, whole["hidden.weight"])  # type: ignore[union-attr]
     assert not given.net.conv.weight.requires_grad  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        LIF,
+        lambda: PLIF(3.0),
+        lambda: DietLIF(0.9),
+        lambda: LSGLIF(0.4),
+        lambda: ALIF(5.0),
+        lambda: CLIF(3.0),
+        DSRLIF,
+    ],
+    ids=["LIF", "PLIF", "DietLIF", "LSGLIF", "ALIF", "CLIF", "DSRLIF"],
+)
+def test_traces_decay_as_the_membrane_does(make: Callable[[], Neuron]) -> None:
+    neuron = make()
+    x = torch.tensor([[[0.01]], [[0.0]]])
+    with torch.no_grad():
+        first, second = neuron(x, tap="h")[1].flatten().tolist()
+    assert decay_of(neuron) == pytest.approx(second / first, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make", [KLIF, CUBALIF, QIF, EIF, AdaptiveQIF, PhysicalLIF, lambda: PLIF(channels=4)]
+)
+def test_ottt_refuses_membranes_of_no_single_decay(make: Callable[[], nn.Module]) -> None:
+    with pytest.raises(ValueError, match=r"has no single one; give decay="):
+        OTTT().check(Net(make=make))
 
 
 def test_ottt_can_move_the_weights_at_every_step() -> None:

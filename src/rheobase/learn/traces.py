@@ -58,16 +58,13 @@ def decay_of(neuron: Neuron) -> float:
     >>> decay_of(LIF(tau=2.0)), decay_of(IF())
     (0.5, 1.0)
     """
-    if neuron.scanned and neuron.charge == "integrate":
-        return 1.0
-    tau = getattr(neuron, "tau", None)
-    single = isinstance(tau, float | int) or (isinstance(tau, Tensor) and tau.numel() == 1)
-    if tau is None or not single:
+    factor = neuron.leak_factor
+    if factor is None:
         raise ValueError(
-            f"OTTT needs the decay factor of {type(neuron).__name__}, which has no single time "
-            "constant tau; give decay= (rule.options={decay: 0.5})"
+            f"OTTT needs the decay factor of {type(neuron).__name__}, whose membrane has no single "
+            "one; give decay= (rule.options={decay: 0.5})"
         )
-    return 1.0 - 1.0 / float(tau)
+    return factor
 
 
 class _Traces:

@@ -60,10 +60,15 @@ class CLIF(StepNeuron):
         self.tau = tau
         self.memory = memory
 
+    @property
+    def leak_factor(self) -> float:
+        """See `Neuron`."""
+        return 1.0 - 1.0 / self.tau
+
     def step(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Charge, fire, remember, reset."""
         u, m = state
-        h = (1.0 - 1.0 / self.tau) * u + x
+        h = self.leak_factor * u + x
         s = self.spike(h - self.v_threshold)
         m = m * torch.sigmoid(h / self.tau) + s
         deeper = torch.sigmoid(m)
@@ -123,10 +128,15 @@ class ALIF(StepNeuron):
         self.tau_adaptation = tau_adaptation
         self.beta = beta
 
+    @property
+    def leak_factor(self) -> float:
+        """See `Neuron`; what the adaptation does to the threshold is no part of it."""
+        return math.exp(-1.0 / self.tau)
+
     def step(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Charge, fire at the raised threshold, reset, adapt."""
         u, a = state
-        h = math.exp(-1.0 / self.tau) * u + x
+        h = self.leak_factor * u + x
         s = self.spike(h - (self.v_threshold + self.beta * a))
         a = math.exp(-1.0 / self.tau_adaptation) * a + s
         return s, h, (self.reset_membrane(h, s, self.v_threshold), a)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, overload
 
+import torch
 from torch import Tensor
 
 from rheobase.neurons.hold import hold
@@ -112,6 +113,24 @@ class Neuron(Stateful):
     def is_plain_scan(self) -> bool:
         """Whether the scan is all that it does."""
         return self.has_scans_step and not self.refractory
+
+    @property
+    def leak_factor(self) -> float | None:
+        """What is left of the membrane a step later, where that is one number (else None).
+
+        It is not where the charge is no straight line in the membrane, where a synapse filters the
+        input, or where each channel has a factor of its own.
+        """
+        if not self.scanned or self.filtered or not self.spec.charge_functions.linear:
+            return None
+        try:
+            given = self.charge_coefficients(torch.zeros(1, 1)).values()
+        except ValueError:  # coefficients of channels, which this input has none of
+            return None
+        factor = self.spec.charge_functions.partials(0.0, 0.0, *given)[0]
+        if isinstance(factor, Tensor):
+            return factor.item() if factor.numel() == 1 else None
+        return float(factor)
 
     def charge_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
         """The coefficients of ``charge``, by name; tensors broadcast to ``x``."""
