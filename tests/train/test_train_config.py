@@ -128,6 +128,8 @@ def test_losses_that_cannot_work_are_refused() -> None:
     for loss in (LossConfig(teacher=TeacherConfig(module="a:b")), LossConfig(head="head")):
         with pytest.raises(ValueError, match=r"rule\.name=ottt needs no loss\.(teacher|head)"):
             TrainConfig(loss=loss, rule=RuleConfig("ottt"))
+    with pytest.raises(ValueError, match=r"bptt has no options, got k; name the rule"):
+        TrainConfig(rule=RuleConfig(options={"k": 2}))
     with pytest.raises(ValueError, match=r"give loss\.teacher\.beta"):
         TrainConfig(loss=LossConfig(teacher=TeacherConfig("runs/ann", features={"a": "b"})))
     with pytest.raises(ValueError, match="mse has no label smoothing"):

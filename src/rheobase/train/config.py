@@ -381,6 +381,11 @@ class TrainConfig:
             )
         if self.rule.name != "bptt":
             self._check_rule()
+        elif self.rule.options:
+            raise ValueError(
+                f"rule.name=bptt has no options, got {', '.join(self.rule.options)}; name the rule "
+                "they are of too, such as rule.name=ottt"
+            )
         self._check_temperature()
         self._check_teacher()
         if len(self.data.mean) != len(self.data.std):
