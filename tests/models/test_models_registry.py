@@ -7,6 +7,8 @@ import torch
 from model_toys import SMALL
 
 from rheobase.models import create_model, list_models, model_family
+from rheobase.neurons import LIF
+from rheobase.surrogate import ATan
 
 # Published, without the parameters that the official code never uses; ResNets as torchvision's.
 PARAMETERS = {
@@ -295,6 +297,13 @@ def test_list_models_matches_shell_patterns():
 def test_model_family():
     assert model_family("spiking_resnet34") == "sew_resnet"
     assert model_family("spikformer_ann_8_512") == "spikformer_ann"
+
+
+def test_the_neuron_of_a_paper_takes_a_surrogate_by_name():
+    net = create_model("spiking_mlp_mnist", neuron_kwargs={"surrogate": "ATan"})
+    assert {type(m.surrogate) for m in net.modules() if isinstance(m, LIF)} == {ATan}
+    with pytest.raises(ValueError, match="unknown option of LIF 'tauu'; did you mean 'tau'"):
+        create_model("spiking_mlp_mnist", neuron_kwargs={"tauu": 3.0})
 
 
 def test_unknown_names_offer_the_nearest():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from rheobase.layers.sequential import TimeSequential
 from rheobase.models._inputs import as_sequence
 from rheobase.models.registry import Family, MakeNeuron
-from rheobase.neurons import LIF
+from rheobase.neurons import LIF, neuron_factory
 from rheobase.surrogate import Sigmoid
 
 __all__ = ["FAMILY", "PRESETS", "SpikingMLP", "SpikingMLPConfig"]
@@ -111,11 +110,7 @@ class SpikingMLP(nn.Module):
 def spiking_mlp_neuron(**options: Any) -> MakeNeuron:
     """The neuron of OTTT (Xiao et al. 2022): LIF, decay 1/2, soft reset, sigmoid surrogate."""
     own = {"tau": 2.0, "decay_input": False, "v_reset": None, "detach_reset": True}
-    return partial(_neuron, **(own | options))
-
-
-def _neuron(**options: Any) -> LIF:
-    return LIF(**({"surrogate": Sigmoid(4.0)} | options))
+    return neuron_factory(LIF, **(own | {"surrogate": Sigmoid(4.0)} | options))
 
 
 PRESETS: dict[str, SpikingMLPConfig] = {
