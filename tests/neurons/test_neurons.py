@@ -120,6 +120,9 @@ def test_bad_options_are_refused() -> None:
         PLIF(channels=3)(torch.rand(4, 2, 5, 6))
     with pytest.raises(ValueError, match="unknown neuron 'liff'; did you mean 'lif'"):
         neuron_factory("liff")
+    with pytest.raises(TypeError, match=r"PSN: missing .*'T'; .* as neuron_kwargs="):
+        neuron_factory("psn")()
+    assert neuron_factory("psn")(T=3).T == 3
 
 
 def test_factory_overrides() -> None:

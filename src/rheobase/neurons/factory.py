@@ -93,6 +93,7 @@ def neuron_factory(
 
     Raises:
         ValueError: no neuron, option of it, or surrogate has that name; the nearest are offered.
+        TypeError: an argument is missing that the neuron needs, such as T (when it is made).
 
     >>> neuron_factory("lif", tau=2.0)(v_threshold=0.5)
     LIF(
@@ -112,7 +113,21 @@ def neuron_factory(
         kwargs["surrogate"] = _surrogate(kwargs["surrogate"])
     if isinstance(kwargs.get("masking"), list | tuple):
         kwargs["masking"] = linear_schedule(*kwargs["masking"])
-    return partial(neuron, **kwargs)
+    return (
+        partial(_made, neuron, **kwargs) if isinstance(neuron, type) else partial(neuron, **kwargs)
+    )
+
+
+def _made(neuron: Callable[..., nn.Module], /, *args: Any, **options: Any) -> nn.Module:
+    """A neuron, when a model wants one: only then is it known that an argument is missing."""
+    try:
+        inspect.signature(neuron).bind(*args, **options)
+    except TypeError as error:
+        raise TypeError(
+            f"{neuron.__name__}: {error}; a model's neuron is given its arguments as "
+            "neuron_kwargs={...} (of a run: model.overrides.neuron_kwargs)"
+        ) from None
+    return neuron(*args, **options)
 
 
 def _check_options(neuron: type, options: Iterable[str]) -> None:
