@@ -104,6 +104,14 @@ def test_no_pixels_are_needed_where_space_has_no_part() -> None:
         assert MAKERS[name]()(x).shape == x.shape
 
 
+@pytest.mark.parametrize("shape", [(T, N, C), (T, T, C), (T, N, C, 5), (T, N, C, 2, 3, 3)])
+def test_attention_in_space_wants_pixels(shape: tuple[int, ...]) -> None:
+    for kind in ("TCSA", "TA", "CA", "SA"):
+        module = MultiDimensionalAttention(kind, steps=T, channels=C, t_ratio=2, c_ratio=4)
+        with pytest.raises(ValueError, match=r"takes \[T, N, C, H, W\], got shape"):
+            module(torch.rand(shape))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -111,6 +119,8 @@ def test_no_pixels_are_needed_where_space_has_no_part() -> None:
         (lambda: MultiDimensionalAttention("TCSA", channels=8), "needs steps="),
         (lambda: MultiDimensionalAttention("CA", channels=8), "ratio of 16 leaves nothing of 8"),
         (lambda: MultiDimensionalAttention("TCS"), "'TCS'; did you mean 'TCSA'"),
+        (lambda: MultiDimensionalAttention("SA", kernel_size=4), "odd number of pixels, got 4"),
+        (lambda: TemporalAttention(4, 2, drop_below=2.0), "from 0 to 1 or None as drop_below"),
         (lambda: STSC(8, filter_size=4), "filter_size is an odd number"),
         (lambda: STSC(8, reduction=9), "reduction=9 leaves nothing"),
     ],

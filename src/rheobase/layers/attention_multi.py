@@ -32,8 +32,8 @@ class MultiDimensionalAttention(Stateful):
         kernel_size: of the convolution, odd (the paper's are 3 and 7).
 
     Raises:
-        ValueError: an unknown kind, or a ratio that leaves no hidden unit; an input of another T
-            or number of channels.
+        ValueError: an unknown kind, a ratio that leaves no hidden unit, or an even kernel; an
+            input of another T or number of channels, or without pixels.
 
     Source: Yao et al. 2023 (Attention SNN), arXiv 2209.13929, eq. 7 to 16.
 
@@ -55,7 +55,9 @@ class MultiDimensionalAttention(Stateful):
     ) -> None:
         super().__init__()
         if kind not in KINDS:
-            raise ValueError(unknown_name("kind of attention", kind, KINDS))
+            raise ValueError(unknown_name("kind of attention", str(kind), KINDS))
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size is an odd number of pixels, got {kernel_size}")
         self.kind = kind
         self.steps = _needed("steps", steps, kind) if "T" in kind else None
         self.channels = _needed("channels", channels, kind) if "C" in kind else None
@@ -68,6 +70,11 @@ class MultiDimensionalAttention(Stateful):
     def forward(self, x: Tensor) -> Tensor:
         """Current ``[T, N, C, H, W]`` to the same shape, without its negative part."""
         check_sequence(self, x, self.channels)
+        if x.dim() != 5:
+            raise ValueError(
+                f"MultiDimensionalAttention takes [T, N, C, H, W], got shape {list(x.shape)}; "
+                "single numbers [T, N, C] become x[..., None, None]"
+            )
         if self.steps is not None:
             check_steps(self, x.shape[0], self.steps)
         if self.time is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from rheobase._numbers import Size
+from rheobase._numbers import Share, Size
 from rheobase.layers._checks import check_sequence, check_steps
 from rheobase.stateful import Stateful
 
@@ -38,7 +38,7 @@ class TemporalAttention(Stateful):
     causal = False
 
     def __init__(
-        self, steps: Size, reduction: Size = 16, *, drop_below: float | None = None
+        self, steps: Size, reduction: Size = 16, *, drop_below: Share | None = None
     ) -> None:
         super().__init__()
         if not 1 <= reduction <= steps:
