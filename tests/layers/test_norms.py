@@ -109,6 +109,22 @@ def test_another_number_of_steps_is_refused_by_name(name: str) -> None:
             norm(sequence()[:3])
 
 
+@pytest.mark.parametrize("name", [*MAKERS, "NeuNorm"])
+def test_halves_stay_halves_by_float32_parameters(name: str) -> None:
+    norm = NeuNorm((C, 5, 5)) if name == "NeuNorm" else MAKERS[name]()
+    x = sequence().bfloat16()
+    assert over_time(x, norm).dtype == torch.bfloat16
+    if name != "NeuNorm":
+        norm.fold()
+        assert over_time(x, norm).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("threshold", [0.0, -1.0, float("nan")])
+def test_tdbn_refuses_a_threshold_that_is_none(threshold: float) -> None:
+    with pytest.raises(ValueError, match="finite number above 0 as v_threshold"):
+        ThresholdDependentBatchNorm2d(C, threshold)
+
+
 @pytest.mark.parametrize("name", ["BNTT", "TEBN", "TAB", "BGN"])
 def test_another_number_of_channels_or_axes_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"8 channels.*has 5"):

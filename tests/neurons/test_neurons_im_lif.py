@@ -7,6 +7,11 @@ from rheobase.neurons import IMLIF
 from rheobase.ops.scan import use_backend
 
 
+def test_halves_are_taken_by_float32_scores() -> None:
+    spikes = IMLIF(T=5)(torch.rand(5, 2, 3, dtype=torch.bfloat16))
+    assert spikes.dtype == torch.bfloat16
+
+
 def test_its_current_keeps_what_the_attention_says() -> None:
     torch.manual_seed(0)
     neuron, attention = IMLIF(T=5, reduction=2).double(), TemporalAttention(5, reduction=2).double()

@@ -106,6 +106,7 @@ class IMLIF(LIF):
             raise ValueError(wrong_steps("IMLIF", self.T, x))
         # A mean whose gradient is a view: that of `Tensor.mean` is as large as the input.
         mean = x.flatten(2).sum(2) / x[0, 0].numel() if x.dim() > 2 else x
-        scores = self.score(mean.t()).t()
+        weight = next(self.score.parameters())
+        scores = self.score(mean.t().to(weight.dtype)).t()
         decay = scores.reshape(*x.shape[:2], *[1] * (x.dim() - 2))
         return {"current_decay": decay, **super().coefficients(x)}

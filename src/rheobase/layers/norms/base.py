@@ -87,7 +87,7 @@ class SequenceNorm(Foldable, Stateful):
         """The norm of ``[T, N, C, L]``, whose first step is number ``start`` of the sequence."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, C, ...]`` to the same shape.
+        """``[T, N, C, ...]`` to the same shape and dtype.
 
         Raises:
             ValueError: another number of channels, or of steps than the norm was made for.
@@ -95,16 +95,16 @@ class SequenceNorm(Foldable, Stateful):
         check_sequence(self, x, self.channels)
         start = self._advance(x.shape[0])
         if not self.folded:
-            return self.normalise(flat(x), start).view_as(x)
+            return self.normalise(flat(x), start).view_as(x).to(x.dtype)
         last = start + x.shape[0]
         y = torch.addcmul(
             _spread(self.folded_shift, x, start, last),
             x,
             _spread(self.folded_scale, x, start, last),
         )
-        if self.folded_gain is None:
-            return y
-        return y * self.folded_gain[start:last].view(-1, *[1] * (x.dim() - 1))
+        if self.folded_gain is not None:
+            y = y * self.folded_gain[start:last].view(-1, *[1] * (x.dim() - 1))
+        return y.to(x.dtype)
 
     def _advance(self, given: int) -> int:
         """The number of the first step of this call; later steps are counted while streaming."""

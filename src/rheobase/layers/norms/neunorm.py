@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ class NeuNorm(Stateful):
         self, shape: tuple[int, int, int], k: Share = 0.9, *, shared: bool = False
     ) -> None:
         super().__init__()
-        if len(shape) != 3 or min(shape) < 1:
+        if not isinstance(shape, Sequence) or len(shape) != 3 or min(shape) < 1:
             raise ValueError(f"NeuNorm takes (channels, height, width), none 0, got {shape}")
         self.shape = tuple(shape)
         self.k = k
@@ -47,7 +48,7 @@ class NeuNorm(Stateful):
         nn.init.kaiming_uniform_(self.w, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spikes ``[T, N, C, H, W]`` to real values of the same shape."""
+        """Spikes ``[T, N, C, H, W]`` to real values of the same shape and dtype."""
         check_sequence(self, x, self.shape[0])
         if tuple(x.shape[2:]) != self.shape:
             raise ValueError(f"NeuNorm was made for {self.shape}, input is {tuple(x.shape[2:])}")
@@ -59,7 +60,7 @@ class NeuNorm(Stateful):
             trace = self.k * trace + share * total
             traces.append(trace)
         self.carry(trace)
-        return x - self.w * torch.stack(traces)
+        return (x - self.w * torch.stack(traces)).to(x.dtype)
 
     def fold(self) -> None:
         """Never: NeuNorm has a memory, so it is no affine map.

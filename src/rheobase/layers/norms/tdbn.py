@@ -33,6 +33,9 @@ class ThresholdDependentBatchNorm2d(Foldable, nn.BatchNorm2d):
         eps: added to the variance.
         momentum: of the running statistics.
 
+    Raises:
+        ValueError: a threshold or alpha that is not above 0, or another reading.
+
     Source: Zheng et al. 2021, arXiv 2011.05280, eq. 6 to 9.
 
     >>> ThresholdDependentBatchNorm2d(2, v_threshold=0.5)(torch.randn(8, 2, 4, 4)).std() < 0.6
@@ -42,8 +45,8 @@ class ThresholdDependentBatchNorm2d(Foldable, nn.BatchNorm2d):
     def __init__(
         self,
         channels: Size,
-        v_threshold: float = 1.0,
-        alpha: float = 1.0,
+        v_threshold: Positive = 1.0,
+        alpha: Positive = 1.0,
         reading: Literal["constant", "initial"] = "constant",
         *,
         eps: Positive = 1e-5,
@@ -64,7 +67,8 @@ class ThresholdDependentBatchNorm2d(Foldable, nn.BatchNorm2d):
         """``[N, C, H, W]`` to the same shape."""
         if self.folded:
             scale, shift = self.get_buffer("folded_scale"), self.get_buffer("folded_shift")
-            return torch.addcmul(shift.view(-1, 1, 1), input, scale.view(-1, 1, 1))
+            y = torch.addcmul(shift.view(-1, 1, 1), input, scale.view(-1, 1, 1))
+            return y.to(input.dtype)
         if self.scale == 1.0:
             return super().forward(input)
         # The affine map scale * (gamma x + beta) + (1 - scale) * beta is gamma scale x + beta.
