@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rheobase.layers import MPBN
-from rheobase.neurons import IF, LIF, PLIF, record_membranes
+from rheobase.neurons import IF, LIF, PLIF, PSN, MaskedPSN, SlidingPSN, record_membranes
 
 
 def net() -> nn.Sequential:
@@ -59,3 +59,24 @@ def test_a_normalised_membrane_is_recorded_as_it_is_compared() -> None:
     with record_membranes(neuron) as membranes:
         spikes = neuron(torch.randn(4, 8, 3))
     assert torch.equal(spikes, (membranes[0].h >= membranes[0].threshold).float())
+
+
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        PSN(8),
+        MaskedPSN(8, k=2),
+        SlidingPSN(k=2),
+        MPBN(4, v_threshold=0.4),
+        MPBN(4, v_threshold=0.4, learn_threshold=True),
+    ],
+    ids=["PSN", "MaskedPSN", "SlidingPSN", "MPBN", "MPBN-learnt"],
+)
+def test_a_recorded_threshold_is_where_it_fires(neuron: nn.Module) -> None:
+    torch.manual_seed(0)
+    if isinstance(neuron, MPBN) and neuron.log_threshold is not None:
+        neuron.log_threshold.data += torch.linspace(-0.5, 1.0, 4)
+    with record_membranes(neuron) as membranes, torch.no_grad():
+        spikes = neuron(2.0 * torch.randn(8, 50, 4) + 1.0)
+    assert torch.equal(membranes[0].h >= membranes[0].threshold, spikes > 0)
+    assert 0 < spikes.mean() < 1

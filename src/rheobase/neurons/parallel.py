@@ -34,7 +34,7 @@ class PSN(Neuron):
     r"""Parallel spiking neuron: :math:`H = WX + b`, :math:`S = [H \ge 0]`, one GEMM over time.
 
     ``W`` is ``[T, T]``: a step may depend on later ones, so T is fixed and nothing can be streamed.
-    There is no reset; the threshold is in ``bias``. Both taps are H.
+    There is no reset; the threshold is in ``bias``, so it fires at 0. Both taps are H.
     Source: Fang et al. 2023, arXiv 2304.12760.
 
     Args:
@@ -52,7 +52,7 @@ class PSN(Neuron):
     scanned = False
 
     def __init__(self, T: Size, *, surrogate: Surrogate | None = None) -> None:
-        super().__init__(surrogate=surrogate)
+        super().__init__(v_threshold=0.0, v_reset=None, surrogate=surrogate)
         self.T = T
         self.weight = nn.Parameter(torch.empty(T, T))
         self.bias = nn.Parameter(torch.full((T, 1), -1.0))
@@ -164,7 +164,7 @@ class SlidingPSN(Neuron):
     def __init__(
         self, k: Size, *, exponential: bool = True, surrogate: Surrogate | None = None
     ) -> None:
-        super().__init__(surrogate=surrogate)
+        super().__init__(v_threshold=0.0, v_reset=None, surrogate=surrogate)
         self.k = k
         self.states = max(1, k - 1)
         self.weight = nn.Parameter(0.5 ** torch.arange(k - 1.0, -1.0, -1.0))

@@ -91,6 +91,12 @@ class MPBN(LIF):
                 torch.full((channels,), float(self.v_threshold)).log()
             )
 
+    def threshold(self, x: Tensor) -> float | Tensor:
+        """Of the normalised membrane; learnt, it is that of every channel."""
+        if self.log_threshold is None:
+            return self.v_threshold
+        return _per_channel(self.log_threshold.exp(), x)
+
     @property
     def folded(self) -> bool:
         """Whether `fold` was called."""
