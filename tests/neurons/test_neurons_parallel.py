@@ -77,3 +77,15 @@ def test_they_keep_the_memory_order(make, order: tuple[int, ...]) -> None:
         gradients.append(torch.autograd.grad((spikes * plain).sum(), parameters))
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "neuron", [PSN(5), MaskedPSN(5, k=2, masking=0.5)], ids=["PSN", "MaskedPSN"]
+)
+def test_halves_are_taken_by_float32_weights(neuron: PSN) -> None:
+    x = (3.0 * torch.randn(5, 4, 6)).bfloat16()
+    spikes = neuron(x)
+    assert spikes.dtype == torch.bfloat16
+    assert torch.equal(spikes.float(), neuron(x.float()))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert neuron(x).dtype == torch.bfloat16

@@ -68,8 +68,11 @@ class PSN(Neuron):
             raise ValueError(wrong_steps(type(self).__name__, self.T, x))
         axes, back = _memory_order(x)
         rows = x.permute(axes)
-        h = torch.addmm(self.bias, self.matrix(), rows.flatten(1)).view(rows.shape).permute(back)
-        return fire(h, self.surrogate), h if tap else None, None
+        columns = rows.flatten(1)
+        if not torch.is_autocast_enabled(x.device.type):
+            columns = columns.to(self.weight.dtype)  # halves beside float32 weights
+        h = torch.addmm(self.bias, self.matrix(), columns).view(rows.shape).permute(back)
+        return fire(h, self.surrogate).to(x.dtype), h if tap else None, None
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
