@@ -4,8 +4,17 @@ import math
 from typing import Any
 
 import pytest
+import torch
 
-from rheobase.neurons import NEURONS, neuron_factory
+from rheobase.neurons import (
+    DSRIF,
+    DSRLIF,
+    NEURONS,
+    ImbalancedSignedIF,
+    Neuron,
+    SignedIF,
+    neuron_factory,
+)
 from rheobase.surrogate import ATan
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
@@ -102,3 +111,26 @@ def test_the_factory_takes_what_the_neuron_takes(name: str, option: str) -> None
                 neuron_factory(name, **given)
             return
     neuron_factory(name, **given)
+
+
+@pytest.mark.parametrize("learnt", [0.0, -1.0, math.nan])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SignedIF(torch.tensor([1.0, 2.0])),
+        lambda: ImbalancedSignedIF(v_threshold=torch.tensor([1.0, 2.0])),
+        DSRIF,
+        DSRLIF,
+    ],
+    ids=["SignedIF", "ImbalancedSignedIF", "DSRIF", "DSRLIF"],
+)
+def test_a_threshold_trained_out_of_its_domain_is_refused(make: Any, learnt: float) -> None:
+    neuron: Neuron = make()
+    x = torch.rand(4, 3, 2)
+    neuron(x)
+    with torch.no_grad():
+        neuron.v_threshold.view(-1)[0] = learnt  # type: ignore[union-attr]
+    if isinstance(neuron, DSRIF) and not math.isnan(learnt):
+        return  # clamped to its lowest
+    with pytest.raises(ValueError, match=r"learnt a threshold of .*, which must stay above 0"):
+        neuron(x)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rheobase._numbers import Positive
 from rheobase.neurons.base import Neuron, Tap
+from rheobase.neurons.parameters import positive
 from rheobase.neurons.represented import Learnt, with_rate_gradient
 
 __all__ = ["DSRIF", "DSRLIF"]
@@ -27,7 +28,7 @@ class DSRIF(Neuron):
         lowest: the threshold is clamped to it, above 0.
 
     Raises:
-        ValueError: an argument is out of its domain.
+        ValueError: an argument is out of its domain, or the threshold as learnt not a number.
 
     >>> DSRIF(v_threshold=2.0, alpha=0.5)(torch.full((4, 1), 0.5)).flatten().tolist()
     [0.0, 2.0, 0.0, 0.0]
@@ -105,7 +106,8 @@ class DSRIF(Neuron):
         return f"alpha={self.alpha}, lowest={self.lowest}"
 
     def _theta(self) -> Tensor:
-        return self.v_threshold.clamp(min=self.lowest)
+        # Not a number is what no clamp mends.
+        return positive(self.v_threshold.clamp(min=self.lowest), type(self).__name__, "threshold")
 
 
 class DSRLIF(DSRIF):

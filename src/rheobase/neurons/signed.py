@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from rheobase._numbers import Positive
-from rheobase.neurons.base import Neuron
+from rheobase.neurons.base import Neuron, Tap
 from rheobase.neurons.integrate_and_fire import LIF
+from rheobase.neurons.parameters import positive
 from rheobase.neurons.stepwise import State, StepNeuron
 
 __all__ = [
@@ -141,7 +142,7 @@ class ImbalancedSignedIF(TernaryIF):
         options: ``detach_reset``, ``strict`` and ``surrogate`` of `Neuron`.
 
     Raises:
-        ValueError: ``slope`` is not above 0.
+        ValueError: ``slope`` is not above 0, or a threshold, also one trained further.
 
     >>> ImbalancedSignedIF(slope=0.5)(torch.tensor([[1.0], [-1.5], [-0.5]])).squeeze()
     tensor([ 1.,  0., -1.])
@@ -159,6 +160,10 @@ class ImbalancedSignedIF(TernaryIF):
         super().__init__(v_reset=None, **options)
         self.v_threshold = own_threshold(v_threshold)
         self.slope: Positive | Tensor = nn.Buffer(slope) if isinstance(slope, Tensor) else slope
+
+    def threshold(self, x: Tensor) -> float | Tensor:
+        """The threshold; one that is trained must stay above 0."""
+        return still_positive(self.v_threshold, "ImbalancedSignedIF")
 
     @property
     def v_lower(self) -> float | Tensor:
@@ -188,7 +193,7 @@ class SignedIF(StepNeuron):
         options: ``detach_reset`` and ``surrogate`` of `Neuron`.
 
     Raises:
-        ValueError: ``v_threshold`` or ``epsilon`` is not above 0.
+        ValueError: ``v_threshold`` or ``epsilon`` is not above 0, also after further training.
 
     >>> SignedIF()(torch.tensor([[0.5], [-0.6], [0.2]])).squeeze()
     tensor([ 1., -1.,  0.])
@@ -211,6 +216,13 @@ class SignedIF(StepNeuron):
         self.epsilon = own_threshold(epsilon, trained=False)
         self.first = first
 
+    def run(
+        self, x: Tensor, carried: Tensor | None, tap: Tap | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """See `StepNeuron.run`."""
+        still_positive(self.v_threshold, "SignedIF")
+        return super().run(x, carried, tap)
+
     def start(self, x: Tensor) -> State:
         """``first`` thresholds, and no spike yet."""
         return torch.zeros_like(x) + self.first * self.v_threshold, torch.zeros_like(x)
@@ -228,6 +240,13 @@ class SignedIF(StepNeuron):
         """What ``repr`` shows."""
         shown = f"{self.epsilon:g}" if isinstance(self.epsilon, float) else "a tensor"
         return f"epsilon={shown}, first={self.first}, {super().extra_repr()}"
+
+
+def still_positive(threshold: float | Tensor, owner: str) -> float | Tensor:
+    """The threshold itself; a trained one is checked as `positive` does."""
+    if isinstance(threshold, nn.Parameter):
+        return positive(threshold, owner, "threshold")
+    return threshold
 
 
 def own_threshold(value: float | Tensor, *, trained: bool = True) -> float | Tensor:
