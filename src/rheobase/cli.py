@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from rheobase._errors import unknown_name
 
@@ -181,11 +182,16 @@ def _search(options: Options) -> int:
     from rheobase.experiments.search import search
     from rheobase.train.config_file import save_config
 
+    # Before the search, which takes minutes: what it finds must not be lost.
+    recipe = Path(options.out)
+    if recipe.is_dir():
+        raise ValueError(f"--out names a folder, {recipe}; give a file, as {recipe / 'found.yaml'}")
+    recipe.parent.mkdir(parents=True, exist_ok=True)
     found = search(options.method, options.data, quick=options.quick, seed=options.seed)
-    save_config(found.recipe(options.data), options.out)
+    save_config(found.recipe(options.data), recipe)
     for name, value in {"name": found.model, **found.overrides}.items():
         print(f"{name:<12} {value}")
-    print(f"to train it: rheobase train {options.out}")
+    print(f"to train it: rheobase train {recipe}")
     return 0
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from rheobase import cli
 from rheobase.experiments import search_autosnn as autosnn
-from rheobase.experiments.search import METHODS, Images, batches, load_images, search
+from rheobase.experiments.search import METHODS, Found, Images, batches, load_images, search
 from rheobase.experiments.search_autost import search_autost
 from rheobase.experiments.search_snasnet import diversity, random_cell, search_snasnet
 from rheobase.models import create_model
@@ -151,3 +151,17 @@ def test_what_a_search_finds_trains(method, tmp_path, capsys):
     few = load_images("mnist_sample", 16)
     pairs = list(zip(few.images, few.labels.tolist(), strict=True))
     assert train(cfg, None, pairs, pairs).steps == 2
+
+
+def test_where_the_recipe_goes_is_seen_to_before_the_search(tmp_path, monkeypatch, capsys):
+    asked = []
+    found = Found("searched_net_cifar10", {"features": "8k3"}, 0.0)
+    monkeypatch.setattr(
+        "rheobase.experiments.search.search", lambda *args, **options: asked.append(args) or found
+    )
+    assert cli.main(["search", "supernet", "--out", str(tmp_path)]) == 2
+    assert "--out names a folder" in capsys.readouterr().err
+    assert not asked
+    recipe = tmp_path / "new" / "found.yaml"
+    assert cli.main(["search", "supernet", "--out", str(recipe)]) == 0
+    assert load_config(recipe).model.overrides == {"features": "8k3"}
