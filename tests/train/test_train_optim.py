@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from train_toys import Net
 
+from rheobase.neurons import GLIF
 from rheobase.train import LAMB
 from rheobase.train.config import OptimConfig, ScheduleConfig
 from rheobase.train.optim import (
@@ -47,6 +48,16 @@ def test_one_dimensional_parameters_do_not_decay_unless_asked() -> None:
     assert fixed["weight_decay"] == 0 and len(fixed["params"]) == 5
     (everything,) = parameter_groups(Net(), 0.5, decay_1d=True)
     assert len(everything["params"]) == len(list(Net().parameters()))
+
+
+@pytest.mark.parametrize("decay_1d", [False, True])
+def test_gates_of_glif_never_decay(decay_1d: bool) -> None:
+    """As in its released code, whatever their shape: conductances are [T, channels]."""
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), GLIF(T=4, channels=3))
+    decaying, fixed = parameter_groups(net, 0.5, decay_1d=decay_1d)
+    gates = {id(p) for p in net[1].parameters()}
+    assert len(gates) == 8 and gates <= {id(p) for p in fixed["params"]}
+    assert len(decaying["params"]) == (2 if decay_1d else 1)
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lamb"])

@@ -60,6 +60,8 @@ class Neuron(Stateful):
     """Give spikes as uint8: in networks made for inference, to layers that take them so."""
     states: int = 1
     """How many tensors like one step of the input make up the state."""
+    decays: bool = True
+    """Whether weight decay takes its parameters as any others."""
     _settled: SettledSteps | None = None
 
     def __init__(

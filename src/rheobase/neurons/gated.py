@@ -62,6 +62,7 @@ class GLIF(Neuron):
 
     charge = "affine"
     causal = False  # its g_t belong to absolute steps
+    decays = False  # as in the official code: gates at rest would be gates half open
 
     def __init__(
         self,

@@ -79,16 +79,23 @@ class LAMB(Optimizer):
 def parameter_groups(model: nn.Module, weight_decay: float, decay_1d: bool) -> list[dict[str, Any]]:
     """Split the trainable parameters into those that decay and those that do not.
 
-    Biases, norm weights and neuron parameters have at most one dimension; unless `decay_1d`,
-    they do not decay.
+    Biases, norm weights and most neuron parameters have at most one dimension; unless `decay_1d`,
+    they do not decay. Parameters of neurons that say so (`Neuron.decays`) never do.
     """
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    decaying = [p for p in trainable if decay_1d or p.dim() > 1]
-    fixed = [p for p in trainable if not decay_1d and p.dim() <= 1]
-    groups = [
-        {"params": decaying, "weight_decay": weight_decay},
-        {"params": fixed, "weight_decay": 0.0},
+    spared = {
+        id(p)
+        for module in model.modules()
+        if not getattr(module, "decays", True)
+        for p in module.parameters(recurse=False)
+    }
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": weight_decay},
+        {"params": [], "weight_decay": 0.0},
     ]
+    for p in model.parameters():
+        if p.requires_grad:
+            fixed = id(p) in spared or (p.dim() <= 1 and not decay_1d)
+            groups[fixed]["params"].append(p)
     return [group for group in groups if group["params"]]
 
 
