@@ -71,6 +71,17 @@ def test_small_recipe_learns_from_a_batch(path):
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
 
 
+@pytest.mark.parametrize("data", ["cifar10", "imagenet"])
+def test_networks_without_norms_start_alive(data):
+    """Where a layer never fires, nothing before it or behind it is learnt."""
+    torch.manual_seed(0)
+    cfg = load_config(FOLDER / f"diet_snn_vgg16_{data}.yaml")
+    net = create_model(cfg.model.name, **cfg.model.overrides, hidden=(256, 256)).eval()
+    images = torch.randn(1, 3, 32, 32)  # as normalised ones
+    net(images).square().sum().backward()
+    assert all((p.grad != 0).any() for p in net.parameters() if p.dim() > 1)
+
+
 @pytest.mark.parametrize("method", PAIRS)
 def test_a_pair_differs_in_its_baseline_alone(method):
     pair, recipe = PAIRS[method], FOLDER / recipe_of(method)
