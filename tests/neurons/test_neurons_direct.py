@@ -83,6 +83,21 @@ def test_a_special_case_is_the_plain_lif(name: str) -> None:
     assert torch.equal(make()(x), expected)
 
 
+@pytest.mark.parametrize("v_reset", [-0.25, 0.0, None])
+def test_current_and_membrane_of_cuba_decay_towards_0(v_reset: float | None) -> None:
+    x = _draw(9, 2, 30)
+    neuron = CUBALIF(4.0, current_decay=0.5, v_threshold=0.5, v_reset=v_reset)
+    spikes, membrane = neuron(x, tap="v")
+    assert 0.1 < spikes.mean() < 0.9
+    current, u = torch.zeros_like(x[0]), torch.full_like(x[0], v_reset or 0.0)
+    for x_t, s_t, u_t in zip(x, spikes, membrane, strict=True):
+        current = 0.5 * current + x_t
+        h = 0.75 * u + current
+        assert torch.equal(s_t, (h >= 0.5).double())
+        u = h - 0.5 * s_t if v_reset is None else torch.where(s_t > 0.0, v_reset, h)
+        assert torch.equal(u_t, u)
+
+
 def test_klif_of_slope_one_is_a_lif_that_never_goes_below_zero() -> None:
     x = _draw(9, 2, 30).abs()
     assert torch.equal(KLIF().double()(x), LIF()(x))

@@ -17,9 +17,9 @@ class CUBALIF(LIF):
     r"""Current-based LIF: the input charges a synaptic current, the current the membrane.
 
     :math:`i_t = d\,i_{t-1} + x_t` and :math:`h_t = (1 - 1/\tau)\,u_{t-1} + i_t`; two linear states,
-    of which only the membrane is reset. Decay factors c and v are
-    ``current_decay=c, tau=1/(1-v)``. Source: Davies et al. 2018 (Loihi); Gerstner et al. 2014,
-    *Neuronal Dynamics*, ch. 1.
+    of which only the membrane is reset; both decay towards 0, whatever ``v_reset`` is. Decay
+    factors c and v are ``current_decay=c, tau=1/(1-v)``. Source: Davies et al. 2018 (Loihi);
+    Gerstner et al. 2014, *Neuronal Dynamics*, ch. 1.
 
     Args:
         tau: time constant of the membrane, at least 1.
@@ -42,6 +42,10 @@ class CUBALIF(LIF):
             raise ValueError(f"current_decay must be in [0, 1), got {current_decay}")
         super().__init__(tau, decay_input=False, **options)
         self.current_decay = current_decay
+
+    def charge_coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
+        """The decay; unlike LIF's, the membrane does not leak back to ``v_reset``."""
+        return super().charge_coefficients(x) | {"bias": 0.0}
 
     def coefficients(self, x: Tensor) -> dict[str, float | Tensor]:
         """With the current's decay."""
