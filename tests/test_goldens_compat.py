@@ -75,11 +75,11 @@ def whole(node, x):
 
 
 def in_pieces(node, x):
-    """Two calls: the membrane, and the gradient through it, lasts from one to the next."""
+    """Calls of 11 steps: the membrane, and the gradient through it, lasts from one to the next."""
     node.step_mode, node.store_v_seq = "m", True
-    first, v_first = node(x[:11]), node.v_seq
-    second, v_second = node(x[11:]), node.v_seq
-    return torch.cat([first, second]), torch.cat([v_first, v_second])
+    pieces = [(node(piece), node.v_seq) for piece in x.split(11)]
+    spikes, membranes = zip(*pieces, strict=True)
+    return torch.cat(spikes), torch.cat(membranes)
 
 
 def by_steps(node, x):

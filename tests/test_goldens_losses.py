@@ -18,10 +18,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rheobase import surrogate as zoo
-from rheobase.neurons import LIF
 from rheobase.train import TET, cross_entropy_of_mean
 from rheobase.train.losses import Loss
+from test_goldens_online import neuron_of
 
 pytestmark = pytest.mark.golden
 
@@ -68,21 +67,10 @@ def test_loss(path: Path, name: str) -> None:
 @pytest.mark.parametrize("path", BPTT, ids=lambda p: p.stem)
 def test_cross_entropy_at_every_step_through_two_layers(path: Path) -> None:
     facts, arrays = json.loads(path.with_suffix(".json").read_text()), _load(path)
-    known = re.search(r"tau=([\d.]+) decay_input=False vth=1 soft reset", facts["neuron"])
-    if known is None:
-        pytest.skip(f"not yet built: {facts['neuron']}")
-    name, _, argument = facts["surrogate"].rstrip(")").partition("(")
-    neuron = LIF(
-        float(known[1]),
-        decay_input=False,
-        v_reset=None,
-        detach_reset="detach_reset" in facts["neuron"],
-        surrogate=zoo.surrogate_class(name)(float(argument)),
-    )
     first, second = (
         nn.Linear(w.shape[1], w.shape[0], dtype=w.dtype) for w in (arrays["w1"], arrays["w2"])
     )
-    net = nn.Sequential(first, neuron, second)
+    net = nn.Sequential(first, neuron_of(facts), second)
     state = {"0.weight": "w1", "0.bias": "b1", "2.weight": "w2", "2.bias": "b2"}
     net.load_state_dict({ours: arrays[theirs] for ours, theirs in state.items()})
     logits = net(arrays["x"])

@@ -16,7 +16,7 @@ from torch import nn
 from rheobase.layers import over_time, repeat
 from rheobase.models import create_model, list_models, model_family
 from rheobase.models.registry import families
-from rheobase.models.sew_resnet import BasicBlock, sew_neuron
+from rheobase.models.sew_resnet import BasicBlock, Bottleneck, ResidualBlock, sew_neuron
 from rheobase.verify import verify
 
 pytestmark = pytest.mark.golden
@@ -115,14 +115,15 @@ def _linear(shape: list[int]) -> list[int]:
 class SmallResNet(nn.Module):
     """The network of the block-level goldens, of our public blocks."""
 
-    def __init__(self, connect: str | None) -> None:
+    def __init__(self, connect: str | None, T: int, block: type[ResidualBlock]) -> None:
         super().__init__()
+        self.T, narrow = T, block.expansion
         make = sew_neuron()
         self.conv1 = nn.Conv2d(3, 8, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(8)
         self.sn1 = make()
-        self.b1 = BasicBlock(8, 8, 1, connect, make)
-        self.b2 = BasicBlock(8, 16, 2, connect, make)
+        self.b1 = block(8, 8 // narrow, 1, connect, make)
+        self.b2 = block(8, 16 // narrow, 2, connect, make)
         if connect is not None:
             # The official block ends its downsample in a neuron, and the network it was run in
             # put one more there: spikes pass it unchanged, gradients do not.
@@ -130,15 +131,16 @@ class SmallResNet(nn.Module):
         self.fc = nn.Linear(16, 10)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        x = self.sn1(over_time(repeat(image, 4), self.conv1, self.bn1))
+        x = self.sn1(over_time(repeat(image, self.T), self.conv1, self.bn1))
         return self.fc(self.b2(self.b1(x)).mean((-2, -1))).mean(0)
 
 
-@pytest.mark.parametrize("path", files("direct/model_s*_basic*.npz"))
+@pytest.mark.parametrize("path", files("direct/model_s*.npz"))
 def test_residual_blocks(path):
     golden = {key: torch.from_numpy(value) for key, value in np.load(path).items()}
     facts = json.loads(path.with_suffix(".json").read_text())
-    net = SmallResNet(facts.get("connect_f"))
+    block = Bottleneck if "sd__b1.conv3.weight" in golden else BasicBlock
+    net = SmallResNet(facts.get("connect_f"), facts["T"], block)
     weights = {k.removeprefix("sd__"): v for k, v in golden.items() if k.startswith("sd__")}
     net.load_state_dict(weights)
 

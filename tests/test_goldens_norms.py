@@ -25,8 +25,12 @@ from rheobase.layers.norms.base import Foldable
 pytestmark = pytest.mark.golden
 
 FOLDER = Path(os.environ.get("RHEOBASE_GOLDENS", Path(__file__).parent / "goldens")) / "direct"
-OFFICIAL = ("official_STBPsimple_tdBN", "official_MPBN")
-FILES = sorted(f for f in FOLDER.glob("*.npz") if f.name.startswith(("norm_", *OFFICIAL)))
+FILES = sorted(
+    path
+    for path in FOLDER.glob("*.npz")
+    if path.name.startswith("norm_")
+    or (path.name.startswith("official_") and any(part in path.name for part in ("BN", "Norm")))
+)
 
 Arrays = dict[str, Tensor]
 Facts = dict[str, Any]
@@ -50,7 +54,8 @@ def _neunorm(facts: Facts, arrays: Arrays) -> nn.Module:
 
 
 def _mpbn_of_spikingjelly(facts: Facts, arrays: Arrays) -> nn.Module:
-    options = {name: facts[name] for name in ("tau", "decay_input", "v_threshold", "v_reset")}
+    names = ("tau", "decay_input", "v_threshold", "v_reset", "detach_reset")
+    options = {name: facts[name] for name in names if name in facts}
     return MPBN(
         arrays["x"].shape[2],
         membrane="normalised",
@@ -71,19 +76,39 @@ def _mpbn_of_the_paper(facts: Facts, arrays: Arrays) -> nn.Module:
     )
 
 
-# By the class a file names, or else by the file's own name. SpikingJelly's default eps is 1e-5.
+def _rules(facts: Facts) -> dict[str, float]:
+    """What the file states of these two; SpikingJelly's default eps is 1e-5 for every norm."""
+    return {"eps": facts.get("eps", 1e-5), "momentum": facts.get("momentum", 0.1)}
+
+
+def _batch_norm(facts: Facts, arrays: Arrays) -> nn.Module:
+    shape = arrays["x"].shape
+    return (nn.BatchNorm1d if len(shape) < 5 else nn.BatchNorm2d)(shape[2], **_rules(facts))
+
+
+def _bntt(facts: Facts, arrays: Arrays) -> nn.Module:
+    return BNTT(arrays["x"].shape[2], arrays["x"].shape[0], **_rules(facts))
+
+
+def _tebn(facts: Facts, arrays: Arrays) -> nn.Module:
+    return TEBN(arrays["x"].shape[2], arrays["x"].shape[0], **_rules(facts))
+
+
+# By the class a file names, or else by the file's own name.
 NORMS: dict[str, Callable[[Facts, Arrays], nn.Module]] = {
-    "BatchNorm2d": lambda f, a: nn.BatchNorm2d(a["x"].shape[2]),
+    "BatchNorm1d": _batch_norm,
+    "BatchNorm2d": _batch_norm,
+    "official_TET_tdBatchNorm": _batch_norm,
     "ThresholdDependentBatchNorm2d": lambda f, a: ThresholdDependentBatchNorm2d(
-        a["x"].shape[2], f["v_th"], f["alpha"], reading="initial"
+        a["x"].shape[2], f["v_th"], f["alpha"], reading="initial", **_rules(f)
     ),
     "official_STBPsimple_tdBN": lambda f, a: ThresholdDependentBatchNorm2d(
-        a["x"].shape[2], f["VTH"], f["alpha"], eps=f["eps"], momentum=f["momentum"]
+        a["x"].shape[2], f["VTH"], f["alpha"], **_rules(f)
     ),
-    "BatchNormThroughTime2d": lambda f, a: BNTT(a["x"].shape[2], a["x"].shape[0], eps=1e-5),
-    "BatchNormThroughTime1d": lambda f, a: BNTT(a["x"].shape[2], a["x"].shape[0], eps=1e-5),
-    "TemporalEffectiveBatchNorm2d": lambda f, a: TEBN(a["x"].shape[2], a["x"].shape[0]),
-    "TemporalEffectiveBatchNorm1d": lambda f, a: TEBN(a["x"].shape[2], a["x"].shape[0]),
+    "BatchNormThroughTime1d": _bntt,
+    "BatchNormThroughTime2d": _bntt,
+    "TemporalEffectiveBatchNorm1d": _tebn,
+    "TemporalEffectiveBatchNorm2d": _tebn,
     "TAB_Layer": lambda f, a: TAB(a["x"].shape[2], a["x"].shape[0]),
     "NeuNorm": _neunorm,
     "MPBNLIFNode": _mpbn_of_spikingjelly,

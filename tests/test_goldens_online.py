@@ -35,7 +35,8 @@ RULES: dict[str, Callable[[int], LearningRule]] = {
 }
 
 
-def _neuron(facts: dict[str, str]) -> LIF:
+def neuron_of(facts: dict[str, str]) -> LIF:
+    """``LIF tau=2 decay_input=False vth=1 soft reset detach_reset`` as the files write it."""
     words = facts["neuron"]
     found = dict(re.findall(r"(\w+)=([\w.]+)", words))
     name, _, argument = facts["surrogate"].rstrip(")").partition("(")
@@ -60,7 +61,7 @@ def test_gradients(path: Path) -> None:
     first, second = (
         nn.Linear(w.shape[1], w.shape[0], dtype=w.dtype) for w in (arrays["w1"], arrays["w2"])
     )
-    net = nn.Sequential(first, _neuron(facts), second)
+    net = nn.Sequential(first, neuron_of(facts), second)
     state = {"0.weight": "w1", "0.bias": "b1", "2.weight": "w2", "2.bias": "b2"}
     net.load_state_dict({ours: arrays[theirs] for ours, theirs in state.items()})
     x = arrays["x"]
