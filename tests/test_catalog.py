@@ -14,6 +14,7 @@ import torch
 
 from rheobase import cli
 from rheobase.catalog import STATUSES, System, groups, systems
+from rheobase.neurons import neuron_factory
 
 ROOT = Path(__file__).parents[1]
 SYSTEMS = systems()
@@ -65,6 +66,26 @@ def test_models_without_public_code_say_what_is_uncertain():
         docstring = " ".join((ast.get_docstring(ast.parse(text)) or "").split())
         assert "reconstruction" in docstring and "hosen here" in docstring
         assert f"(a reconstruction; uncertain: {system.uncertain})" in system.row()["name"]
+
+
+def _made_of(system: System) -> str:
+    """The class that the row's entry names."""
+    return system.entry.partition("(")[0].rpartition(".")[2]
+
+
+@pytest.mark.parametrize("system", [s for s in SYSTEMS if s.group == "neurons"], ids=by_id)
+def test_neurons_are_found_by_id(system):
+    needs = {"T": 4} if system.entry.endswith("(T=4)") else {}
+    assert type(neuron_factory(system.id, **needs)()).__name__ == _made_of(system)
+
+
+@pytest.mark.parametrize("system", [s for s in SYSTEMS if s.group == "surrogates"], ids=by_id)
+def test_surrogates_are_found_by_id(system):
+    if system.id == "lsg":  # a surrogate that is one with its neuron
+        assert type(neuron_factory("lsg_lif")()).__name__ == _made_of(system)
+        return
+    surrogate = neuron_factory("lif", surrogate=system.id)().surrogate
+    assert type(surrogate).__name__ == _made_of(system)
 
 
 @pytest.mark.parametrize("system", CLAIMED, ids=by_id)

@@ -81,6 +81,19 @@ NEURONS: dict[str, Callable[..., nn.Module]] = {
     "hodgkin_huxley": HodgkinHuxley,
 }
 
+# Systems of the surveys (`rheobase catalog`) whose ids are not the names of what they are here.
+_NEURON_OF_SYSTEM = {"generalized_if": "gif"}
+_SURROGATE_OF_SYSTEM = {
+    "triangular": "Triangular",
+    "sigmoid": "Sigmoid",
+    "rectangular": "Rectangular",
+    "fast_sigmoid": "SuperSpike",
+    "arctan": "ATan",
+    "dspike": "Dspike",
+    "im_loss_surrogate": "EvolvingTanh",
+    "local_zo": "LocalZO",
+}
+
 
 def neuron_factory(
     neuron: str | Callable[..., nn.Module], **kwargs: Any
@@ -89,7 +102,8 @@ def neuron_factory(
 
     A ``surrogate`` may be data, as a YAML file holds it: a name, or a mapping of ``name`` and
     parameters, of which a pair goes from the first to the second as IM-Loss prescribes. So may a
-    ``masking``: a pair goes from the first to the second at a constant rate.
+    ``masking``: a pair goes from the first to the second at a constant rate. Neurons and surrogates
+    are found by the ids of `rheobase catalog` too.
 
     Raises:
         ValueError: no neuron, option of it, or surrogate has that name; the nearest are offered.
@@ -104,6 +118,7 @@ def neuron_factory(
     Dspike(b=5.0)
     """
     if isinstance(neuron, str):
+        neuron = _NEURON_OF_SYSTEM.get(neuron, neuron)
         if neuron not in NEURONS:
             raise ValueError(unknown_name("neuron", neuron, NEURONS))
         neuron = NEURONS[neuron]
@@ -152,7 +167,8 @@ def _surrogate(given: Any) -> Surrogate | None:
     parameters = {"name": given} if isinstance(given, str) else dict(given)
     if "name" not in parameters:
         raise ValueError(f"a surrogate given as {parameters} lacks its name, as in {{name: ATan}}")
-    cls = surrogate_class(parameters.pop("name"))
+    name = parameters.pop("name")
+    cls = surrogate_class(_SURROGATE_OF_SYSTEM.get(name, name))
     for key, value in parameters.items():
         if key not in cls.defaults:
             raise ValueError(unknown_name(f"parameter of {cls.__name__}", key, cls.defaults))
