@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 from train_toys import CLASSES, config, images
 
 from rheobase.layers import over_time, repeat
-from rheobase.neurons import LIF, Membrane, record_membranes
+from rheobase.neurons import DSRIF, LIF, Membrane, TandemIF, record_membranes
 from rheobase.train import (
     STCA,
     Distillation,
@@ -103,6 +103,14 @@ def test_a_membrane_loss_needs_neurons() -> None:
     net, x = nn.Linear(3, 2), torch.rand(4, 5, 3)
     objective = Objective(cross_entropy_of_mean, [MembraneTerm(im_loss)])
     with pytest.raises(ValueError, match="needs a network with neurons"):
+        objective(net, net, x, torch.zeros(5, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("neuron", [DSRIF(), TandemIF()], ids=["DSR", "tandem"])
+def test_a_membrane_loss_needs_membranes_with_a_gradient(neuron: nn.Module) -> None:
+    net, x = nn.Sequential(nn.Linear(3, 2), neuron), torch.rand(4, 5, 3)
+    objective = Objective(cross_entropy_of_mean, [MembraneTerm(im_loss)])
+    with pytest.raises(ValueError, match="would change nothing"):
         objective(net, net, x, torch.zeros(5, dtype=torch.int64))
 
 

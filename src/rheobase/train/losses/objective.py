@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from rheobase._numbers import numbers_checked
-from rheobase.neurons import record_membranes
+from rheobase.neurons import Membrane, record_membranes
 from rheobase.surrogate.base import Schedule
 from rheobase.train.losses.membrane import MembraneLoss
 from rheobase.train.losses.readout import Loss
@@ -34,6 +35,9 @@ class MembraneTerm:
         loss: Of `rheobase.train.losses.membrane`.
         weight: A number, or a schedule over the course of training (a function of 0 to 1).
 
+    Raises:
+        ValueError: The network's membranes carry no gradient (when the loss is asked for).
+
     >>> from rheobase.neurons import IF
     >>> from rheobase.train.losses import im_loss
     >>> import torch
@@ -53,7 +57,16 @@ class MembraneTerm:
     def watching(self, net: nn.Module, inputs: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
         """See `Term`."""
         with record_membranes(net) as membranes:
-            yield lambda logits: self.weight(self.fraction) * self.loss(membranes)
+            yield partial(self._value, membranes)
+
+    def _value(self, membranes: list[Membrane], logits: Tensor) -> Tensor:
+        if logits.requires_grad and membranes and not any(m.h.requires_grad for m in membranes):
+            raise ValueError(
+                "a loss on membranes would change nothing: those of this network's neurons carry "
+                "no gradient, as theirs is that of a rate (DSR, tandem); take other neurons, or "
+                "loss.membrane=none"
+            )
+        return self.weight(self.fraction) * self.loss(membranes)
 
 
 @numbers_checked
