@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from rheobase.layers.fused_norm import norm_and_fire
 from rheobase.layers.sync_norm import SyncBatchNorm
-from rheobase.ops import average_pool, winograd
+from rheobase.ops import average_pool, products, winograd
 from rheobase.ops.eager import is_plain, is_transformed, watched
 from rheobase.ops.packed import largest, mark, saving_packed
 from rheobase.ops.scan.layout import at_every_step
@@ -157,6 +157,8 @@ def apply_layer(module: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
         y = _in_order(y, module)
         if winograd.takes(y, module):
             return winograd.conv3x3(y, module.weight, module.bias)
+        if products.takes(y, module):
+            return products.conv1x1(y, module.weight, module.bias)
     if type(module) is nn.AvgPool2d and average_pool.takes(y, module):
         return average_pool.average_pool(y, module)
     return module(y)

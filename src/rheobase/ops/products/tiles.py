@@ -22,10 +22,15 @@ from rheobase.ops.llvm_lang import loop, number, pointer
 from rheobase.ops.numba_lang import prefer_wide_vectors
 from rheobase.ops.products.sizes import ROWS
 
-__all__ = ["multiply"]
+__all__ = ["BYTES", "multiply"]
 
-# Bytes of a register, and registers of a tile's row.
-_BYTES, _VECTORS = (64, 4) if binding.get_host_cpu_features().get("avx512f") else (32, 2)
+_WIDE = binding.get_host_cpu_features().get("avx512f")
+
+BYTES = 64 if _WIDE else 32
+"""Of a register."""
+
+# Registers of a tile's row.
+_VECTORS = 4 if _WIDE else 2
 
 
 def _tile(vectors: int) -> Callable[..., Any]:
@@ -39,7 +44,7 @@ def _tile(vectors: int) -> Callable[..., Any]:
         c, at, c_row, a, start, a_row, a_step, b, first, b_step, depth, add = arguments
         kind = context.get_data_type(signature.args[0].dtype)
         size = number(signature.args[0].dtype.bitwidth // 8)
-        vector = ir.VectorType(kind, 8 * _BYTES // signature.args[0].dtype.bitwidth)
+        vector = ir.VectorType(kind, 8 * BYTES // signature.args[0].dtype.bitwidth)
 
         def address(array: int, index: Any) -> Any:
             made = context.make_array(signature.args[array])(context, builder, arguments[array])
@@ -47,7 +52,7 @@ def _tile(vectors: int) -> Callable[..., Any]:
             return builder.add(base, builder.mul(index, size))
 
         def part(base: Any, i: int) -> Any:
-            return pointer(builder, builder.add(base, number(_BYTES * i)), vector)
+            return pointer(builder, builder.add(base, number(BYTES * i)), vector)
 
         c, a, b = address(0, at), address(3, start), address(7, first)
         c_row, a_row, a_step, b_step = (
@@ -142,7 +147,7 @@ def multiply(c, c_row, a, a_row, a_step, b, b_step, rows, columns, depth, add):
     that a transposed ``a`` is one with both exchanged. Whole `ROWS` and `COLUMNS` are read and
     written.
     """
-    narrow = _BYTES // c.itemsize
+    narrow = BYTES // c.itemsize
     column = 0
     while column + _VECTORS * narrow <= columns:
         _wide_panel(c, c_row, a, a_row, a_step, b, b_step, column, rows, depth, add)
