@@ -18,6 +18,7 @@ from rheobase.neurons import (
 from rheobase.surrogate import ATan
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
+    ("glif", {"T": 4, "gates": (0.5, 0.5)}, "three gates"),
     ("diet_lif", {"leak": 1.5}, "leak above 0 and up to 1, got 1.5"),
     ("diet_lif", {"v_threshold": 0.0}, "above 0 as v_threshold, got 0.0"),
     ("ltmd", {"v_threshold": 1.0}, r"tanh\(w\): it must be in \(0, 1\), got 1.0"),

@@ -78,9 +78,8 @@ def test_nothing_is_kept_beyond_a_step_of_training():
     with torch.no_grad():
         layer(x)
     layer(x).sum().backward()
-    layer.weight.data.sub_(
-        layer.weight.grad
-    )  # as optimisers of one's own may, which no version tells
+    # As optimisers of one's own may, which no version tells.
+    layer.weight.data.sub_(layer.weight.grad)
     with torch.no_grad():
         expected = nn.functional.linear(x, layer.weight, layer.bias)
         torch.testing.assert_close(layer(x), expected)

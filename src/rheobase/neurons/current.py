@@ -110,7 +110,8 @@ class IMLIF(LIF):
             raise ValueError(wrong_steps("IMLIF", self.T, x))
         # A mean whose gradient is a view: that of `Tensor.mean` is as large as the input.
         mean = x.flatten(2).sum(2) / x[0, 0].numel() if x.dim() > 2 else x
-        weight = next(self.score.parameters())
+        weight = self.score[0].weight
+        assert isinstance(weight, Tensor)
         scores = self.score(mean.t().to(weight.dtype)).t()
         decay = scores.reshape(*x.shape[:2], *[1] * (x.dim() - 2))
         return {"current_decay": decay, **super().coefficients(x)}

@@ -79,6 +79,8 @@ class GLIF(Neuron):
     ) -> None:
         surrogate = surrogate if surrogate is not None else Rectangular()
         super().__init__(v_threshold=v_threshold, v_reset=None, strict=strict, surrogate=surrogate)
+        if gates is not None and len(gates) != 3:
+            raise ValueError(f"GLIF takes three gates (alpha, beta, gamma), got {gates}")
         shape = () if channels is None else (channels,)
         for i, name in enumerate(("alpha", "beta", "gamma")):
             drawn = nn.Parameter(0.2 * (torch.rand(shape) - 0.5))

@@ -107,11 +107,13 @@ def expand(spikes: Tensor, levels: Size) -> Tensor:
         binary spikes ``[T * levels, N, ...]``.
 
     Raises:
-        ValueError: a value is no integer from 0 to ``levels``.
+        ValueError: ``levels`` is below 1, or a value is no integer from 0 to ``levels``.
 
     >>> expand(torch.tensor([[2.0], [0.0]]), levels=3).squeeze()
     tensor([1., 1., 0., 0., 0., 0.])
     """
+    if levels < 1:
+        raise ValueError(f"expand takes levels of at least 1, got {levels}")
     if bool(((spikes < 0) | (spikes > levels) | (spikes != spikes.round())).any()):
         raise ValueError(f"expand takes integers from 0 to levels={levels}, got other values")
     virtual = torch.arange(levels, device=spikes.device, dtype=spikes.dtype)
