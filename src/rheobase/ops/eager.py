@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
-__all__ = ["is_plain", "is_seen_by_nobody", "is_transformed", "watched"]
+__all__ = ["is_plain", "is_plain_image", "is_seen_by_nobody", "is_transformed", "watched"]
 
 
 def is_plain(x: Tensor) -> bool:
@@ -29,6 +29,20 @@ def is_transformed() -> bool:
 def is_seen_by_nobody(x: Tensor) -> bool:
     """Whether an eager call may do another thing than PyTorch's function: nobody counts that."""
     return is_plain(x) and not is_transformed() and torch._C._len_torch_function_stack() == 0
+
+
+def is_plain_image(x: Tensor, weight: Tensor) -> bool:
+    """Whether a convolution's kernel can take ``x``: plain float32 images on the CPU that fit."""
+    return (
+        is_plain(x)
+        and not is_transformed()
+        and x.device.type == "cpu"
+        and x.dim() == 4
+        and x.shape[1] == weight.shape[1]
+        and x.numel() > 0
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 def watched(module: nn.Module) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rheobase.ops.eager import is_plain, is_transformed, watched
+from rheobase.ops.eager import is_plain_image, watched
 from rheobase.ops.native import Kernel, imported_kernel
 from rheobase.ops.products.sizes import COLUMNS, padded
 
@@ -34,21 +34,10 @@ def takes(x: Tensor, module: object) -> bool:
         and module.padding == (0, 0)
         and module.groups == 1
         and module.in_channels % COLUMNS == module.out_channels % COLUMNS == 0
-        and _takes_input(x, module.weight)
-        and not watched(module)
-    )
-
-
-def _takes_input(x: Tensor, weight: Tensor) -> bool:
-    if not is_plain(x) or is_transformed() or x.device.type != "cpu":
-        return False
-    if x.dim() != 4 or x.shape[1] != weight.shape[1] or x.numel() == 0:
-        return False
-    return (
-        x.dtype == weight.dtype == torch.float32
+        and is_plain_image(x, module.weight)
         and x.shape[2] * x.shape[3] % COLUMNS == 0
         and x.is_contiguous()
-        and not torch.is_autocast_enabled("cpu")
+        and not watched(module)
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rheobase.ops.eager import is_plain, is_transformed, watched
+from rheobase.ops.eager import is_plain_image, watched
 from rheobase.ops.native import Kernel, imported_kernel, in_chunks
 from rheobase.ops.products.sizes import padded
 
@@ -56,19 +56,15 @@ def takes(x: Tensor, module: object) -> bool:
 
 
 def _takes_input(x: Tensor, weight: Tensor) -> bool:
-    if not is_plain(x) or is_transformed() or x.device.type != "cpu":
-        return False
-    if x.dim() != 4 or x.shape[1] != weight.shape[1] or x.numel() == 0:
+    if not is_plain_image(x, weight):
         return False
     height, width = x.shape[2:]
     down, across = _tiles(height, width)
     return (
-        x.dtype == weight.dtype == torch.float32
-        and height * width >= _PIXELS
+        height * width >= _PIXELS
         # Tiles that reach over the edge work for nothing.
         and down * across * _TILE**2 <= 1.5 * height * width
         and x.is_contiguous(memory_format=torch.channels_last)
-        and not torch.is_autocast_enabled("cpu")
     )
 
 
