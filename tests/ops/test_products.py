@@ -41,10 +41,15 @@ def test_every_tile(
     assert np.array_equal(c[:, columns:], before[:, columns:])
 
 
-def test_a_row_does_not_depend_on_the_others() -> None:
+def _drawn(rows: int) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(0)
-    a = draw.standard_normal((20, 100)).astype(np.float32)
-    b = draw.standard_normal((100, 80)).astype(np.float32)
+    shapes = (rows, 100), (100, 80)
+    a, b = (draw.standard_normal(shape).astype(np.float32) for shape in shapes)
+    return a, b
+
+
+def test_a_row_does_not_depend_on_the_others() -> None:
+    a, b = _drawn(20)
     whole, part = (np.zeros((20, 80), np.float32) for _ in range(2))
     _multiply(whole, a, b, 80, 100, 1, 20, 100, False)
     _multiply(part, a[8:], b, 80, 100, 1, 4, 100, False)
@@ -52,9 +57,7 @@ def test_a_row_does_not_depend_on_the_others() -> None:
 
 
 def test_a_sum_does_not_depend_on_how_it_is_cut() -> None:
-    draw = np.random.default_rng(0)
-    a = draw.standard_normal((4, 100)).astype(np.float32)
-    b = draw.standard_normal((100, 80)).astype(np.float32)
+    a, b = _drawn(4)
     whole, parts = (np.zeros((4, 80), np.float32) for _ in range(2))
     _multiply(whole, a, b, 80, 100, 1, 4, 100, False)
     _multiply(parts, a, b, 80, 100, 1, 4, 37, False)

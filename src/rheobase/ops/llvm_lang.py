@@ -6,9 +6,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 
-__all__ = ["WORD", "loop", "number", "pointer"]
+__all__ = ["BYTES", "WORD", "address", "loop", "number", "pointer"]
+
+BYTES = 64 if binding.get_host_cpu_features().get("avx512f") else 32
+"""Of a register of this processor."""
 
 WORD = ir.IntType(64)
 """Of addresses and counts."""
@@ -60,3 +63,9 @@ def number(value: int) -> Any:
 def pointer(builder: Any, address: Any, kind: Any) -> Any:
     """The address of a value of this kind."""
     return builder.inttoptr(address, kind.as_pointer())
+
+
+def address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    """Where the element at ``index`` of an array of numba's ``kind`` lies, a `WORD`."""
+    base = builder.ptrtoint(context.make_array(kind)(context, builder, array).data, WORD)
+    return builder.add(base, builder.mul(index, number(kind.dtype.bitwidth // 8)))

@@ -7,17 +7,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from rheobase.ops.llvm_lang import WORD, loop, number, pointer
+from rheobase.ops.llvm_lang import BYTES, WORD, loop, number, pointer
 from rheobase.ops.lookup import sizes
 from rheobase.ops.lookup.sizes import CODES, VECTOR
 
 __all__ = ["PIXELS", "adder"]
 
-PIXELS = sizes.PIXELS if binding.get_host_cpu_features().get("avx512f") else sizes.PIXELS // 2
+PIXELS = sizes.PIXELS if BYTES == 64 else sizes.PIXELS // 2
 """Pixels that are added up side by side: additions of one would wait for each other."""
 
 _BYTE = ir.IntType(8)

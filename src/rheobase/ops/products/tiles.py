@@ -14,23 +14,18 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from rheobase.ops.llvm_lang import loop, number, pointer
+from rheobase.ops.llvm_lang import BYTES, address, loop, number, pointer
 from rheobase.ops.numba_lang import prefer_wide_vectors
 from rheobase.ops.products.sizes import ROWS
 
-__all__ = ["BYTES", "multiply"]
-
-_WIDE = binding.get_host_cpu_features().get("avx512f")
-
-BYTES = 64 if _WIDE else 32
-"""Of a register."""
+__all__ = ["multiply"]
 
 # Registers of a tile's row.
-_VECTORS = 4 if _WIDE else 2
+_VECTORS = 4 if BYTES == 64 else 2
 
 
 def _tile(vectors: int) -> Callable[..., Any]:
@@ -42,19 +37,16 @@ def _tile(vectors: int) -> Callable[..., Any]:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         c, at, c_row, a, start, a_row, a_step, b, first, b_step, depth, add = arguments
-        kind = context.get_data_type(signature.args[0].dtype)
-        size = number(signature.args[0].dtype.bitwidth // 8)
-        vector = ir.VectorType(kind, 8 * BYTES // signature.args[0].dtype.bitwidth)
-
-        def address(array: int, index: Any) -> Any:
-            made = context.make_array(signature.args[array])(context, builder, arguments[array])
-            base = builder.ptrtoint(made.data, index.type)
-            return builder.add(base, builder.mul(index, size))
+        numbers = signature.args[0].dtype
+        kind, size = context.get_data_type(numbers), number(numbers.bitwidth // 8)
+        vector = ir.VectorType(kind, 8 * BYTES // numbers.bitwidth)
 
         def part(base: Any, i: int) -> Any:
             return pointer(builder, builder.add(base, number(BYTES * i)), vector)
 
-        c, a, b = address(0, at), address(3, start), address(7, first)
+        c = address(context, builder, signature.args[0], c, at)
+        a = address(context, builder, signature.args[3], a, start)
+        b = address(context, builder, signature.args[7], b, first)
         c_row, a_row, a_step, b_step = (
             builder.mul(n, size) for n in (c_row, a_row, a_step, b_step)
         )

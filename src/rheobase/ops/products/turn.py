@@ -10,9 +10,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from rheobase.ops.llvm_lang import number, pointer
+from rheobase.ops.llvm_lang import BYTES, address, number, pointer
 from rheobase.ops.numba_lang import prefer_wide_vectors
-from rheobase.ops.products.tiles import BYTES
 
 __all__ = ["turn"]
 
@@ -28,8 +27,7 @@ def _square(typing_context, into, at, into_row, x, start, x_row):
         into, at, into_row, x, start, x_row = arguments
 
         def rows(which: int, array: Any, first: Any, step: Any) -> list[Any]:
-            made = context.make_array(signature.args[which])(context, builder, array)
-            base = builder.add(builder.ptrtoint(made.data, at.type), builder.mul(first, number(4)))
+            base = address(context, builder, signature.args[which], array, first)
             step = builder.mul(step, number(4))
             places = [builder.add(base, builder.mul(step, number(i))) for i in range(_SIDE)]
             return [pointer(builder, place, _VECTOR) for place in places]
