@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from rheobase.layers import over_time
 from rheobase.ops.winograd import conv3x3, takes
+from rheobase.ops.winograd.op import _dtypes
 
 LAST = torch.channels_last
 
@@ -41,6 +42,45 @@ def test_outputs_and_gradients(
         assert _error(value, wanted) < 3e-6
 
 
+@pytest.mark.parametrize("autocast", [True, False])
+def test_in_bfloat16_it_is_no_less_exact_than_pytorch(autocast: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(16, 64, 17, 12).bfloat16().contiguous(memory_format=LAST)
+    values = [x, torch.randn(48, 64, 3, 3) / 24, torch.randn(48)]
+    if not autocast:
+        values = [v.bfloat16() for v in values]
+    g = torch.randn(16, 48, 17, 12).bfloat16()
+    exact = [v.double().requires_grad_() for v in values]
+    expected = F.conv2d(*exact, padding=1)
+    wanted = expected, *torch.autograd.grad(expected, exact, g.double())
+    errors = []
+    for run in (conv3x3, lambda *given: F.conv2d(*given, padding=1)):
+        given = [v.clone().requires_grad_() for v in values]
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = run(*given)
+        results = y, *torch.autograd.grad(y, given, g)
+        assert y.dtype == torch.bfloat16
+        assert [r.dtype for r in results[1:]] == [v.dtype for v in values]
+        errors.append([_error(r, w) for r, w in zip(results, wanted, strict=True)])
+    # Rounding a result is all that is left, where PyTorch rounds weights too.
+    assert all(ours < 1.1 * theirs for ours, theirs in zip(*errors, strict=True)), errors
+
+
+def test_bfloat16_is_left_to_processors_that_multiply_tiles_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    conv = nn.Conv2d(32, 32, 3, padding=1)
+    x = torch.rand(2, 32, 16, 16).contiguous(memory_format=LAST)
+    for amx in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda amx=amx: {"amx_bf16": amx})
+        _dtypes.cache_clear()
+        assert takes(x, conv)
+        assert takes(x.bfloat16(), copy.deepcopy(conv).bfloat16()) is not amx
+        with torch.autocast("cpu", torch.bfloat16):
+            assert takes(x, conv) is not amx
+    _dtypes.cache_clear()
+
+
 def test_an_image_gives_the_same_whatever_comes_with_it() -> None:
     torch.manual_seed(0)
     x = torch.rand(11, 40, 13, 17).contiguous(memory_format=LAST)
@@ -50,7 +90,7 @@ def test_an_image_gives_the_same_whatever_comes_with_it() -> None:
         assert torch.equal(y[first:last], conv3x3(x[first:last], weight, None))
 
 
-def test_layers_over_time_use_it_and_only_in_float32() -> None:
+def test_layers_over_time_use_it_and_not_in_float64() -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(32, 32, 3, padding=1)
     x = torch.rand(2, 3, 32, 8, 8).flatten(0, 1).contiguous(memory_format=LAST)
@@ -92,7 +132,7 @@ def test_what_watches_or_transforms_gets_the_plain_layer() -> None:
     assert not takes(x.contiguous(), conv)
     assert not takes(x.bfloat16(), conv)
     assert not takes(x[..., :4, :4].contiguous(memory_format=LAST), conv)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.float16):
         assert not takes(x, conv)
     seen: list[bool] = []
     torch.func.vmap(lambda v: (seen.append(takes(v, conv)), v)[1])(x.unsqueeze(0))

@@ -7,7 +7,14 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
-__all__ = ["is_plain", "is_plain_image", "is_seen_by_nobody", "is_transformed", "watched"]
+__all__ = [
+    "is_plain",
+    "is_plain_image",
+    "is_seen_by_nobody",
+    "is_transformed",
+    "layer_dtype",
+    "watched",
+]
 
 
 def is_plain(x: Tensor) -> bool:
@@ -32,7 +39,7 @@ def is_seen_by_nobody(x: Tensor) -> bool:
 
 
 def is_plain_image(x: Tensor, weight: Tensor) -> bool:
-    """Whether a convolution's kernel can take ``x``: plain float32 images on the CPU that fit."""
+    """Whether a convolution's kernel can take ``x``: plain images on the CPU that fit."""
     return (
         is_plain(x)
         and not is_transformed()
@@ -40,9 +47,15 @@ def is_plain_image(x: Tensor, weight: Tensor) -> bool:
         and x.dim() == 4
         and x.shape[1] == weight.shape[1]
         and x.numel() > 0
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
     )
+
+
+def layer_dtype(x: Tensor, weight: Tensor) -> torch.dtype | None:
+    """In which dtype PyTorch's layer would run on the CPU: autocast's, or what both have."""
+    if not torch.is_autocast_enabled("cpu"):
+        return x.dtype if x.dtype == weight.dtype else None
+    castable = {x.dtype, weight.dtype} <= {torch.float32, torch.bfloat16}
+    return torch.get_autocast_dtype("cpu") if castable else None
 
 
 def watched(module: nn.Module) -> bool:

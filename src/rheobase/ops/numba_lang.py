@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 from numba.np.arrayobj import populate_array
 
 __all__ = [
@@ -20,12 +20,14 @@ __all__ = [
     "expm1_32",
     "fill",
     "float_to_bfloat16",
+    "from_memory",
     "gather",
     "interleave",
     "pointer",
     "prefer_wide_vectors",
     "scatter",
     "take_number",
+    "to_memory",
     "window",
 ]
 
@@ -180,6 +182,30 @@ def float_to_bfloat16(value):
     odd = (bits >> np.int32(16)) & np.int32(1)
     rounded = (bits + np.int32(0x7FFF) + odd) >> np.int32(16)
     return np.int16(rounded if value == value else np.int32(0x7FC0))
+
+
+def from_memory(value):
+    """A number as it lies in memory, to compute with: int16 are the bits of a bfloat16."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(from_memory)
+def _from_memory(value):
+    if value == types.int16:
+        return lambda value: bfloat16_to_float(value)
+    return lambda value: value
+
+
+def to_memory(value, array):
+    """A number as ``array`` keeps it: one of int16 as the bits of the nearest bfloat16."""
+    raise NotImplementedError("only in compiled code")
+
+
+@overload(to_memory)
+def _to_memory(value, array):
+    if array.dtype == types.int16:
+        return lambda value, array: float_to_bfloat16(value)
+    return lambda value, array: value
 
 
 # The bits of 88 and of -87.3.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rheobase.ops.eager import is_plain_image, watched
+from rheobase.ops.eager import is_plain_image, layer_dtype, watched
 from rheobase.ops.native import Kernel, imported_kernel
 from rheobase.ops.products.sizes import COLUMNS, padded
 
@@ -35,6 +35,7 @@ def takes(x: Tensor, module: object) -> bool:
         and module.groups == 1
         and module.in_channels % COLUMNS == module.out_channels % COLUMNS == 0
         and is_plain_image(x, module.weight)
+        and layer_dtype(x, module.weight) == torch.float32
         and x.shape[2] * x.shape[3] % COLUMNS == 0
         and x.is_contiguous()
         and not watched(module)

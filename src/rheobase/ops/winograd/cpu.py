@@ -6,7 +6,7 @@ padded as products ask for; what lies in the padding is of no account. The inter
 0, 1, -1, 1/2, -2 and infinity: of the small ones those that lose least to rounding.
 
 A transform of a tile is that of its six columns, then that of its six rows; every loop over
-channels is one of vectors.
+channels is one of vectors. Images may be bfloat16 (their bits in int16); all else is float32.
 """
 
 # numba compiles these; their types are the compiler's, not mypy's.
@@ -16,7 +16,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from rheobase.ops.numba_lang import arrays_do_not_overlap, prefer_wide_vectors
+from rheobase.ops.numba_lang import (
+    arrays_do_not_overlap,
+    from_memory,
+    prefer_wide_vectors,
+    to_memory,
+)
 from rheobase.ops.products.sizes import ROWS
 from rheobase.ops.products.tiles import multiply
 
@@ -33,7 +38,8 @@ def _spread(d0, d1, d2, d3, d4, d5, v0, v1, v2, v3, v4, v5, n):
     prefer_wide_vectors()
     arrays_do_not_overlap()
     for c in range(n):
-        a0, a1, a2, a3, a4, a5 = d0[c], d1[c], d2[c], d3[c], d4[c], d5[c]
+        a0, a1, a2 = from_memory(d0[c]), from_memory(d1[c]), from_memory(d2[c])
+        a3, a4, a5 = from_memory(d3[c]), from_memory(d4[c]), from_memory(d5[c])
         v0[c] = (a0 + a4) + _THREE_HALVES * (a3 - a1) - _TWO * a2
         v1[c] = (a4 - a1) + _HALF * a2 + _FIVE_HALVES * a3
         v2[c] = (a4 + a1) - _FIVE_HALVES * a2 + _HALF * a3
@@ -43,17 +49,18 @@ def _spread(d0, d1, d2, d3, d4, d5, v0, v1, v2, v3, v4, v5, n):
 
 
 @njit(nogil=True, fastmath={"contract"})
-def _gather(m0, m1, m2, m3, m4, m5, y0, y1, y2, y3, n):
-    """A^T m of six lines: four."""
+def _gather(m0, m1, m2, m3, m4, m5, bias, y0, y1, y2, y3, n):
+    """A^T m of six lines: four, and a bias to each."""
     prefer_wide_vectors()
     arrays_do_not_overlap()
     for c in range(n):
         a0, a1, a2, a3, a4, a5 = m0[c], m1[c], m2[c], m3[c], m4[c], m5[c]
         plus, minus = a1 + a2, a1 - a2
-        y0[c] = (a0 + plus) + (a3 + a4)
-        y1[c] = minus + _HALF * a3 - _TWO * a4
-        y2[c] = plus + _QUARTER * a3 + _FOUR * a4
-        y3[c] = (minus + a5) + _EIGHTH * a3 - _EIGHT * a4
+        b = bias[c]
+        y0[c] = to_memory((a0 + plus) + (a3 + a4) + b, y0)
+        y1[c] = to_memory(minus + _HALF * a3 - _TWO * a4 + b, y1)
+        y2[c] = to_memory(plus + _QUARTER * a3 + _FOUR * a4 + b, y2)
+        y3[c] = to_memory((minus + a5) + _EIGHTH * a3 - _EIGHT * a4 + b, y3)
 
 
 @njit(nogil=True, fastmath={"contract"})
@@ -62,7 +69,8 @@ def _spread_gradient(g0, g1, g2, g3, q0, q1, q2, q3, q4, q5, n):
     prefer_wide_vectors()
     arrays_do_not_overlap()
     for c in range(n):
-        a0, a1, a2, a3 = g0[c], g1[c], g2[c], g3[c]
+        a0, a1 = from_memory(g0[c]), from_memory(g1[c])
+        a2, a3 = from_memory(g2[c]), from_memory(g3[c])
         even, odd = a0 + a2, a1 + a3
         q0[c] = a0
         q1[c] = even + odd
@@ -90,7 +98,7 @@ def _cell(tiles, k, m, count, wide, channels):
 @njit(nogil=True, error_model="numpy")
 def _to_tiles(x, tiles, first, count, room, wide, height, width, channels):
     """B^T d B of ``count`` tiles from ``first`` on, into ``tiles`` ``[36, room, channels]``."""
-    zeros = np.zeros(channels, np.float32)
+    zeros = np.zeros(channels, x.dtype)
     half = np.empty(36 * channels, np.float32)
     down, across = (height + 3) // 4, (width + 3) // 4
     for m in range(count):
@@ -131,10 +139,11 @@ def _to_tiles(x, tiles, first, count, room, wide, height, width, channels):
 
 
 @njit(nogil=True, error_model="numpy")
-def _from_tiles(tiles, y, first, count, room, wide, height, width, channels):
-    """A^T m A of ``count`` tiles into the pixels of ``y`` that they cover."""
+def _from_tiles(tiles, bias, y, first, count, room, wide, height, width, channels):
+    """A^T m A of ``count`` tiles and the bias into the pixels of ``y`` that they cover."""
+    zeros = np.zeros(channels, np.float32)
     half = np.empty(24 * channels, np.float32)
-    beyond = np.empty(channels, np.float32)
+    beyond = np.empty(channels, y.dtype)
     down, across = (height + 3) // 4, (width + 3) // 4
     for m in range(count):
         image, place = (first + m) // (down * across), (first + m) % (down * across)
@@ -147,6 +156,7 @@ def _from_tiles(tiles, y, first, count, room, wide, height, width, channels):
                 _cell(tiles, 18 + j, m, room, wide, channels),
                 _cell(tiles, 24 + j, m, room, wide, channels),
                 _cell(tiles, 30 + j, m, room, wide, channels),
+                zeros,
                 _cell(half, 0, j, 6, channels, channels),
                 _cell(half, 1, j, 6, channels, channels),
                 _cell(half, 2, j, 6, channels, channels),
@@ -161,6 +171,7 @@ def _from_tiles(tiles, y, first, count, room, wide, height, width, channels):
                 _cell(half, i, 3, 6, channels, channels),
                 _cell(half, i, 4, 6, channels, channels),
                 _cell(half, i, 5, 6, channels, channels),
+                bias,
                 _line(y, beyond, top + i, left, height, width, image, channels),
                 _line(y, beyond, top + i, left + 1, height, width, image, channels),
                 _line(y, beyond, top + i, left + 2, height, width, image, channels),
@@ -172,7 +183,7 @@ def _from_tiles(tiles, y, first, count, room, wide, height, width, channels):
 @njit(nogil=True, error_model="numpy")
 def _gradient_to_tiles(g, tiles, first, count, room, wide, height, width, channels):
     """A g A^T of ``count`` tiles: the gradient of the tiles that `_from_tiles` read."""
-    zeros = np.zeros(channels, np.float32)
+    zeros = np.zeros(channels, g.dtype)
     half = np.empty(24 * channels, np.float32)
     down, across = (height + 3) // 4, (width + 3) // 4
     for m in range(count):
@@ -218,7 +229,7 @@ def _own(scratch, chunk, room, wide_in, wide_out):
 
 @njit(nogil=True, error_model="numpy")
 def convolve(
-    first_chunk, last_chunk, x, weight, y, scratch, total, chunk, room, height, width,
+    first_chunk, last_chunk, x, weight, bias, y, scratch, total, chunk, room, height, width,
     channels, outputs, wide_in, wide_out,
 ):  # fmt: skip
     """Convolution of chunks of tiles, ``room`` at a time.
@@ -237,7 +248,7 @@ def convolve(
                 weight[k * channels * wide_out :], wide_out,
                 rows, wide_out, channels, 0,
             )  # fmt: skip
-        _from_tiles(products, y, first, count, room, wide_out, height, width, outputs)
+        _from_tiles(products, bias, y, first, count, room, wide_out, height, width, outputs)
 
 
 @njit(nogil=True, error_model="numpy")

@@ -1,9 +1,10 @@
-"""3x3 convolution of float32 images by Winograd's F(4x4, 3x3): a quarter of the multiplications.
+"""3x3 convolution of images by Winograd's F(4x4, 3x3): a quarter of the multiplications.
 
 Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks", arXiv 1509.09308. A tile of
 6x6 inputs and the weights are taken to 36 points, where the convolution is 36 products, and taken
 back to 4x4 outputs. Spikes (small integers) are transformed without rounding. The result differs
-from the direct sum by about 1e-6 of its size, where float32 itself leaves 1e-7.
+from the direct sum by about 1e-6 of its size, where float32 itself leaves 1e-7. Of bfloat16 images
+only what is read and written is bfloat16: weights stay as they are, and sums are of float32.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rheobase.ops.eager import is_plain_image, watched
-from rheobase.ops.native import Kernel, imported_kernel, in_chunks
+from rheobase.ops.eager import is_plain_image, layer_dtype, watched
+from rheobase.ops.native import DTYPES, Kernel, imported_kernel, in_chunks
 from rheobase.ops.products.sizes import padded
 
 __all__ = ["conv3x3", "takes"]
@@ -56,7 +57,7 @@ def takes(x: Tensor, module: object) -> bool:
 
 
 def _takes_input(x: Tensor, weight: Tensor) -> bool:
-    if not is_plain_image(x, weight):
+    if not is_plain_image(x, weight) or layer_dtype(x, weight) not in _dtypes():
         return False
     height, width = x.shape[2:]
     down, across = _tiles(height, width)
@@ -68,17 +69,25 @@ def _takes_input(x: Tensor, weight: Tensor) -> bool:
     )
 
 
+@cache
+def _dtypes() -> tuple[torch.dtype, ...]:
+    """Where a processor multiplies tiles of bfloat16 (AMX), nothing is faster than that."""
+    amx = torch.cpu.get_capabilities().get("amx_bf16", False)
+    return (torch.float32,) if amx else (torch.float32, torch.bfloat16)
+
+
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolution with a 3x3 kernel, stride 1, padding 1.
+    """Convolution with a 3x3 kernel, stride 1, padding 1; under autocast, in its dtype.
 
     Args:
-        x: ``[N, C, H, W]`` float32 on the CPU, channels last.
+        x: ``[N, C, H, W]`` float32 or bfloat16 on the CPU, channels last.
         weight: ``[C', C, 3, 3]``.
         bias: ``[C']`` or None.
 
     Returns:
         ``[N, C', H, W]``, channels last.
     """
+    x = x.to(layer_dtype(x, weight))
     y: Tensor = _Conv3x3.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return y
 
@@ -87,8 +96,7 @@ class _Conv3x3(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(x, weight)
-        y = _convolve(x, _spread(weight), len(weight))
-        return y if bias is None else y.add_(bias.view(1, -1, 1, 1))
+        return _convolve(x, _spread(weight), len(weight), bias)
 
     @staticmethod
     @once_differentiable
@@ -99,21 +107,23 @@ class _Conv3x3(torch.autograd.Function):
             bias = [len(weight)]
             ones = ([1, 1], [1, 1], [1, 1])
             gradients = torch.ops.aten.convolution_backward(
-                g, x, weight, bias, *ones, False, [0, 0], 1, wanted
+                g, x, weight.to(x.dtype), bias, *ones, False, [0, 0], 1, wanted
             )
             return tuple(gradients)
         g = g.contiguous(memory_format=torch.channels_last)
         # The gradient of a convolution is one with the kernel turned round.
         gx = _convolve(g, _spread(weight, turned=True), x.shape[1]) if wanted[0] else None
-        gw = _weight_gradient(x, g) if wanted[1] else None
-        gb = g.sum((0, 2, 3)) if wanted[2] else None
+        gw = _weight_gradient(x, g).to(weight.dtype) if wanted[1] else None
+        gb = g.sum((0, 2, 3), dtype=weight.dtype) if wanted[2] else None
         return gx, gw, gb
 
 
-def _convolve(x: Tensor, spread: Tensor, outputs: int) -> Tensor:
+def _convolve(x: Tensor, spread: Tensor, outputs: int, bias: Tensor | None = None) -> Tensor:
     """``x`` ``[N, C, H, W]`` with transformed weights (`_spread`)."""
-    y = torch.empty((len(x), outputs, *x.shape[2:]), memory_format=torch.channels_last)
-    _on_tiles("convolve", x, outputs, x, spread, y)
+    bias = spread.new_zeros(outputs) if bias is None else bias.float().contiguous()
+    size = (len(x), outputs, *x.shape[2:])
+    y = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
+    _on_tiles("convolve", x, outputs, x, spread, bias, y)
     return y
 
 
@@ -137,7 +147,7 @@ def _on_tiles(kernel: str, x: Tensor, outputs: int, *arrays: Tensor) -> None:
     total, chunks, chunk = _chunks(x)
     room = _at_once(channels, outputs)
     traffic = sum(array.nbytes for array in arrays)
-    _kernel(kernel)(
+    _kernel(kernel, x.dtype)(
         chunks, traffic, *arrays, _scratch(chunks, room, wide_in + wide_out), total, chunk, room,
         height, width, channels, outputs, wide_in, wide_out,
     )  # fmt: skip
@@ -148,7 +158,7 @@ def _spread(weight: Tensor, turned: bool = False) -> Tensor:
 
     The last axis is padded.
     """
-    weight = weight.contiguous()
+    weight = weight.float().contiguous()
     outputs, channels = weight.shape[:2]
     count, length = (outputs, channels) if turned else (channels, outputs)
     step, stride = (9 * channels, 9) if turned else (9, 9 * channels)
@@ -205,9 +215,10 @@ def _tiles(height: int, width: int) -> tuple[int, int]:
 _NUMBERS = (
     "total", "chunk", "room", "height", "width", "channels", "outputs", "wide_in", "wide_out",
 )  # fmt: skip
+_IMAGES = ("x", "y", "g")
 # Kernel -> its module, the arrays and the numbers that it is called with.
 _KERNELS = {
-    "convolve": ("cpu", ("x", "weight", "y", "scratch"), _NUMBERS),
+    "convolve": ("cpu", ("x", "weight", "bias", "y", "scratch"), _NUMBERS),
     "weight_gradient": ("cpu", ("x", "g", "sums", "scratch"), _NUMBERS),
     "spread_weight": (
         "cpu_weights",
@@ -223,7 +234,8 @@ _KERNELS = {
 
 
 @cache
-def _kernel(name: str) -> Kernel:
+def _kernel(name: str, images: torch.dtype = torch.float32) -> Kernel:
     module, arrays, numbers = _KERNELS[name]
     kinds = dict.fromkeys(arrays, "float32*") | dict.fromkeys(numbers, "int64")
+    kinds |= {array: f"{DTYPES[images]}*" for array in arrays if array in _IMAGES}
     return imported_kernel(f"winograd.{module}", name, kinds)
