@@ -93,12 +93,15 @@ class Kernel:
         threads = team_size(chunks, traffic)
         words: list[float] = [0, threads, chunks]
         for value in arguments:
-            if isinstance(value, Tensor):
-                words += (value.data_ptr(), value.numel())
+            # Of a number it takes long to ask whether it is a tensor.
+            if type(value) is int or type(value) is float:
+                words.append(value)
             elif value is None:
                 words += (0, 0)
             elif isinstance(value, tuple):
                 words += value
+            elif isinstance(value, Tensor):
+                words += (value.data_ptr(), value.numel())
             else:
                 words.append(value)
         memory = ctypes.create_string_buffer(self._pack(*words))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
 __all__ = [
@@ -18,16 +18,15 @@ __all__ = [
     "copy",
     "exp32",
     "expm1_32",
+    "fetch",
     "fill",
     "float_to_bfloat16",
-    "from_memory",
     "gather",
     "interleave",
     "pointer",
     "prefer_wide_vectors",
     "scatter",
     "take_number",
-    "to_memory",
     "window",
 ]
 
@@ -40,6 +39,22 @@ def pointer(typing_context: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
 
     return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def fetch(typing_context: Any, address: Any) -> Any:
+    """Ask for what lies at an address to be brought into the second cache, and do not wait."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        choice = ir.IntType(32)
+        kinds = ir.FunctionType(ir.VoidType(), [place.type, choice, choice, choice])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kinds)
+        # To read it; to be kept for long, but not in the first cache; data.
+        builder.call(prefetch, [place, *(ir.Constant(choice, value) for value in (0, 2, 1))])
+        return context.get_dummy_value()
+
+    return types.none(types.int64), generate
 
 
 @intrinsic
@@ -182,30 +197,6 @@ def float_to_bfloat16(value):
     odd = (bits >> np.int32(16)) & np.int32(1)
     rounded = (bits + np.int32(0x7FFF) + odd) >> np.int32(16)
     return np.int16(rounded if value == value else np.int32(0x7FC0))
-
-
-def from_memory(value):
-    """A number as it lies in memory, to compute with: int16 are the bits of a bfloat16."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(from_memory)
-def _from_memory(value):
-    if value == types.int16:
-        return lambda value: bfloat16_to_float(value)
-    return lambda value: value
-
-
-def to_memory(value, array):
-    """A number as ``array`` keeps it: one of int16 as the bits of the nearest bfloat16."""
-    raise NotImplementedError("only in compiled code")
-
-
-@overload(to_memory)
-def _to_memory(value, array):
-    if array.dtype == types.int16:
-        return lambda value, array: float_to_bfloat16(value)
-    return lambda value, array: value
 
 
 # The bits of 88 and of -87.3.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,18 +54,16 @@ def forward(
     """
     compute = compute_dtype(x)
     coefficients, kinds, vectors = _prepare(values, x, compute, wanted=())
-    steps, size = x.shape[0], x.numel() // x.shape[0]
-    data, x_step = flat(x)
-    variant = _variant(spec, x, kinds, vectors, tap, x_step == size, as_bytes=as_bytes)
-    kernel = _forward_kernel(variant)
+    plan = _forward_plan(
+        x.shape, x.stride(), x.dtype, spec, kinds, _are_stretched(vectors), tap, as_bytes
+    )
     spikes = like_rows(x, torch.uint8 if as_bytes else None)
     last = like_state(x, spec.filtered) if keep else None
     membranes = like_rows(x, compute) if tap else None
     first, first_step = _first(u, rest, x, spec)
-    chunks, chunk = in_chunks(size, BLOCK)
-    kernel(
-        chunks, x.element_size() * size * (2 * steps),
-        data, x_step, spikes, first, first_step, last, membranes, steps, size, chunk, *coefficients,
+    plan.kernel(
+        plan.chunks, 2 * plan.traffic, (x.data_ptr(), plan.reach), plan.x_step, spikes,
+        first, first_step, last, membranes, plan.steps, plan.size, plan.chunk, *coefficients,
     )  # fmt: skip
     return Outputs(spikes, last, membranes)
 
@@ -77,13 +76,13 @@ def prepared(
     The state is moved in place. At a few thousand columns, what is settled here takes several times
     as long as the kernel.
     """
-    size, compute = x.numel(), compute_dtype(x)
+    compute = compute_dtype(x)
     coefficients, kinds, vectors = _prepare(values, x, compute, wanted=())
-    kernel = _forward_kernel(_variant(spec, x, kinds, vectors, "", True, as_bytes=as_bytes))
-    chunks, chunk = in_chunks(size, BLOCK)
-    traffic, start = 2 * x.nbytes, _constant(rest, compute)
     shape, strides, dtype = x.shape, x.stride(), torch.uint8 if as_bytes else x.dtype
-    states = like_state(x, spec.filtered).stride()
+    kernel, _, size, _, _, traffic, chunks, chunk = _forward_plan(
+        shape, strides, x.dtype, spec, kinds, _are_stretched(vectors), "", as_bytes
+    )
+    start, states = _constant(rest, compute), like_state(x, spec.filtered).stride()
 
     def step(x: Tensor, u: Tensor | None) -> tuple[Tensor, Tensor]:
         spikes = torch.empty_strided(shape, strides, dtype=dtype)
@@ -95,7 +94,7 @@ def prepared(
         assert last is not None
         if u is not None:
             first, first_step = last, 1
-        kernel(chunks, traffic, x, size, spikes, first, first_step, last, None, 1, size, chunk,
+        kernel(chunks, 2 * traffic, x, size, spikes, first, first_step, last, None, 1, size, chunk,
                *coefficients)  # fmt: skip
         return spikes, last
 
@@ -121,26 +120,24 @@ def backward(
     """
     compute = compute_dtype(x)
     coefficients, kinds, vectors = _prepare(values, x, compute, wanted)
-    steps, size = x.shape[0], x[0].numel()
-    data, x_step = flat(x)
     g_data, g_step = flat(torch.zeros_like(x) if g is None else rows_like(g, x))
-    dense = g_step == size and x_step == (0 if summed else size)
-    kernel = _backward_kernel(_variant(spec, x, kinds, vectors, tap, dense, summed))
+    plan = _backward_plan(
+        x.shape, x.stride(), g_step, x.dtype, spec, kinds, _are_stretched(vectors), tap, summed
+    )
     gx = like_rows(x[:1] if summed else x)
     first, first_step = _first(u, rest, x, spec)
     tapped = _tapped(g_tap, x, compute) if tap else None
-    chunks, chunk = in_chunks(size, BLOCK)
     outputs: list[Argument] = []
     if wanted:
         # A row of sums for each chunk, and in it a place for each coefficient.
         extents = [_extent(vectors[i]) for i in wanted]
-        sums = torch.zeros(chunks, sum(extents), dtype=torch.float64)
+        sums = torch.zeros(plan.chunks, sum(extents), dtype=torch.float64)
         begin, count = sums.data_ptr(), sums.numel()
         starts = accumulate(extents[:-1], initial=0)
         outputs = [*((begin + 8 * start, count - start) for start in starts), sums.shape[1]]
-    kernel(
-        chunks, x.element_size() * size * (3 * steps),
-        g_data, g_step, tapped, data, x_step, first, first_step, gx, *outputs, steps, size, chunk,
+    plan.kernel(
+        plan.chunks, 3 * plan.traffic, g_data, g_step, tapped, (x.data_ptr(), plan.reach),
+        plan.x_step, first, first_step, gx, *outputs, plan.steps, plan.size, plan.chunk,
         *coefficients,
     )  # fmt: skip
     if not wanted:
@@ -181,29 +178,102 @@ def _backward_kernel(variant: Variant) -> Kernel:
     return Kernel("scan_backward", backward_source(variant), variant.backward_parameters())
 
 
-def _variant(
+class _Plan(NamedTuple):
+    """A kernel, and what it is called with besides tensors.
+
+    Attributes:
+        kernel: for this neuron and layout.
+        steps: T.
+        size: how many columns.
+        x_step: from a column to itself a step later.
+        reach: how many numbers lie from the input's first to its last.
+        traffic: the bytes of a sequence.
+        chunks: of columns.
+        chunk: columns of a chunk.
+    """
+
+    kernel: Kernel
+    steps: int
+    size: int
+    x_step: int
+    reach: int
+    traffic: int
+    chunks: int
+    chunk: int
+
+
+# What follows is asked at every call, and answered from a few: found out anew each time, it takes
+# several times as long as the kernel of a small layer.
+
+
+@lru_cache(maxsize=4096)
+def _forward_plan(
+    shape: torch.Size,
+    strides: tuple[int, ...],
+    dtype: torch.dtype,
     spec: ScanSpec,
-    x: Tensor,
     kinds: str,
-    vectors: Sequence[Vector | None],
+    stretched: bool,
     tap: str,
-    dense: bool,
-    summed: bool = False,
-    as_bytes: bool = False,
-) -> Variant:
-    """The kernel for this neuron and input: as many steps a sweep as divide T, up to four."""
-    unroll = math.gcd(x.shape[0], 4)
-    stretched = all(laid is None or laid.inner >= _STRETCH for laid in vectors)
-    return Variant(
-        spec, DTYPES[x.dtype], kinds, tap, unroll, dense=dense, summed=summed, as_bytes=as_bytes,
+    as_bytes: bool,
+) -> _Plan:
+    size, x_step = _row(shape, strides)
+    variant = Variant(
+        spec, DTYPES[dtype], kinds, tap, _unroll(shape), dense=x_step == size, as_bytes=as_bytes,
         stretched=stretched,
     )  # fmt: skip
+    return _plan(_forward_kernel(variant), shape, strides, dtype)
+
+
+@lru_cache(maxsize=4096)
+def _backward_plan(
+    shape: torch.Size,
+    strides: tuple[int, ...],
+    g_step: int,
+    dtype: torch.dtype,
+    spec: ScanSpec,
+    kinds: str,
+    stretched: bool,
+    tap: str,
+    summed: bool,
+) -> _Plan:
+    size, x_step = _row(shape, strides)
+    dense = g_step == size and x_step == (0 if summed else size)
+    variant = Variant(
+        spec, DTYPES[dtype], kinds, tap, _unroll(shape), dense=dense, summed=summed,
+        stretched=stretched,
+    )  # fmt: skip
+    return _plan(_backward_kernel(variant), shape, strides, dtype)
+
+
+def _plan(kernel: Kernel, shape: torch.Size, strides: tuple[int, ...], dtype: torch.dtype) -> _Plan:
+    size, x_step = _row(shape, strides)
+    steps = shape[0]
+    reach, traffic = x_step * (steps - 1) + size, size * steps * dtype.itemsize
+    return _Plan(kernel, steps, size, x_step, reach, traffic, *in_chunks(size, BLOCK))
+
+
+def _row(shape: torch.Size, strides: tuple[int, ...]) -> tuple[int, int]:
+    """How many columns a step has, and how far it is to the next."""
+    size = shape[1:].numel()
+    return size, strides[0] if shape[0] > 1 else size
+
+
+def _unroll(shape: torch.Size) -> int:
+    """As many steps a sweep as divide T, up to four."""
+    return math.gcd(shape[0], 4)
+
+
+def _are_stretched(vectors: Sequence[Vector | None]) -> bool:
+    return all([laid is None or laid.inner >= _STRETCH for laid in vectors])
 
 
 def _prepare(
     values: Sequence[Value], x: Tensor, compute: torch.dtype, wanted: Sequence[int]
 ) -> tuple[list[Value], str, list[Vector | None]]:
     """The kernels' arguments for the coefficients, their kinds, and the vectors' layouts."""
+    if all([type(value) is float for value in values]):
+        return list(values), "s" * len(values), []
     arguments: list[Value] = []
     kinds, vectors = "", list[Vector | None]()
     for i, value in enumerate(values):

@@ -100,6 +100,8 @@ def rows_like(value: Tensor, x: Tensor) -> Tensor:
 
     Axes of size 1 have no order; a value repeated over time may stay so.
     """
+    if value.stride() == x.stride():
+        return value
     same = all(
         n == 1 or a == b
         for n, a, b in zip(x.shape[1:], value.stride()[1:], x.stride()[1:], strict=True)

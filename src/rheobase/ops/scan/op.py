@@ -9,7 +9,7 @@ through.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
@@ -258,75 +258,122 @@ def _fused(
     learnt: LearntCoefficients | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     if torch.is_grad_enabled():
+        call = _Call.of(steps, rest, spec, values, tap, keep, learnt)
+        tensors = [value for value in values if isinstance(value, Tensor)]
         parameters = () if learnt is None else learnt.parameters
-        return _Fused.apply(  # type: ignore[no-any-return, no-untyped-call]
-            x, steps, u, rest, spec, tap, keep, learnt, *values, *parameters
-        )
+        outputs = _Fused.apply(x, u, call, *tensors, *parameters)  # type: ignore[no-untyped-call]
+        return outputs if call.gives_more else (outputs, None, None)
     x = at_every_step(dense_rows(x), steps)
     if learnt is not None:
         values, _ = _made(learnt, spec, values, learnt.parameters)
     return _backend(x).forward(x, u, rest, spec, values, tap, keep)[:3]  # type: ignore[no-any-return]
 
 
-class _Fused(torch.autograd.Function):
-    """The kernels as a node of the eager graph; ``given`` are values in the order of ``spec.names``
-    and the parameters of what is learnt.
+class _Call(NamedTuple):
+    """What a node of the graph is given beside tensors: every argument of one takes its time.
 
-    ``x`` is ``[steps, ...]``, or ``[1, ...]`` for one image that comes at every step.
+    ``numbers`` are the coefficients in the order of ``spec.names``, None for those that are tensors
+    and stand at ``places``.
+    """
+
+    steps: int
+    rest: float
+    spec: ScanSpec
+    numbers: list[float | None]
+    places: list[int]
+    tap: str
+    keep: bool
+    learnt: LearntCoefficients | None
+
+    @staticmethod
+    def of(
+        steps: int,
+        rest: float,
+        spec: ScanSpec,
+        values: Sequence[float | Tensor],
+        tap: str,
+        keep: bool,
+        learnt: LearntCoefficients | None,
+    ) -> _Call:
+        numbers = _numbers(values)
+        places = [i for i, number in enumerate(numbers) if number is None]
+        return _Call(steps, rest, spec, numbers, places, tap, keep, learnt)
+
+    @property
+    def gives_more(self) -> bool:
+        """Whether spikes are not all that is asked for; the engine counts outputs that are None."""
+        return self.keep or bool(self.tap)
+
+
+def _numbers(values: Sequence[float | Tensor]) -> list[float | None]:
+    return [None if isinstance(value, Tensor) else value for value in values]
+
+
+def _values(numbers: Sequence[float | None], tensors: Iterable[Tensor]) -> list[float | Tensor]:
+    """The tensors in the places where there is no number."""
+    left = iter(tensors)
+    return [next(left) if number is None else number for number in numbers]
+
+
+class _Fused(torch.autograd.Function):
+    """The kernels as a node of the eager graph.
+
+    ``given`` are the coefficients that are tensors, and the parameters of what is learnt.
+
+    ``x`` is ``[call.steps, ...]``, or ``[1, ...]`` for one image that comes at every step.
     """
 
     @staticmethod
-    def forward(  # type: ignore[no-untyped-def]
-        ctx, x, steps, u, rest, spec, tap, keep, learnt, *given
-    ):
-        x = dense_rows(x)
-        values: Sequence[float | Tensor] = given
+    def forward(ctx, x, u, call, *given):  # type: ignore[no-untyped-def]
+        x, values = dense_rows(x), _values(call.numbers, given)
         made_of: tuple[Tensor, ...] = ()
-        if learnt is not None:
-            count = len(spec.names)
-            values, made_of = _made(learnt, spec, given[:count], given[count:])
+        if call.learnt is not None:
+            parameters = given[len(call.places) :]
+            values, made_of = _made(call.learnt, call.spec, values, parameters)
         outputs = _backend(x).forward(
-            at_every_step(x, steps), u, rest, spec, values, tap, keep,
+            at_every_step(x, call.steps), u, call.rest, call.spec, values, call.tap, call.keep,
             marked=any(ctx.needs_input_grad),
         )  # fmt: skip
         # The membranes are recomputed from the input, so nothing of size T is saved but the input.
-        tensors = (v for v in values if isinstance(v, Tensor))
+        tensors = [value for value in values if isinstance(value, Tensor)]
         ctx.save_for_backward(x, u, outputs.marks, *made_of, *tensors)
-        ctx.numbers = [None if isinstance(v, Tensor) else v for v in values]
-        ctx.constants = (rest, spec, tap)
-        # Not the whole of it: that knows the input as it was given.
-        ctx.learnt = None if learnt is None else (learnt.names, learnt.back)
-        ctx.made_of = len(made_of)
-        ctx.steps = steps
+        ctx.call, ctx.numbers, ctx.made_of = call, call.numbers, len(made_of)
+        if call.learnt is not None:
+            ctx.numbers, ctx.learnt = _numbers(values), (call.learnt.names, call.learnt.back)
+            # The whole of it knows the input as it was given.
+            ctx.call = call._replace(learnt=None)
         ctx.set_materialize_grads(False)
-        if keep:
+        if call.keep:
             ctx.mark_non_differentiable(outputs.last)
-        return outputs[:3]
+        return outputs[:3] if call.gives_more else outputs.spikes
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g, g_last, g_tap):  # type: ignore[no-untyped-def]
+    def backward(ctx, g, g_last=None, g_tap=None):  # type: ignore[no-untyped-def]
         x, u, marks, *tensors = ctx.saved_tensors
-        rest, spec, tap = ctx.constants
-        made_of, left = tensors[: ctx.made_of], iter(tensors[ctx.made_of :])
-        values = [next(left) if number is None else number for number in ctx.numbers]
-        asked = ctx.needs_input_grad[8:]
-        made = []
-        if any(asked[len(values) :]):
+        call, made_of = ctx.call, tensors[: ctx.made_of]
+        values = _values(ctx.numbers, tensors[ctx.made_of :])
+        asked = ctx.needs_input_grad[3:]
+        wanted = [i for i, is_asked in zip(call.places, asked, strict=False) if is_asked]
+        made, learns = [], any(asked[len(call.places) :])
+        if learns:
             names, back = ctx.learnt
-            made = [spec.names.index(name) for name in names]
-        wanted = [i for i in range(len(values)) if asked[i] or i in made]
-        options = {} if x.shape[0] == ctx.steps else {"summed": True}
+            made = [call.spec.names.index(name) for name in names]
+            wanted = sorted(wanted + made)
+        options = {} if x.shape[0] == call.steps else {"summed": True}
         if marks is not None:
             options["marks"] = marks
         gx, *gradients = _backend(x).backward(
-            g, g_tap, at_every_step(x, ctx.steps), u, rest, spec, values, tap, wanted, **options
-        )
+            g, g_tap, at_every_step(x, call.steps), u, call.rest, call.spec, values, call.tap,
+            wanted, **options,
+        )  # fmt: skip
+        if not asked:
+            return gx, None, None
         by_index = dict(zip(wanted, gradients, strict=True))
-        found = [by_index[i] if asked[i] else None for i in range(len(values))]
-        if made:
+        found = [by_index.get(i) for i in call.places]
+        if learns:
             found += back(made_of, [by_index[i] for i in made])
-        return gx, *[None] * 7, *found, *[None] * (len(asked) - len(found))
+        return gx, None, None, *found, *[None] * (len(asked) - len(found))
 
 
 def _made(

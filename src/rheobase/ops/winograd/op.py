@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from rheobase.ops.eager import is_plain_image, layer_dtype, watched
 from rheobase.ops.native import DTYPES, Kernel, imported_kernel, in_chunks
 from rheobase.ops.products.sizes import padded
+from rheobase.ops.winograd.sizes import apart
 
 __all__ = ["conv3x3", "takes"]
 
@@ -148,7 +149,7 @@ def _on_tiles(kernel: str, x: Tensor, outputs: int, *arrays: Tensor) -> None:
     room = _at_once(channels, outputs)
     traffic = sum(array.nbytes for array in arrays)
     _kernel(kernel, x.dtype)(
-        chunks, traffic, *arrays, _scratch(chunks, room, wide_in + wide_out), total, chunk, room,
+        chunks, traffic, *arrays, _scratch(chunks, room, wide_in, wide_out), total, chunk, room,
         height, width, channels, outputs, wide_in, wide_out,
     )  # fmt: skip
 
@@ -200,9 +201,9 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
-def _scratch(chunks: int, room: int, channels: int) -> Tensor:
-    """Room for the tiles of every chunk."""
-    size = chunks * 36 * room * channels
+def _scratch(chunks: int, room: int, wide_in: int, wide_out: int) -> Tensor:
+    """Room for the tiles of every chunk, before and after the products."""
+    size = chunks * 36 * (apart(room, wide_in) + apart(room, wide_out))
     if _kept.scratch.numel() < size:
         _kept.scratch = torch.empty(size)
     return _kept.scratch
