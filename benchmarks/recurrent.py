@@ -24,9 +24,10 @@ from rheobase.neurons import LIF
 
 __all__ = ["inference", "training"]
 
-BATCHES = (64, 256)
+BATCHES = (32, 64, 256)
 _T, _INPUTS, _HIDDEN, _CLASSES, _DENSITY = 100, 700, 128, 20, 0.1
-_SYSTEMS = ("rheobase", "dense input", "SpikingJelly", "snnTorch")
+_TAU = 10.0
+_SYSTEMS = ("rheobase", "dense input", "SpikingJelly", "snnTorch", "Norse")
 
 
 class Network(nn.Module):
@@ -60,7 +61,7 @@ class SpikingJelly(nn.Module):
         super().__init__()
         self.feedback = nn.Linear(_HIDDEN, _HIDDEN, bias=False)
         self.node = neuron.LIFNode(
-            tau=10.0, decay_input=False, surrogate_function=surrogate.ATan(alpha=2.0)
+            tau=_TAU, decay_input=False, surrogate_function=surrogate.ATan(alpha=2.0)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,8 +80,8 @@ class SnnTorch(nn.Module):
 
         super().__init__()
         self.node = snntorch.RLeaky(
-            beta=0.9, linear_features=_HIDDEN, reset_mechanism="zero", reset_delay=False,
-            spike_grad=snntorch.surrogate.atan(alpha=2.0),
+            beta=1.0 - 1.0 / _TAU, linear_features=_HIDDEN, reset_mechanism="zero",
+            reset_delay=False, spike_grad=snntorch.surrogate.atan(alpha=2.0),
         )  # fmt: skip
         self.node.recurrent.bias = None
         self.feedback = self.node.recurrent
@@ -95,8 +96,32 @@ class SnnTorch(nn.Module):
         return torch.stack(spikes)
 
 
+class Norse(nn.Module):
+    """Norse's LIF in the loop that its users write over recurrent layers.
+
+    Its recurrent cells delay their input by a synapse; this neuron does not, so it is faster. It
+    divides its input by tau, for which its weights are as much larger.
+    """
+
+    def __init__(self) -> None:
+        from norse.torch import LIFBoxCell
+        from norse.torch.functional.lif_box import LIFBoxParameters
+
+        super().__init__()
+        self.feedback = nn.Linear(_HIDDEN, _HIDDEN, bias=False)
+        steps_a_second = torch.tensor(1000.0 / _TAU)
+        self.node = LIFBoxCell(LIFBoxParameters(tau_mem_inv=steps_a_second), dt=0.001)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes, state = [torch.zeros_like(x[0])], None
+        for x_t in x.unbind(0):
+            s, state = self.node(x_t + self.feedback(spikes[-1]), state)
+            spikes.append(s)
+        return torch.stack(spikes[1:])
+
+
 def _ours() -> nn.Module:
-    return Recurrent(_HIDDEN, LIF(tau=10.0, decay_input=False))
+    return Recurrent(_HIDDEN, LIF(tau=_TAU, decay_input=False))
 
 
 _LAYERS: dict[str, Callable[[], nn.Module]] = {
@@ -104,6 +129,7 @@ _LAYERS: dict[str, Callable[[], nn.Module]] = {
     "dense input": _ours,
     "SpikingJelly": SpikingJelly,
     "snnTorch": SnnTorch,
+    "Norse": Norse,
 }
 
 
@@ -125,7 +151,8 @@ def _training(batch: int, rounds: int) -> Record:
     times = interleave(steps, rounds)
     return _record("training step", batch, times, 3.5, [
         f"firing rate {rate:.2f}, input density {_DENSITY}",
-        "snnTorch cuts the gradient through the reset; its spikes are the same",
+        "snnTorch cuts the gradient through the reset, Norse has another surrogate; "
+        "their spikes are the same",
     ])  # fmt: skip
 
 
@@ -172,7 +199,7 @@ def _data(batch: int) -> tuple[Tensor, Tensor]:
 
 
 def _networks() -> dict[str, Network]:
-    """The three networks with the same weights, as large as makes every tenth neuron fire."""
+    """All networks with the same weights, as large as makes every tenth neuron fire."""
     networks = {name: Network(name) for name in _SYSTEMS}
     torch.manual_seed(0)
     weights = {
@@ -186,6 +213,9 @@ def _networks() -> dict[str, Network]:
                 own[name].copy_(value)
             for name in ("last.weight", "first.bias", "last.bias"):
                 own[name].copy_(cast(Network, networks["rheobase"]).get_parameter(name))
+    with torch.no_grad():
+        for name in ("first.weight", "first.bias", "recurrent.feedback.weight"):
+            networks["Norse"].get_parameter(name).mul_(_TAU)
     return networks
 
 

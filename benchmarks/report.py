@@ -20,7 +20,7 @@ __all__ = ["END", "START", "load", "machine", "render", "save", "write_between_m
 START = "<!-- results: written by python -m benchmarks, do not edit -->"
 END = "<!-- end of results -->"
 
-_PACKAGES = ("rheobase", "torch", "numba", "numpy", "spikingjelly", "snntorch")
+_PACKAGES = ("rheobase", "torch", "numba", "numpy", "spikingjelly", "snntorch", "norse")
 
 
 def machine() -> dict[str, Any]:

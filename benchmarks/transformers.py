@@ -242,7 +242,11 @@ _ZOO = [pair for pair in PAIRS.values() if pair is not SMALL]
 
 def training(rounds: int) -> list[Record]:
     """Forward, cross entropy of the mean over T, backward, AdamW, of the small Spikformer."""
-    return [_training(SMALL, batch, rounds) for batch in SMALL.batches]
+    return [
+        _training(SMALL, batch, rounds, goal, low)
+        for low, goal in ((False, 1.6), (True, 2.1))
+        for batch in SMALL.batches
+    ]
 
 
 def inference(rounds: int) -> list[Record]:
@@ -252,7 +256,7 @@ def inference(rounds: int) -> list[Record]:
 
 def zoo_training(rounds: int) -> list[Record]:
     """Training steps of the networks in their published sizes."""
-    return [_training(pair, batch, rounds) for pair in _ZOO for batch in pair.batches]
+    return [_training(pair, batch, rounds, goal=1.5) for pair in _ZOO for batch in pair.batches]
 
 
 def zoo_inference(rounds: int) -> list[Record]:
@@ -260,17 +264,18 @@ def zoo_inference(rounds: int) -> list[Record]:
     return [_inference(pair, batch, rounds, goal=1.7) for pair in _ZOO for batch in pair.batches]
 
 
-def _training(pair: Pair, batch: int, rounds: int) -> Record:
+def _training(pair: Pair, batch: int, rounds: int, goal: float, low: bool = False) -> Record:
+    """In float32, or by autocast in bfloat16."""
     networks = networks_of(pair)
     assert_same_function(pair, networks)
     images, labels = data(pair, batch)
-    steps = {name: training_step(net, images, labels) for name, net in networks.items()}
+    steps = {name: training_step(net, images, labels, low) for name, net in networks.items()}
     times = interleave(steps, rounds)
     return Record(
-        f"{pair.title} training step, batch {batch}",
+        f"{pair.title} training step, batch {batch}" + ", bfloat16" * low,
         "ms",
         {name: spread(values) for name, values in times.items()},
-        [claim(times, "SpikingJelly", "rheobase", at_least=1.5)],
+        [claim(times, "SpikingJelly", "rheobase", at_least=goal)],
     )
 
 
@@ -309,14 +314,18 @@ def _assert_still_the_same(net: nn.Module, optimised: nn.Module, images: Tensor)
     torch.testing.assert_close(*outputs, rtol=1e-9, atol=1e-9)
 
 
-def training_step(net: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], None]:
-    """A full step, the optimiser's included."""
+def training_step(
+    net: nn.Module, images: Tensor, labels: Tensor, low: bool = False
+) -> Callable[[], None]:
+    """A full step, the optimiser's included; ``low``: by autocast in bfloat16."""
     network = forward(net.train())
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
 
     def run() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(network(images), labels).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            logits = network(images)
+        F.cross_entropy(logits.float(), labels).backward()
         optimizer.step()
 
     return run

@@ -152,6 +152,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
     ctx.which = which
     ctx.wanted = [i for i, v in zip(which, tensors, strict=True) if v.requires_grad]
     ctx.mark_non_differentiable(currents, last)
+    # Else zeros as large as the sequence are written for what has no gradient.
+    ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx: Any, g: Tensor, g_currents: Tensor, g_last: Tensor) -> tuple[Any, ...]:

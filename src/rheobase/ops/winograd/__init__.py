@@ -1,4 +1,4 @@
-"""3x3 convolution in float32 on the CPU, with a quarter of the multiplications."""
+"""3x3 convolution on the CPU with a quarter of the multiplications."""
 
 from rheobase.ops.winograd.op import conv3x3, takes
 
