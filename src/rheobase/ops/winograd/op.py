@@ -112,7 +112,9 @@ class _Conv3x3(torch.autograd.Function):
 
 def _convolve(x: Tensor, spread: Tensor, outputs: int) -> Tensor:
     """``x`` ``[N, C, H, W]`` with transformed weights (`_spread`)."""
-    y = torch.empty((len(x), outputs, *x.shape[2:]), memory_format=torch.channels_last)
+    y = torch.empty(
+        (len(x), outputs, *x.shape[2:]), dtype=x.dtype, memory_format=torch.channels_last
+    )
     _on_tiles("convolve", x, outputs, x, spread, y)
     return y
 
@@ -120,9 +122,9 @@ def _convolve(x: Tensor, spread: Tensor, outputs: int) -> Tensor:
 def _weight_gradient(x: Tensor, g: Tensor) -> Tensor:
     channels, outputs = x.shape[1], g.shape[1]
     parts, wide_in, wide_out = _chunks(x)[1], padded(channels), padded(outputs)
-    sums = torch.empty(parts, 36, wide_in, wide_out)
+    sums = x.new_empty(parts, 36, wide_in, wide_out)
     _on_tiles("weight_gradient", x, outputs, x, g, sums)
-    weight = torch.empty(outputs, channels, 3, 3)
+    weight = x.new_empty(outputs, channels, 3, 3)
     chunks, chunk = in_chunks(channels)
     _kernel("gather_weight")(
         chunks, sums.nbytes, sums, weight, parts, channels, outputs, wide_in, wide_out, chunk
@@ -152,7 +154,7 @@ def _spread(weight: Tensor, turned: bool = False) -> Tensor:
     outputs, channels = weight.shape[:2]
     count, length = (outputs, channels) if turned else (channels, outputs)
     step, stride = (9 * channels, 9) if turned else (9, 9 * channels)
-    points = torch.empty(36, count, padded(length))
+    points = weight.new_empty(36, count, padded(length))
     chunks, chunk = in_chunks(count)
     _kernel("spread_weight")(
         chunks, points.nbytes, weight, points, count, length, padded(length), step, stride,
@@ -184,7 +186,7 @@ def _at_once(channels: int, outputs: int) -> int:
 class _Kept(threading.local):
     """Memory that each Python thread keeps from call to call: it stays in the caches."""
 
-    scratch = torch.empty(0)
+    scratch = torch.empty(0, dtype=torch.float32)
 
 
 _kept = _Kept()
@@ -194,7 +196,7 @@ def _scratch(chunks: int, room: int, channels: int) -> Tensor:
     """Room for the tiles of every chunk."""
     size = chunks * 36 * room * channels
     if _kept.scratch.numel() < size:
-        _kept.scratch = torch.empty(size)
+        _kept.scratch = torch.empty(size, dtype=torch.float32)
     return _kept.scratch
 
 
