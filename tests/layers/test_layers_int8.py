@@ -39,6 +39,17 @@ def test_layers_are_those_of_rounded_weights(sparse: bool, scale: float) -> None
         torch.testing.assert_close(made(x.to(torch.uint8)), exact.float(), rtol=1e-5, atol=1e-5)
 
 
+def test_outputs_are_float32_whatever_the_default_dtype() -> None:
+    made, x = Int8Conv2d(nn.Conv2d(40, 24, 3, bias=False), sparse=True), _spikes(2, 40, 7, 7)
+    expected = made(x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = made(x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+
+
 def test_copies_and_weights_travel() -> None:
     layer, x = Int8Conv2d(nn.Conv2d(8, 8, 3)), _spikes(1, 8, 5, 5)
     y = layer(x)
