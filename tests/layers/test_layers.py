@@ -159,6 +159,14 @@ def test_average_pooling_channels_last_is_that_of_pytorch(size: int, dtype: torc
         assert not average_pool.takes(last.flatten(0, 1), other)
 
 
+def test_hooks_of_average_pooling_are_run() -> None:
+    pool = nn.AvgPool2d(2)
+    pool.register_forward_hook(lambda module, inputs, output: -output)
+    last = torch.rand(6, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    expected = -nn.functional.avg_pool2d(last, 2)
+    assert torch.equal(over_time(last.unflatten(0, (2, 3)), pool).flatten(0, 1), expected)
+
+
 def parts(dim: int) -> dict[str, nn.Module]:
     units = {name: ConvNormNeuron(dim, dim, LIF()) for name in "qkv"}
     for unit in units.values():
