@@ -34,8 +34,8 @@ def is_seen_by_nobody(x: Tensor) -> bool:
 def is_plain_image(x: Tensor, weight: Tensor) -> bool:
     """Whether a convolution's kernel can take ``x``: plain float32 images on the CPU that fit."""
     return (
-        is_plain(x)
-        and not is_transformed()
+        is_seen_by_nobody(x)
+        and is_plain(weight)  # a class of tensors may have a convolution of its own
         and x.device.type == "cpu"
         and x.dim() == 4
         and x.shape[1] == weight.shape[1]
