@@ -53,9 +53,8 @@ def norm_and_fire(
     # PyTorch's own norm has the words for what is wrong with such an input.
     if x.dim() not in _KNOWN.get(type(norm), ()) or watched(norm):
         return None
-    if norm.weight is None or norm.bias is None:
-        return None
-    if not (is_plain(norm.weight) and is_plain(norm.bias)):  # a class of tensors may do otherwise
+    # None, or of a class that may have a batch norm of its own.
+    if not all(isinstance(p, Tensor) and is_plain(p) for p in (norm.weight, norm.bias)):
         return None
     if x.shape[2] != norm.num_features or x.numel() <= x.shape[2]:
         return None
