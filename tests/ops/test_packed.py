@@ -123,3 +123,9 @@ def test_transforms_and_who_forbids_hooks_get_spikes_as_they_are() -> None:
     for gradients in (found, plain, batched):
         for a, b in zip(gradients, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
+
+
+def test_inference_mode_with_gradients_enabled_again() -> None:
+    with torch.inference_mode(), torch.enable_grad():
+        spikes = over_time(torch.rand(3, 2, 4), LIF(), nn.Linear(4, 4), LIF())
+    assert spikes.shape == (3, 2, 4)

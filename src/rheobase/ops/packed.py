@@ -33,7 +33,7 @@ def mark(x: Tensor, largest: int) -> Tensor:
 
     Of use to eager training only, so nothing is noted while PyTorch traces or needs no gradient.
     """
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling() and not x.is_inference():
         setattr(x, _MARK, (largest, x._version))
     return x
 
