@@ -1,3 +1,4 @@
+import copy
 import itertools
 
 import pytest
@@ -56,6 +57,14 @@ def test_dropout_draws_anew_for_every_step_of_a_repeated_image(nested):
         assert not any(torch.equal(y[0], step) for step in y[1:])
     dropout.eval()
     assert torch.equal(*over_time(x, *modules)[:2])
+
+
+def test_a_norm_within_a_module_counts_every_copy_of_a_repeated_image():
+    within = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).double()
+    expected, image = copy.deepcopy(within), torch.rand(2, 3, 6, 6).double()
+    expected(repeat(image, 4).flatten(0, 1))
+    over_time(repeat(image, 4), within)
+    torch.testing.assert_close(within.state_dict(), expected.state_dict())
 
 
 def test_a_repeated_single_value_is_normalised_over_its_copies():
