@@ -59,6 +59,12 @@ class Optimized(nn.Module):
             return y
         return pytree.tree_map(partial(_to, dtype=x.dtype), y)
 
+    def _apply(self, *args: Any, **options: Any) -> Optimized:
+        """What `nn.Module.to` and its like come down to: the dtype moves with the weights."""
+        super()._apply(*args, **options)  # type: ignore[no-untyped-call]
+        self.dtype = args[0](torch.empty(0, dtype=self.dtype)).dtype
+        return self
+
     def extra_repr(self) -> str:
         """What was done."""
         return "\n".join(self.choices)
