@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from rheobase.layers import EventConv2d, EventLinear, over_time
 from rheobase.layers.lookup import LookupConv2d, LookupLinear
+from rheobase.layers.sequential import TimeSequential
 from rheobase.neurons import LIF
 
 
@@ -77,3 +78,30 @@ def test_a_mode_for_functions_sees_convolutions(size: int) -> None:
         y: Tensor = over_time(x, conv)
     assert "conv2d" in seen
     torch.testing.assert_close(y, over_time(x, conv))
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.trace.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_jit_traces_networks() -> None:
+    torch.manual_seed(0)
+    net = TimeSequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), LIF(), nn.AvgPool2d(2),
+        nn.Conv2d(32, 32, 1), LIF(),
+    ).eval()  # fmt: skip
+    x = 3.0 * torch.rand(4, 2, 3, 8, 8)
+    traced = torch.jit.trace(net, x)
+    torch.testing.assert_close(traced(2.0 * x), net(2.0 * x))
+
+
+def test_tensors_of_which_memory_holds_the_opposite() -> None:
+    """As the imaginary part of a conjugate spectrum does."""
+    x = torch._neg_view(-3.0 * torch.rand(4, 32, 8, 8)).unflatten(0, (2, 2))
+    assert x.is_neg()
+    last = x.flatten(0, 1).resolve_neg().neg().contiguous(memory_format=torch.channels_last)
+    for layer, given in (
+        (nn.Conv2d(32, 32, 1), x),
+        (nn.Conv2d(32, 32, 3, padding=1), x),
+        (nn.AvgPool2d(2), torch._neg_view(last).unflatten(0, (2, 2))),
+        (LIF(), x),
+    ):
+        torch.testing.assert_close(over_time(given, layer), over_time(x.resolve_neg(), layer))

@@ -16,6 +16,8 @@ def is_plain(x: Tensor) -> bool:
         type(x) in (Tensor, torch.nn.Parameter)
         and not torch.compiler.is_compiling()
         and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._get_tracing_state() is None  # of `torch.jit.trace`: sizes are tensors there
+        and not x.is_neg()  # as the imaginary part of a conjugate: memory holds the opposite
     )
 
 
