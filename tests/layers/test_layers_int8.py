@@ -108,6 +108,16 @@ def test_network_of_bytes_gives_the_spikes_of_the_one_of_floats(monkeypatch) -> 
     assert count_operations(fast, x).macs == count_operations(net, x).macs
 
 
+def test_layers_with_hooks_keep_them(monkeypatch) -> None:
+    torch.manual_seed(0)
+    net = TimeSequential(nn.Conv2d(3, 16, 3), LIF(), nn.Conv2d(16, 8, 3)).eval()
+    net[2].register_forward_hook(lambda module, inputs, output: 2.0 * output)
+    x = 3.0 * torch.rand(T, N, 3, 8, 8)
+    monkeypatch.setattr(optimize, "_faster", lambda made, before, run: (made, "taken"))
+    fast = rheobase.optimize(net, x, dtypes=(torch.int8,))
+    torch.testing.assert_close(fast(x), net(x), rtol=1e-4, atol=1e-5)
+
+
 def test_it_streams_and_exports(monkeypatch) -> None:
     net, x = _net(), torch.rand(T, N, 3, 8, 8)
     fast = _int8_net(monkeypatch, net, x)

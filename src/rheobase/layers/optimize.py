@@ -20,6 +20,7 @@ from rheobase.layers.lookup import LookupConv2d, LookupLinear
 from rheobase.layers.spike_bytes import send_bytes
 from rheobase.layers.time import apply_layer
 from rheobase.neurons import Neuron
+from rheobase.ops.eager import watched
 from rheobase.ops.int8 import grid_step, to_bytes
 from rheobase.stateful import streaming
 
@@ -240,7 +241,7 @@ def _int8_layers(net: nn.Module, example: Tensor, pieces: int) -> list[str]:
 
 def _in_int8(layer: nn.Module, step: float | None) -> list[Int8Conv2d | Int8Linear]:
     """The layer with weights of 8 bits, in either way that it has; none for another input."""
-    if step is None:
+    if step is None or watched(layer):  # whose hooks another layer would not have
         return []
     if isinstance(layer, nn.Linear):
         return [Int8Linear(layer, step, sparse) for sparse in (False, True)]
