@@ -118,6 +118,19 @@ def test_layers_with_hooks_keep_them(monkeypatch) -> None:
     torch.testing.assert_close(fast(x), net(x), rtol=1e-4, atol=1e-5)
 
 
+def test_neurons_with_hooks_send_floats(monkeypatch) -> None:
+    torch.manual_seed(0)
+    net = TimeSequential(nn.Conv2d(3, 16, 3), LIF(), nn.Conv2d(16, 8, 3)).eval()
+    rates: list[Tensor] = []
+    net[1].register_forward_hook(lambda module, inputs, output: rates.append(output.mean()))
+    x = 3.0 * torch.rand(T, N, 3, 8, 8)
+    monkeypatch.setattr(optimize, "_faster", lambda made, before, run: (made, "taken"))
+    fast = rheobase.optimize(net, x, dtypes=(torch.int8,))
+    net(x)
+    fast(x)
+    assert torch.equal(rates[-1], rates[-2])
+
+
 def test_it_streams_and_exports(monkeypatch) -> None:
     net, x = _net(), torch.rand(T, N, 3, 8, 8)
     fast = _int8_net(monkeypatch, net, x)
@@ -138,12 +151,15 @@ class _Shared(nn.Module):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         spikes = over_time(x, self.neuron)
         y = over_time(spikes.flatten(2).unflatten(2, (2, 3)).flatten(2), self.layer)
-        return {"only": lambda: y, "sum": lambda: y + spikes, "out": lambda: (y, spikes)}[
-            self.how
-        ]()
+        return {
+            "only": lambda: y,
+            "sum": lambda: y + spikes,
+            "out": lambda: (y, spikes),
+            "array": lambda: y - float(-spikes.numpy().min()),
+        }[self.how]()
 
 
-@pytest.mark.parametrize(("how", "senders"), [("only", 1), ("sum", 0), ("out", 0)])
+@pytest.mark.parametrize(("how", "senders"), [("only", 1), ("sum", 0), ("out", 0), ("array", 0)])
 def test_spikes_that_others_read_stay_floats(how: str, senders: int) -> None:
     net = _Shared(how)
     assert send_bytes(net, torch.rand(T, N, 6)) == senders
