@@ -8,6 +8,7 @@ packs what autograd saves of it.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -58,6 +59,10 @@ class _Packed:
     stride: tuple[int, ...]
     dtype: torch.dtype
 
+    def __reduce__(self) -> tuple[type[OrderedDict[str, Tensor]], tuple[()]]:
+        """Saved or copied with its tensor it is nothing, which ``weights_only`` loads too."""
+        return OrderedDict, ()
+
     def unpack(self) -> Tensor:
         device = self.data.device
         out = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=device)
@@ -88,8 +93,9 @@ def saving_packed(x: Tensor, folded: Tensor) -> AbstractContextManager[None]:
     def pack(saved: Tensor) -> Tensor | _Packed:
         if saved.data_ptr() != folded.data_ptr() or saved.stride() != folded.stride():
             return saved
-        packed: _Packed | None = getattr(x, _CACHE, None)
-        if packed is None or (packed.shape, packed.stride) != (saved.shape, saved.stride()):
+        packed = getattr(x, _CACHE, None)
+        layout = saved.shape, saved.stride()
+        if not isinstance(packed, _Packed) or (packed.shape, packed.stride) != layout:
             packed = _pack(saved, bits=bound == 1)
             setattr(x, _CACHE, packed)
         return packed
