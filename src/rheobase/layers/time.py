@@ -42,7 +42,8 @@ def over_time(x: Tensor, *modules: Callable[[Tensor], Tensor]) -> Tensor:
             norm of `rheobase.layers.norms`, an attention over time; or one with such a part) is
             called on ``[T, N, ...]``, any other on ``[T * N, ...]``. A batch norm before a neuron
             is done in the neuron's own pass where that is possible, with the same results. Dropout
-            draws anew at every step, also of a repeated image.
+            draws anew at every step, also of a repeated image; modules of your own that draw at
+            random draw once for one (give them ``x.contiguous()`` for more).
 
     Returns:
         ``[T, N, ...]`` with the modules' output shape.
