@@ -11,7 +11,7 @@ from torch.nn.modules.module import register_module_forward_hook
 import rheobase
 from rheobase.layers import ThresholdDependentBatchNorm2d, over_time, repeat
 from rheobase.measure import firing_rates
-from rheobase.neurons import LIF, PLIF, record_membranes
+from rheobase.neurons import CUBALIF, LIF, PLIF, record_membranes
 from rheobase.ops.scan import use_backend
 from rheobase.surrogate import Sigmoid
 
@@ -82,6 +82,26 @@ def test_one_pass_equals_two(
     assert 0 < one[0].mean() < 1
     for a, b in zip(one[1:], two[1:], strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=tolerance * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("repeated", [True, False])
+def test_a_synapse_between_norm_and_charge(training: bool, repeated: bool) -> None:
+    torch.manual_seed(0)
+    one = Unit(nn.BatchNorm2d(C), CUBALIF()).double().train(training)
+    nn.init.uniform_(one.norm.weight, 1.0, 3.0)
+    apart = copy.deepcopy(one)
+    _watch(apart)
+    x = torch.randn(T, N, 2, 9, 8).double()
+    results = []
+    for net in (one, apart):
+        leaf = (x[0] if repeated else x).clone().requires_grad_()
+        y = net(repeat(leaf, T) if repeated else leaf)
+        assert 0 < y.mean() < 1
+        (y * torch.arange(y.numel()).view_as(y).sin()).sum().backward()
+        gradients = [leaf.grad, *(p.grad for p in net.parameters())]
+        results.append([y, *gradients, *net.norm.buffers()])
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("channels", [None, 8])

@@ -1,3 +1,4 @@
+import copy
 import itertools
 
 import pytest
@@ -56,6 +57,14 @@ def test_dropout_draws_anew_for_every_step_of_a_repeated_image(nested):
         assert not any(torch.equal(y[0], step) for step in y[1:])
     dropout.eval()
     assert torch.equal(*over_time(x, *modules)[:2])
+
+
+def test_a_norm_within_a_module_counts_every_copy_of_a_repeated_image():
+    within = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).double()
+    expected, image = copy.deepcopy(within), torch.rand(2, 3, 6, 6).double()
+    expected(repeat(image, 4).flatten(0, 1))
+    over_time(repeat(image, 4), within)
+    torch.testing.assert_close(within.state_dict(), expected.state_dict())
 
 
 def test_a_repeated_single_value_is_normalised_over_its_copies():
@@ -157,6 +166,14 @@ def test_average_pooling_channels_last_is_that_of_pytorch(size: int, dtype: torc
     assert torch.equal(leaves[0].grad, leaves[1].grad)
     for other in (nn.AvgPool2d(3, 2), nn.AvgPool2d(4), nn.AvgPool2d(2, padding=1)):
         assert not average_pool.takes(last.flatten(0, 1), other)
+
+
+def test_hooks_of_average_pooling_are_run() -> None:
+    pool = nn.AvgPool2d(2)
+    pool.register_forward_hook(lambda module, inputs, output: -output)
+    last = torch.rand(6, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    expected = -nn.functional.avg_pool2d(last, 2)
+    assert torch.equal(over_time(last.unflatten(0, (2, 3)), pool).flatten(0, 1), expected)
 
 
 def parts(dim: int) -> dict[str, nn.Module]:

@@ -39,6 +39,17 @@ def test_layers_are_those_of_rounded_weights(sparse: bool, scale: float) -> None
         torch.testing.assert_close(made(x.to(torch.uint8)), exact.float(), rtol=1e-5, atol=1e-5)
 
 
+def test_outputs_are_float32_whatever_the_default_dtype() -> None:
+    made, x = Int8Conv2d(nn.Conv2d(40, 24, 3, bias=False), sparse=True), _spikes(2, 40, 7, 7)
+    expected = made(x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = made(x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+
+
 def test_copies_and_weights_travel() -> None:
     layer, x = Int8Conv2d(nn.Conv2d(8, 8, 3)), _spikes(1, 8, 5, 5)
     y = layer(x)
@@ -97,6 +108,29 @@ def test_network_of_bytes_gives_the_spikes_of_the_one_of_floats(monkeypatch) -> 
     assert count_operations(fast, x).macs == count_operations(net, x).macs
 
 
+def test_layers_with_hooks_keep_them(monkeypatch) -> None:
+    torch.manual_seed(0)
+    net = TimeSequential(nn.Conv2d(3, 16, 3), LIF(), nn.Conv2d(16, 8, 3)).eval()
+    net[2].register_forward_hook(lambda module, inputs, output: 2.0 * output)
+    x = 3.0 * torch.rand(T, N, 3, 8, 8)
+    monkeypatch.setattr(optimize, "_faster", lambda made, before, run: (made, "taken"))
+    fast = rheobase.optimize(net, x, dtypes=(torch.int8,))
+    torch.testing.assert_close(fast(x), net(x), rtol=1e-4, atol=1e-5)
+
+
+def test_neurons_with_hooks_send_floats(monkeypatch) -> None:
+    torch.manual_seed(0)
+    net = TimeSequential(nn.Conv2d(3, 16, 3), LIF(), nn.Conv2d(16, 8, 3)).eval()
+    rates: list[Tensor] = []
+    net[1].register_forward_hook(lambda module, inputs, output: rates.append(output.mean()))
+    x = 3.0 * torch.rand(T, N, 3, 8, 8)
+    monkeypatch.setattr(optimize, "_faster", lambda made, before, run: (made, "taken"))
+    fast = rheobase.optimize(net, x, dtypes=(torch.int8,))
+    net(x)
+    fast(x)
+    assert torch.equal(rates[-1], rates[-2])
+
+
 def test_it_streams_and_exports(monkeypatch) -> None:
     net, x = _net(), torch.rand(T, N, 3, 8, 8)
     fast = _int8_net(monkeypatch, net, x)
@@ -117,12 +151,15 @@ class _Shared(nn.Module):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         spikes = over_time(x, self.neuron)
         y = over_time(spikes.flatten(2).unflatten(2, (2, 3)).flatten(2), self.layer)
-        return {"only": lambda: y, "sum": lambda: y + spikes, "out": lambda: (y, spikes)}[
-            self.how
-        ]()
+        return {
+            "only": lambda: y,
+            "sum": lambda: y + spikes,
+            "out": lambda: (y, spikes),
+            "array": lambda: y - float(-spikes.numpy().min()),
+        }[self.how]()
 
 
-@pytest.mark.parametrize(("how", "senders"), [("only", 1), ("sum", 0), ("out", 0)])
+@pytest.mark.parametrize(("how", "senders"), [("only", 1), ("sum", 0), ("out", 0), ("array", 0)])
 def test_spikes_that_others_read_stay_floats(how: str, senders: int) -> None:
     net = _Shared(how)
     assert send_bytes(net, torch.rand(T, N, 6)) == senders

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations, prune, weight_norm
 
 import rheobase
 from rheobase.layers import Recurrent, over_time
@@ -145,6 +146,33 @@ def test_counters_see_the_feedback():
     report = count_operations(net, x)
     feedback = [count for count in report.layers if count.name.startswith("1")]
     assert sum(count.macs * count.steps for count in feedback) == T * F_ * F_
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of weight_norm
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda feedback: prune.random_unstructured(feedback, "weight", 0.5),
+        weight_norm,
+        parametrizations.weight_norm,
+    ],
+)
+def test_a_pruned_or_normalised_feedback_trains(make):
+    layer, x = _layer(NEURONS["plif"]()), _input().detach()
+    make(layer.feedback)
+    inside = next(layer.feedback.parameters())
+    for _ in range(2):
+        before = layer(x)
+        before.sum().backward()
+        assert inside.grad.any()
+        with torch.no_grad():
+            inside.mul_(-1.5)
+    with torch.no_grad():
+        spikes = layer(x)
+        layer.feedback(x[0])  # a call of it makes its weight anew
+        plain = _layer(NEURONS["plif"]())
+        plain.feedback.weight.copy_(layer.feedback.weight)
+        assert torch.equal(spikes, plain(x)) and not torch.equal(spikes, before)
 
 
 def test_refuses_what_it_cannot_compute():

@@ -93,3 +93,13 @@ def test_gradients_under_functional_transforms(x):
     x.requires_grad_()
     (theirs,) = torch.autograd.grad(net(x).square().sum(), x)
     torch.testing.assert_close(ours, theirs)
+
+
+def test_refuses_to_train_what_draws_otherwise_the_second_time(x):
+    net = sequence(1)
+    net.g[0] = nn.Sequential(net.g[0], nn.Dropout(0.5))
+    with pytest.raises(ValueError, match=r"g\.0\.1 \(Dropout\) draws at random"):
+        net(x)
+    assert net.eval()(x).shape == x.shape
+    net.train().g[0][1].p = 0.0
+    net(x)

@@ -6,6 +6,7 @@ from torch import nn
 
 from rheobase.layers.dropout import DropoutOverTime
 from rheobase.layers.sequential import TimeSequential
+from rheobase.layers.sync_norm import SyncBatchNorm
 from rheobase.layers.vote import vote
 from rheobase.neurons import LIF
 from rheobase.stateful import resumed
@@ -58,3 +59,24 @@ def test_a_neuron_resumed_step_by_step_is_the_neuron():
         (y * weights).sum().backward()
     torch.testing.assert_close(one.grad, other.grad)
     assert neuron.carried is None
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.BatchNorm1d(5), (3, 5, 5)),  # as many samples as channels: nothing would fail
+        (nn.BatchNorm3d(5), (3, 2, 5, 2, 2, 2)),
+        (SyncBatchNorm(5), (3, 5, 5, 4, 4)),
+        (nn.GroupNorm(5, 5), (3, 5, 5, 4, 4)),
+        (nn.InstanceNorm2d(5), (3, 2, 5, 4, 4)),
+        (nn.Conv1d(5, 4, 3), (3, 2, 5, 6)),
+        (nn.ConvTranspose2d(5, 4, 2), (3, 2, 5, 4, 4)),
+        (nn.MaxPool1d(2), (3, 2, 5, 6)),
+        (nn.AvgPool3d(2), (3, 2, 5, 4, 4, 4)),
+        (nn.AdaptiveMaxPool2d(2), (3, 2, 5, 4, 4)),
+    ],
+)
+def test_layers_of_any_dimension_see_every_step(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    expected = layer(x.flatten(0, 1)).unflatten(0, shape[:2])
+    torch.testing.assert_close(TimeSequential(layer)(x), expected)

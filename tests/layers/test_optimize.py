@@ -177,6 +177,25 @@ def test_settled_neurons_take_loaded_weights() -> None:
     assert torch.equal(spikes, trained(x)) and not torch.equal(spikes, PLIF()(x))
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_settled_neurons_take_changed_weights(train: bool) -> None:
+    settled, x = PLIF(), 2.0 * torch.rand(3, 2, 4)
+    settled.settle()
+
+    def streamed() -> Tensor:
+        with torch.no_grad(), rheobase.streaming(settled):
+            return torch.cat([settled(step) for step in x.split(1)])
+
+    before = streamed()
+    if train:
+        settled(x).sum().backward()
+        settled.w.data.add_(1.5)
+    else:
+        with torch.no_grad():
+            settled.w.add_(1.5)
+    assert torch.equal(streamed(), settled(x)) and not torch.equal(streamed(), before)
+
+
 def test_settled_neurons_send_bytes_and_refuse_another_shape() -> None:
     neuron = LIF()
     neuron.settle()
@@ -243,6 +262,29 @@ def test_event_driven_layers_compete_with_what_would_run(monkeypatch: pytest.Mon
         TimeSequential(conv, LIF()), 3.0 * torch.rand(2, N, 32, 16, 16), pieces=2
     )
     assert timed == [[(N, 32, 16, 16)] * 2]
+
+
+def test_the_dtype_moves_with_the_weights() -> None:
+    net, x = nn.Sequential(nn.Linear(8, 8), LIF(), nn.Linear(8, 4)), torch.rand(T, N, 8)
+    fast = rheobase.optimize(net, x).double()
+    y = fast(x)
+    assert y.dtype == torch.float32 and fast.dtype == torch.float64
+    torch.testing.assert_close(y, net.double()(x.double()).float())
+    assert fast.bfloat16()(x).dtype == torch.float32
+
+
+def test_gradients_flow_through_what_travels_as_bytes(monkeypatch) -> None:
+    """Of the input, as in attacks, and of weights that are trained again."""
+    net = TimeSequential(nn.Conv2d(3, 32, 3, padding=1), LIF(), nn.Conv2d(32, 24, 3, padding=1))
+    x = (3.0 * torch.rand(T, N, 3, 8, 8)).requires_grad_()
+    monkeypatch.setattr(optimize, "_faster", lambda made, before, run: (made, "taken"))
+    fast = rheobase.optimize(net, x.detach())
+    assert "the spikes of 1 neurons travel as bytes" in fast.choices
+    (expected,) = torch.autograd.grad(net(x).square().sum(), x)
+    (found,) = torch.autograd.grad(fast(x).square().sum(), x)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    fast.requires_grad_(True)(x.detach()).square().sum().backward()
+    assert fast.net[0].weight.grad.any()
 
 
 def test_spikes_travel_as_bytes_to_layers_that_look_sums_up(monkeypatch):

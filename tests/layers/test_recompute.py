@@ -1,6 +1,7 @@
 """Blocks computed twice: the same results, and no more kept than was allowed."""
 
 import copy
+import io
 
 import pytest
 import torch
@@ -77,6 +78,20 @@ def test_results_are_the_same_and_less_is_kept(make) -> None:
             assert torch.equal(a, b)
     assert torch.equal(net.eval()(x), twice.eval()(x))
     assert _kept(copy.deepcopy(twice).train(), x) < 0.6 * _kept(net.train(), x)
+
+
+def test_whole_networks_are_saved_and_copied() -> None:
+    torch.manual_seed(0)
+    net, x = _convolutions().double().train(), _input(None)
+    recompute(net, x, _least(copy.deepcopy(net), x))
+    file = io.BytesIO()
+    torch.save(net, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    kept = _kept(copy.deepcopy(net), x)
+    assert _kept(copy.deepcopy(loaded), x) == kept
+    for a, b in zip(_step(net, x), _step(loaded, x), strict=True):
+        assert torch.equal(a, b)
 
 
 def _least(net: nn.Module, x: Tensor) -> int:

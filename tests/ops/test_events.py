@@ -63,7 +63,7 @@ def test_dense_input_takes_the_dense_product():
 
 
 def test_weights_kept_by_input_follow_the_weight():
-    layer, x = EventLinear(33, 12), _sparse(4, 33).float()
+    layer, x = EventLinear(33, 12).requires_grad_(False), _sparse(4, 33).float()
     with torch.no_grad():
         before = layer(x)
         layer.weight.mul_(2.0)
@@ -83,6 +83,17 @@ def test_nothing_is_kept_beyond_a_step_of_training():
     with torch.no_grad():
         expected = nn.functional.linear(x, layer.weight, layer.bias)
         torch.testing.assert_close(layer(x), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_weights_that_learn_may_change_unseen(rows: int) -> None:
+    layer, x = EventLinear(33, 12, bias=False), _sparse(rows, 33).float()
+    conv, image = EventConv2d(33, 12, 1, bias=False), x[:, :, None, None]
+    with torch.no_grad():  # as in plasticity, which no backward pass interrupts
+        for module, given in ((layer, x), (conv, image)):
+            before = module(given)
+            module.weight.data.mul_(2.0)
+            torch.testing.assert_close(module(given), 2.0 * before)
 
 
 def test_traced_and_transformed_calls_take_the_dense_product():

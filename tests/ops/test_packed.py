@@ -1,5 +1,8 @@
 """Spikes saved as bits: the same gradients, less memory."""
 
+import copy
+import io
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -123,3 +126,19 @@ def test_transforms_and_who_forbids_hooks_get_spikes_as_they_are() -> None:
     for gradients in (found, plain, batched):
         for a, b in zip(gradients, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
+
+
+def test_inference_mode_with_gradients_enabled_again() -> None:
+    with torch.inference_mode(), torch.enable_grad():
+        spikes = over_time(torch.rand(3, 2, 4), LIF(), nn.Linear(4, 4), LIF())
+    assert spikes.shape == (3, 2, 4)
+
+
+def test_spikes_that_were_packed_are_saved_as_any_tensor() -> None:
+    spikes = LIF()(3.0 * torch.rand(4, 8, 64))
+    over_time(spikes, nn.Linear(64, 16))
+    file = io.BytesIO()
+    torch.save(spikes, file)
+    file.seek(0)
+    assert torch.equal(torch.load(file), spikes)
+    over_time(copy.deepcopy(spikes), nn.Linear(64, 16)).sum().backward()

@@ -139,3 +139,23 @@ def test_what_watches_or_transforms_gets_the_plain_layer() -> None:
     assert seen == [False]
     conv.register_forward_hook(lambda *_: None)
     assert not takes(x, conv)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_memory_is_that_of_the_input_whatever_the_default_dtype(default: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(9, 32, 16, 16).contiguous(memory_format=LAST)
+    conv, g = nn.Conv2d(32, 48, 3, padding=1), torch.randn(9, 48, 16, 16)
+
+    def results() -> tuple[Tensor, ...]:
+        leaf = x.clone().requires_grad_()
+        y = conv3x3(leaf, conv.weight, conv.bias)
+        return y, *torch.autograd.grad(y, [leaf, *conv.parameters()], g)
+
+    expected = results()
+    torch.set_default_dtype(default)
+    try:
+        found = results()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(map(torch.equal, found, expected))

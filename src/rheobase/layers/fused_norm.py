@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rheobase.layers.norms import ThresholdDependentBatchNorm2d
 from rheobase.neurons import Neuron
 from rheobase.ops.batch_norm import batch_gain_and_shift
-from rheobase.ops.eager import watched
+from rheobase.ops.eager import is_plain, watched
 from rheobase.ops.pool import pool_before_norm, pools_before_norm
 from rheobase.ops.scan import InputNorm
 from rheobase.ops.scan.layout import at_every_step, dense_rows
@@ -53,7 +53,8 @@ def norm_and_fire(
     # PyTorch's own norm has the words for what is wrong with such an input.
     if x.dim() not in _KNOWN.get(type(norm), ()) or watched(norm):
         return None
-    if norm.weight is None or norm.bias is None:
+    # None, or of a class that may have a batch norm of its own.
+    if not all(isinstance(p, Tensor) and is_plain(p) for p in (norm.weight, norm.bias)):
         return None
     if x.shape[2] != norm.num_features or x.numel() <= x.shape[2]:
         return None

@@ -1,4 +1,4 @@
-"""What a layer derives from its weights, kept as long as they stay the same."""
+"""What a layer derives from frozen weights, kept as long as they stay the same."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def kept(
 ) -> Tensor | None:
     """``make(weight)``, made anew only when the weight has changed.
 
-    Laying weights out for a batch of one would take longer than the product with them.
+    Laying weights out for a batch of one would take longer than the product with them. Only of
+    frozen weights (``requires_grad`` off, as `rheobase.optimize` leaves them) is anything kept:
+    those that learn are often changed through ``weight.data``, which no version tells.
 
     Args:
         layer: keeps it.
@@ -34,12 +36,11 @@ def kept(
         make: gives what is to be kept.
 
     Returns:
-        it, or None where the weight is being trained, or may change unseen.
+        it, or None where the weight learns, or may change unseen.
     """
     if torch.compiler.is_compiling():
         return None
-    if torch.is_grad_enabled() or weight.is_inference():
-        # Who trains through ``weight.data`` changes it unseen, so nothing is kept from before.
+    if weight.requires_grad or torch.is_grad_enabled() or weight.is_inference():
         layer.__dict__.pop("_rheobase_kept", None)
         return None
     now = (weight.data_ptr(), weight._version, weight.dtype)

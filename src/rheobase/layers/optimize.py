@@ -20,6 +20,7 @@ from rheobase.layers.lookup import LookupConv2d, LookupLinear
 from rheobase.layers.spike_bytes import send_bytes
 from rheobase.layers.time import apply_layer
 from rheobase.neurons import Neuron
+from rheobase.ops.eager import watched
 from rheobase.ops.int8 import grid_step, to_bytes
 from rheobase.stateful import streaming
 
@@ -58,6 +59,12 @@ class Optimized(nn.Module):
         if self.dtype == x.dtype:
             return y
         return pytree.tree_map(partial(_to, dtype=x.dtype), y)
+
+    def _apply(self, *args: Any, **options: Any) -> Optimized:
+        """What `nn.Module.to` and its like come down to: the dtype moves with the weights."""
+        super()._apply(*args, **options)  # type: ignore[no-untyped-call]
+        self.dtype = args[0](torch.empty(0, dtype=self.dtype)).dtype
+        return self
 
     def extra_repr(self) -> str:
         """What was done."""
@@ -234,7 +241,7 @@ def _int8_layers(net: nn.Module, example: Tensor, pieces: int) -> list[str]:
 
 def _in_int8(layer: nn.Module, step: float | None) -> list[Int8Conv2d | Int8Linear]:
     """The layer with weights of 8 bits, in either way that it has; none for another input."""
-    if step is None:
+    if step is None or watched(layer):  # whose hooks another layer would not have
         return []
     if isinstance(layer, nn.Linear):
         return [Int8Linear(layer, step, sparse) for sparse in (False, True)]

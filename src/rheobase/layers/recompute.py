@@ -249,5 +249,19 @@ def _computed_again(kind: type[nn.Module]) -> type[nn.Module]:
                 **options,
             )
 
-    members = {"forward": forward, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
+        # Under its name pickle would find the plain kind.
+        reduced: Any = kind.__reduce_ex__(self, 2)
+        return _new_computed_again, (kind,), *reduced[2:]
+
+    members = {
+        "forward": forward, "__reduce_ex__": reduce, "__module__": kind.__module__,
+        "__doc__": kind.__doc__,
+    }  # fmt: skip
     return type(kind.__name__, (kind,), members)
+
+
+def _new_computed_again(kind: type[nn.Module]) -> nn.Module:
+    again: Any = _computed_again(kind)  # type: ignore[arg-type]
+    made: nn.Module = again.__new__(again)
+    return made

@@ -7,6 +7,9 @@ from math import exp
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from rheobase._numbers import Size
 from rheobase.layers._checks import check_sequence
@@ -36,7 +39,8 @@ class Recurrent(Stateful):
         features: number of neurons F.
         neuron: any neuron of the scan that fires on one side, `CUBALIF` (its synaptic current takes
             input and feedback alike) or `ALIF`. It lends its equations and parameters and is never
-            called itself, so hooks on it see nothing.
+            called itself, so hooks on it see nothing. Neither is ``feedback``, but pruning and
+            norms of its weight count.
 
     Raises:
         TypeError: the neuron's step is none of those; the input is not floating point.
@@ -63,7 +67,7 @@ class Recurrent(Stateful):
         if not x.is_floating_point():
             raise TypeError(f"Recurrent takes floating point input, got {x.dtype}; call x.float()")
         current = x.to(compute_dtype(x))
-        weight = self.feedback.weight.to(current.dtype)
+        weight = _weight(self.feedback).to(current.dtype)
         carried = self.carried
         state = first_state(current, self.neuron.rest) if carried is None else carried
         cell, coefficients = _cell(self.neuron, current)
@@ -74,6 +78,18 @@ class Recurrent(Stateful):
         spikes = spikes.to(x.dtype)
         largest = self.neuron.largest
         return spikes if largest is None else mark(spikes, largest)
+
+
+# What PyTorch makes a weight with before every call of its layer.
+_MAKERS = (BasePruningMethod, SpectralNorm, WeightNorm)
+
+
+def _weight(layer: nn.Linear) -> Tensor:
+    """The weight as a call of the layer would see it."""
+    for hook in layer._forward_pre_hooks.values():
+        if isinstance(hook, _MAKERS):
+            hook(layer, ())
+    return layer.weight
 
 
 def _check(neuron: Neuron) -> None:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
+from rheobase.layers.drop import DropPath
 from rheobase.stateful import Stateful
 
 __all__ = ["ReversibleSequence"]
@@ -35,6 +37,9 @@ class ReversibleSequence(nn.Module):
         pairs: F and G of each block; they know no randomness.
         update_twice: update running statistics in the second run too, as released code does.
 
+    Raises:
+        ValueError: trained with dropout in F or G, which would draw otherwise in the second run.
+
     >>> seq = ReversibleSequence([(nn.Identity(), nn.Identity())])
     >>> seq(torch.tensor([1.0, 2.0]).view(1, 1, 2)).flatten()
     tensor([3., 5.])
@@ -57,6 +62,7 @@ class ReversibleSequence(nn.Module):
         halves = x.chunk(2, dim=2)
         if self._plainly():
             return torch.cat(self.run(*halves), dim=2)
+        _refuse_dropout(self)
         parameters = [p for p in self.parameters() if p.requires_grad]
         y: tuple[Tensor, Tensor] = _Reversible.apply(self, *halves, *parameters)  # type: ignore[no-untyped-call]
         return torch.cat(y, dim=2)
@@ -74,6 +80,17 @@ class ReversibleSequence(nn.Module):
         if torch._C._functorch.peek_interpreter_stack() is not None:
             return True
         return any(isinstance(m, Stateful) and m._streams for m in self.modules())
+
+
+def _refuse_dropout(net: nn.Module) -> None:
+    for name, module in net.named_modules():
+        drops = isinstance(module, _DropoutNd | DropPath) and module.p > 0.0
+        if module.training and (drops or isinstance(module, nn.RReLU)):
+            raise ValueError(
+                f"{name} ({type(module).__name__}) draws at random, and would draw otherwise when "
+                "ReversibleSequence computes its blocks again for the backward pass; put it before "
+                "or behind the sequence"
+            )
 
 
 class _Reversible(torch.autograd.Function):

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.pooling import (
+    _AdaptiveAvgPoolNd,
+    _AdaptiveMaxPoolNd,
+    _AvgPoolNd,
+    _MaxPoolNd,
+)
 
 from rheobase.layers.time import over_time
 from rheobase.stateful import Stateful
 
 __all__ = ["TimeSequential"]
 
+# Those in any number of dimensions: `nn.BatchNorm1d` would take the samples for channels.
 _TIMELESS = (
-    nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
-    nn.Flatten,
+    _ConvNd, nn.Linear, _NormBase, nn.GroupNorm, _MaxPoolNd, _AvgPoolNd, _AdaptiveMaxPoolNd,
+    _AdaptiveAvgPoolNd, nn.Flatten,
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from rheobase.layers.int8 import Int8Conv2d, Int8Linear, SpikeAvgPool2d, SpikeMa
 from rheobase.layers.lookup import LookupConv2d, LookupLinear
 from rheobase.layers.sized_spikes import AddSpikes, SizedSpikes
 from rheobase.neurons import Neuron, RateIF
+from rheobase.ops.eager import watched
 
 __all__ = ["send_bytes"]
 
@@ -24,6 +25,9 @@ _MOVES = {
     "__getitem__", "contiguous", "detach", "expand", "flatten", "pad", "permute", "reshape",
     "select", "squeeze", "transpose", "unbind", "unflatten", "unsqueeze", "view",
 }  # fmt: skip
+
+# What reads values without giving a tensor.
+_LOOKS = {"__array__", "allclose", "equal", "numpy", "tolist"}
 
 
 def send_bytes(net: nn.Module, example: Tensor) -> int:
@@ -59,7 +63,7 @@ def send_bytes(net: nn.Module, example: Tensor) -> int:
 
 def _gives_bytes(neuron: Neuron) -> bool:
     scans = neuron.is_plain_scan or type(neuron).run is RateIF.run
-    return scans and neuron.largest is not None
+    return scans and neuron.largest is not None and not watched(neuron)  # hooks are for floats
 
 
 @dataclass
@@ -163,9 +167,10 @@ class _Functions(TorchFunctionMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         outputs = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
-        if self.seen._inside or not outputs:
+        name = getattr(func, "__name__", "")
+        if self.seen._inside or not (outputs or name in _LOOKS):
             return result
-        moved = getattr(func, "__name__", "") in _MOVES
+        moved = name in _MOVES
         for x in pytree.tree_leaves((args, kwargs)):
             if not moved:
                 self.seen.read(x, None)

@@ -42,7 +42,8 @@ def over_time(x: Tensor, *modules: Callable[[Tensor], Tensor]) -> Tensor:
             norm of `rheobase.layers.norms`, an attention over time; or one with such a part) is
             called on ``[T, N, ...]``, any other on ``[T * N, ...]``. A batch norm before a neuron
             is done in the neuron's own pass where that is possible, with the same results. Dropout
-            draws anew at every step, also of a repeated image.
+            draws anew at every step, also of a repeated image; modules of your own that draw at
+            random draw once for one (give them ``x.contiguous()`` for more).
 
     Returns:
         ``[T, N, ...]`` with the modules' output shape.
@@ -74,7 +75,7 @@ def _then(
     norm = modules[before] if before >= 0 else None
     if isinstance(norm, _BatchNorm):
         steps = x.shape[0]
-        if _is_repeated(x) and not any(map(_draws, modules[:before])):
+        if _is_repeated(x) and not any(map(_counts, modules[:before])):
             x = _once(x.select(0, 0), steps, modules[:before]).unsqueeze(0)
         else:
             x = _folded(x, modules[:before])
@@ -91,11 +92,21 @@ def _is_repeated(x: Tensor) -> bool:
     return x.shape[0] > 1 and x.stride(0) == 0
 
 
-def _draws(module: Callable[[Tensor], Tensor]) -> bool:
-    """Whether it gives equal images other results, since it draws at random."""
+def _counts(module: Callable[[Tensor], Tensor]) -> bool:
+    """Whether T equal images are another thing to it than one of them.
+
+    It draws at random, or has a batch norm within, whose running variance knows how many there are.
+    """
     if not isinstance(module, nn.Module):
         return False
-    return any(isinstance(m, _DropoutNd | nn.RReLU) and m.training for m in module.modules())
+    return any(
+        m.training
+        and (
+            isinstance(m, _DropoutNd | nn.RReLU)
+            or (isinstance(m, _BatchNorm) and m.track_running_stats and m is not module)
+        )
+        for m in module.modules()
+    )
 
 
 def _takes_maxima(module: Callable[[Tensor], Tensor]) -> bool:
@@ -114,7 +125,7 @@ def _folded(x: Tensor, modules: tuple[Callable[[Tensor], Tensor], ...]) -> Tenso
         return _folded(_folded(x, modules[:1]), modules[1:])
     steps = x.shape[0]
     if _is_repeated(x):
-        alike = next((i for i, module in enumerate(modules) if _draws(module)), len(modules))
+        alike = next((i for i, module in enumerate(modules) if _counts(module)), len(modules))
         x, modules = repeat(_once(x.select(0, 0), steps, modules[:alike]), steps), modules[alike:]
         if not modules:
             return x

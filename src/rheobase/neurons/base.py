@@ -57,7 +57,8 @@ class Neuron(Stateful):
     scanned: bool = True
     """Whether `run` is the scan, which `spec` and `coefficients` tell all about."""
     to_bytes: bool = False
-    """Give spikes as uint8: in networks made for inference, to layers that take them so."""
+    """Give spikes as uint8, to layers that take them so, where no gradient is to flow: in networks
+    made for inference."""
     states: int = 1
     """How many tensors like one step of the input make up the state."""
     decays: bool = True
@@ -280,7 +281,7 @@ class Neuron(Stateful):
         self, x: Tensor, carried: Tensor | None, tap: Tap | None, norm: InputNorm | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         u = self.rest if carried is None else carried
-        if self.to_bytes and tap is None:
+        if self.to_bytes and tap is None and not self._learns(x, norm):
             spikes, last = scan_to_bytes(x, u, self.spec, self.coefficients(x), self._streams, norm)
             return spikes, None, last
         learnt = self.learnt(x)
@@ -289,6 +290,13 @@ class Neuron(Stateful):
             x, u, self.spec, coefficients, tap, self._streams, norm, learnt
         )
         return spikes, membrane, last
+
+    def _learns(self, x: Tensor, norm: InputNorm | None) -> bool:
+        """Whether gradients are to flow through the spikes, which bytes have none of."""
+        if not torch.is_grad_enabled():
+            return False
+        normed = norm is not None and norm.gain.requires_grad
+        return x.requires_grad or normed or any(p.requires_grad for p in self.parameters())
 
     def extra_repr(self) -> str:
         """What ``repr`` shows."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rheobase.ops.eager import is_seen_by_nobody
+from rheobase.ops.eager import is_seen_by_nobody, watched
 from rheobase.ops.native import DTYPES, Kernel, conversions, in_chunks
 
 __all__ = ["average_pool", "takes"]
@@ -33,6 +33,7 @@ def takes(x: Tensor, pool: nn.AvgPool2d) -> bool:
         and x.shape[2] % size == x.shape[3] % size == 0
         and is_seen_by_nobody(x)
         and x.is_contiguous(memory_format=torch.channels_last)
+        and not watched(pool)
     )
 
 

@@ -23,6 +23,8 @@ def is_plain(x: Tensor) -> bool:
         type(x) in (Tensor, torch.nn.Parameter)
         and not torch.compiler.is_compiling()
         and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._get_tracing_state() is None  # of `torch.jit.trace`: sizes are tensors there
+        and not x.is_neg()  # as the imaginary part of a conjugate: memory holds the opposite
     )
 
 
@@ -41,8 +43,8 @@ def is_seen_by_nobody(x: Tensor) -> bool:
 def is_plain_image(x: Tensor, weight: Tensor) -> bool:
     """Whether a convolution's kernel can take ``x``: plain images on the CPU that fit."""
     return (
-        is_plain(x)
-        and not is_transformed()
+        is_seen_by_nobody(x)
+        and is_plain(weight)  # a class of tensors may have a convolution of its own
         and x.device.type == "cpu"
         and x.dim() == 4
         and x.shape[1] == weight.shape[1]

@@ -8,6 +8,7 @@ packs what autograd saves of it.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -33,7 +34,7 @@ def mark(x: Tensor, largest: int) -> Tensor:
 
     Of use to eager training only, so nothing is noted while PyTorch traces or needs no gradient.
     """
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling() and not x.is_inference():
         setattr(x, _MARK, (largest, x._version))
     return x
 
@@ -57,6 +58,10 @@ class _Packed:
     shape: torch.Size
     stride: tuple[int, ...]
     dtype: torch.dtype
+
+    def __reduce__(self) -> tuple[type[OrderedDict[str, Tensor]], tuple[()]]:
+        """Saved or copied with its tensor it is nothing, which ``weights_only`` loads too."""
+        return OrderedDict, ()
 
     def unpack(self) -> Tensor:
         device = self.data.device
@@ -88,8 +93,9 @@ def saving_packed(x: Tensor, folded: Tensor) -> AbstractContextManager[None]:
     def pack(saved: Tensor) -> Tensor | _Packed:
         if saved.data_ptr() != folded.data_ptr() or saved.stride() != folded.stride():
             return saved
-        packed: _Packed | None = getattr(x, _CACHE, None)
-        if packed is None or (packed.shape, packed.stride) != (saved.shape, saved.stride()):
+        packed = getattr(x, _CACHE, None)
+        layout = saved.shape, saved.stride()
+        if not isinstance(packed, _Packed) or (packed.shape, packed.stride) != layout:
             packed = _pack(saved, bits=bound == 1)
             setattr(x, _CACHE, packed)
         return packed

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from rheobase.ops.eager import is_seen_by_nobody
+from rheobase.ops.eager import is_plain, is_seen_by_nobody
 from rheobase.ops.events.kernel import event_kernel
 from rheobase.ops.native import Kernel, in_chunks
 
@@ -45,6 +45,7 @@ def takes_events(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype
         and x.dtype in _DTYPES
         and is_seen_by_nobody(x)
+        and is_plain(weight)  # a class of tensors may have a product of its own
         and not torch.is_autocast_enabled("cpu")
         and x.numel() > 0
     )

@@ -64,13 +64,13 @@ def event_conv2d(
     spans = zip((height, width), window, stride, padding, strict=True)
     high, wide = ((n + 2 * p - k) // s + 1 for n, k, s, p in spans)
     outputs = scale.numel()
-    out = torch.empty(images, high, wide, outputs)
+    out = scale.new_empty(images, high, wide, outputs)
     pixels = images * high * wide
     chunks, chunk = in_chunks(pixels)
     traffic = 4 * out.nbytes * window[0] * window[1]
     _convolve(_block(rows.shape[-1]))(
         chunks, traffic, which, starts, counts, rows, scale,
-        torch.zeros(outputs) if bias is None else bias, out, inputs, outputs, rows.shape[-1],
+        scale.new_zeros(outputs) if bias is None else bias, out, inputs, outputs, rows.shape[-1],
         height, width, high, wide, *window, *stride, *padding, pixels, chunk,
     )  # fmt: skip
     return out.permute(0, 3, 1, 2)

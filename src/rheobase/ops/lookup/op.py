@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rheobase.ops.eager import is_seen_by_nobody
+from rheobase.ops.eager import is_plain, is_seen_by_nobody
 from rheobase.ops.fits import fits
 from rheobase.ops.lookup.sizes import CODES, GROUP, PIXELS, VECTOR
 from rheobase.ops.native import DTYPES, Kernel, imported_kernel, in_chunks
@@ -30,6 +30,7 @@ def takes_spikes(x: Tensor, weight: Tensor, padding: tuple[int, int] = (0, 0)) -
         and weight.dtype in (torch.float32, torch.float64)
         and x.dtype in (weight.dtype, torch.uint8)
         and is_seen_by_nobody(x)
+        and is_plain(weight)  # a class of tensors may have a product of its own
         and not torch.is_autocast_enabled("cpu")
         and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
         and x.numel() > 0

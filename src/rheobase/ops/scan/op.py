@@ -162,8 +162,7 @@ def prepared_step(
 def _normed(
     spec: ScanSpec, coefficients: Coefficients, norm: InputNorm
 ) -> tuple[ScanSpec, Coefficients]:
-    spec = spec.with_norm
-    return spec, {**coefficients, **dict(zip(spec.input_names, norm[:2], strict=True))}
+    return spec.with_norm, {**coefficients, "input_gain": norm.gain, "input_shift": norm.shift}
 
 
 def _source(x: Tensor, norm: InputNorm | None) -> Tensor:

@@ -131,9 +131,9 @@ def _convolve(x: Tensor, spread: Tensor, outputs: int, bias: Tensor | None = Non
 def _weight_gradient(x: Tensor, g: Tensor) -> Tensor:
     channels, outputs = x.shape[1], g.shape[1]
     parts, wide_in, wide_out = _chunks(x)[1], padded(channels), padded(outputs)
-    sums = torch.empty(parts, 36, wide_in, wide_out)
+    sums = torch.empty(parts, 36, wide_in, wide_out, dtype=torch.float32)
     _on_tiles("weight_gradient", x, outputs, x, g, sums)
-    weight = torch.empty(outputs, channels, 3, 3)
+    weight = sums.new_empty(outputs, channels, 3, 3)
     chunks, chunk = in_chunks(channels)
     _kernel("gather_weight")(
         chunks, sums.nbytes, sums, weight, parts, channels, outputs, wide_in, wide_out, chunk
@@ -163,7 +163,7 @@ def _spread(weight: Tensor, turned: bool = False) -> Tensor:
     outputs, channels = weight.shape[:2]
     count, length = (outputs, channels) if turned else (channels, outputs)
     step, stride = (9 * channels, 9) if turned else (9, 9 * channels)
-    points = torch.empty(36, count, padded(length))
+    points = weight.new_empty(36, count, padded(length))
     chunks, chunk = in_chunks(count)
     _kernel("spread_weight")(
         chunks, points.nbytes, weight, points, count, length, padded(length), step, stride,
@@ -195,7 +195,7 @@ def _at_once(channels: int, outputs: int) -> int:
 class _Kept(threading.local):
     """Memory that each Python thread keeps from call to call: it stays in the caches."""
 
-    scratch = torch.empty(0)
+    scratch = torch.empty(0, dtype=torch.float32)
 
 
 _kept = _Kept()
@@ -205,7 +205,7 @@ def _scratch(chunks: int, room: int, wide_in: int, wide_out: int) -> Tensor:
     """Room for the tiles of every chunk, before and after the products."""
     size = chunks * 36 * (apart(room, wide_in) + apart(room, wide_out))
     if _kept.scratch.numel() < size:
-        _kept.scratch = torch.empty(size)
+        _kept.scratch = torch.empty(size, dtype=torch.float32)
     return _kept.scratch
 
 
