@@ -1,5 +1,6 @@
 """Event-driven products equal the dense ones: exactly for integers, else to rounding."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 from rheobase.layers import EventConv2d, EventLinear
 from rheobase.ops.events import event_conv2d, event_linear, rows_by_input, weight_gradient
 from rheobase.ops.events.compressed import compressed
+from rheobase.ops.events.nonzero import nonzero
 
 SHAPES = [(1, 33, 12), (7, 40, 70), (100, 64, 130), (200, 40, 1100)]
 
@@ -137,3 +139,18 @@ def test_a_convolution_that_is_trained_is_the_dense_one():
         assert torch.equal(layer(x)[0, :, 3, 3], layer.bias)
     with pytest.raises(ValueError, match="EventConv2d takes groups=1"):
         EventConv2d(8, 8, 3, groups=2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 64, 131])
+@pytest.mark.parametrize("density", [0.0, 0.1, 0.6, 1.0])
+def test_nonzero_finds_every_place(dtype: type, size: int, density: float) -> None:
+    random = np.random.default_rng(0)
+    line = np.where(random.random(size) < density, random.standard_normal(size), 0.0).astype(dtype)
+    line[: size // 2 : 7] = -0.0
+    line[-1] = np.nan  # is not 0
+    which, values = np.full(size, -1, np.int32), np.full(size, 7.0, dtype)
+    count = nonzero(line, which, values)
+    expected = np.flatnonzero(line)
+    assert which[:count].tolist() == expected.tolist()
+    np.testing.assert_array_equal(values[:count], line[expected])

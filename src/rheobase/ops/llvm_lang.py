@@ -8,7 +8,7 @@ from typing import Any
 
 from llvmlite import binding, ir
 
-__all__ = ["BYTES", "WORD", "address", "loop", "number", "pointer"]
+__all__ = ["BYTES", "WORD", "address", "everywhere", "loop", "number", "pointer"]
 
 BYTES = 64 if binding.get_host_cpu_features().get("avx512f") else 32
 """Of a register of this processor."""
@@ -69,3 +69,11 @@ def address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> An
     """Where the element at ``index`` of an array of numba's ``kind`` lies, a `WORD`."""
     base = builder.ptrtoint(context.make_array(kind)(context, builder, array).data, WORD)
     return builder.add(base, builder.mul(index, number(kind.dtype.bitwidth // 8)))
+
+
+def everywhere(builder: Any, value: Any, kind: Any) -> Any:
+    """A vector of this kind with one value in all lanes."""
+    whatever, lane = ir.Constant(kind, ir.Undefined), ir.IntType(32)
+    first = builder.insert_element(whatever, value, ir.Constant(lane, 0))
+    zeros = ir.Constant(ir.VectorType(lane, kind.count), [0] * kind.count)
+    return builder.shuffle_vector(first, whatever, zeros)

@@ -12,21 +12,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from rheobase.ops.events.nonzero import nonzero
 from rheobase.ops.numba_lang import arrays_do_not_overlap, copy, prefer_wide_vectors, window
 
-__all__ = ["add_rows", "compress", "convolve", "gather", "line", "nonzero", "scatter"]
-
-
-@njit(nogil=True, error_model="numpy")
-def nonzero(line, which, values):
-    """Write places and values of what is not 0 in ``line``; how many there are."""
-    count = 0
-    for j in range(line.size):
-        which[count] = j
-        count += 1 if line[j] != 0 else 0
-    for i in range(count):
-        values[i] = line[which[i]]
-    return count
+__all__ = ["add_rows", "compress", "convolve", "gather", "line", "scatter"]
 
 
 @njit(nogil=True, error_model="numpy", fastmath={"contract"})

@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from rheobase.ops.llvm_lang import BYTES, address, loop, number, pointer
+from rheobase.ops.llvm_lang import BYTES, address, everywhere, loop, number, pointer
 from rheobase.ops.numba_lang import prefer_wide_vectors
 from rheobase.ops.products.sizes import ROWS
 
@@ -59,7 +59,7 @@ def _tile(vectors: int) -> Callable[..., Any]:
         sums = _what_is(builder, builder.icmp_signed("!=", add, number(0)), places, vector)
         with loop(builder, depth, [a, b, *sums]) as (it, (left, right, *sums)):
             factors = [
-                _everywhere(
+                everywhere(
                     builder, builder.load(pointer(builder, builder.add(left, row), kind)), vector
                 )
                 for row in rows
@@ -101,14 +101,6 @@ def _add_product(builder: Any, factor: Any, value: Any, total: Any) -> Any:
     """``factor * value + total``, rounded once."""
     product = builder.fmul(factor, value, flags=("contract",))
     return builder.fadd(product, total, flags=("contract",))
-
-
-def _everywhere(builder: Any, value: Any, vector: Any) -> Any:
-    """A vector of one number."""
-    whatever = ir.Constant(vector, ir.Undefined)
-    first = builder.insert_element(whatever, value, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
-    return builder.shuffle_vector(first, whatever, zeros)
 
 
 def _panel(vectors: int) -> Callable[..., Any]:

@@ -240,7 +240,8 @@ import math
 import numpy as np
 from numba import njit
 from rheobase.ops.numba_lang import arrays_do_not_overlap, copy, exp32, prefer_wide_vectors
-from rheobase.ops.events.rows import add_rows, nonzero
+from rheobase.ops.events.nonzero import nonzero
+from rheobase.ops.events.rows import add_rows
 from rheobase.ops.recurrent.rows import BLOCK, add_products
 
 real = np.{variant.compute}
