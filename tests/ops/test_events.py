@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rheobase.layers import EventConv2d, EventLinear
 from rheobase.ops.events import event_conv2d, event_linear, rows_by_input, weight_gradient
 from rheobase.ops.events.compressed import compressed
-from rheobase.ops.events.nonzero import nonzero
+from rheobase.ops.events.nonzero import nonzero, places
 
 SHAPES = [(1, 33, 12), (7, 40, 70), (100, 64, 130), (200, 40, 1100)]
 
@@ -154,3 +154,12 @@ def test_nonzero_finds_every_place(dtype: type, size: int, density: float) -> No
     expected = np.flatnonzero(line)
     assert which[:count].tolist() == expected.tolist()
     np.testing.assert_array_equal(values[:count], line[expected])
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 64, 131])
+def test_places_of_bytes_are_multiples_of_a_step(size: int) -> None:
+    line = np.random.default_rng(0).integers(0, 3, size).astype(np.uint8)
+    line[-1] = 255
+    which = np.full(size, -1, np.int32)
+    count = places(line, 40, which)
+    assert which[:count].tolist() == (40 * np.flatnonzero(line)).tolist()

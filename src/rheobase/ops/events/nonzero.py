@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 from rheobase.ops.llvm_lang import BYTES, WORD, address, everywhere, pointer
 from rheobase.ops.numba_lang import prefer_wide_vectors
 
-__all__ = ["nonzero"]
+__all__ = ["nonzero", "places"]
 
 # Whether a processor presses the marked lanes of a register together in one instruction.
 _PRESSES = BYTES == 64
@@ -28,47 +28,97 @@ def nonzero(line, which, values):
     ``which`` and ``values`` have room for a line in which nothing is.
     """
     prefer_wide_vectors()
-    count, lanes, whole = 0, BYTES // line.itemsize, 0
+    count, whole, lanes = 0, 0, _lanes(line.itemsize)
     if _PRESSES:
         whole = line.size // lanes * lanes
         for j in range(0, whole, lanes):
-            count = _press(line, j, which, values, count)
+            _press_values(line, j, values, count)
+            count = _press_places(line, j, 1, which, count)
     begin = count
-    for j in range(whole, line.size):
-        which[count] = j
-        count += 1 if line[j] != 0 else 0
+    count = _rest(line, whole, 1, which, count)
     for i in range(begin, count):
         values[i] = line[which[i]]
     return count
 
 
+@njit(nogil=True, error_model="numpy")
+def places(line, step, which):
+    """Write places of what is not 0 in ``line``, times ``step``; how many there are.
+
+    ``which`` has room for a line in which nothing is.
+    """
+    prefer_wide_vectors()
+    count, whole, lanes = 0, 0, _lanes(line.itemsize)
+    if _PRESSES:
+        whole = line.size // lanes * lanes
+        for j in range(0, whole, lanes):
+            count = _press_places(line, j, step, which, count)
+    return _rest(line, whole, step, which, count)
+
+
+@njit(nogil=True, inline="always")
+def _lanes(size):
+    """Numbers of this size that are looked at together: a register has their places as int32."""
+    return BYTES // max(size, 4)
+
+
+@njit(nogil=True, error_model="numpy")
+def _rest(line, first, step, which, count):
+    # Written at every number, kept where it is not 0: no branch to mispredict.
+    for j in range(first, line.size):
+        which[count] = j * step
+        count += 1 if line[j] != 0 else 0
+    return count
+
+
 @intrinsic
-def _press(typing_context, line, at, which, values, count):
-    """`nonzero` of a register of ``line`` from ``at`` on; the new count. It writes whole ones."""
+def _press_places(typing_context, line, at, step, which, count):
+    """Places times ``step`` of what is not 0 from ``at`` on, behind ``count`` others.
+
+    A whole register is written; the new count.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        line, at, which, values, count = arguments
-        size = signature.args[0].dtype.bitwidth // 8
-        lanes = BYTES // size
-        numbers = ir.VectorType(ir.FloatType() if size == 4 else ir.DoubleType(), lanes)
-        places = ir.VectorType(_PLACE, lanes)
-
-        def place(which_one: int, array: Any, index: Any, kind: Any) -> Any:
-            start = address(context, builder, signature.args[which_one], array, index)
-            return pointer(builder, start, kind)
-
-        given = builder.load(place(0, line, at, numbers), align=size)
-        # What is no number is not 0.
-        some = builder.fcmp_unordered("!=", given, ir.Constant(numbers, None))
-        first = everywhere(builder, builder.trunc(at, _PLACE), places)
-        there = builder.add(first, ir.Constant(places, list(range(lanes))))
-        for which_one, array, value, step in ((2, which, there, 4), (3, values, given, size)):
-            pressed = _pressed(builder, value, some)
-            builder.store(pressed, place(which_one, array, count, value.type), align=step)
-        bits = builder.bitcast(some, ir.IntType(lanes))
+        line, at, step, which, count = arguments
+        _, some = _looked_at(context, builder, signature.args[0], line, at)
+        kind = ir.VectorType(_PLACE, some.type.count)
+        lanes = ir.Constant(kind, list(range(kind.count)))
+        there = builder.add(everywhere(builder, builder.trunc(at, _PLACE), kind), lanes)
+        there = builder.mul(there, everywhere(builder, builder.trunc(step, _PLACE), kind))
+        start = address(context, builder, signature.args[3], which, count)
+        builder.store(_pressed(builder, there, some), pointer(builder, start, kind), align=4)
+        bits = builder.bitcast(some, ir.IntType(kind.count))
         return builder.add(count, builder.zext(builder.ctpop(bits), WORD))
 
-    return types.int64(line, types.int64, which, values, types.int64), generate
+    return types.int64(line, types.int64, types.int64, which, types.int64), generate
+
+
+@intrinsic
+def _press_values(typing_context, line, at, values, count):
+    """What is not 0 from ``at`` on, behind ``count`` others. A whole register is written."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        line, at, values, count = arguments
+        given, some = _looked_at(context, builder, signature.args[0], line, at)
+        start = address(context, builder, signature.args[2], values, count)
+        size = signature.args[0].dtype.bitwidth // 8
+        pressed = _pressed(builder, given, some)
+        builder.store(pressed, pointer(builder, start, given.type), align=size)
+        return context.get_dummy_value()
+
+    return types.none(line, types.int64, values, types.int64), generate
+
+
+def _looked_at(context: Any, builder: Any, kind: Any, line: Any, at: Any) -> tuple[Any, Any]:
+    """A register of ``line`` from ``at`` on, and which of its lanes are not 0."""
+    size = kind.dtype.bitwidth // 8
+    numbers = ir.VectorType(context.get_data_type(kind.dtype), BYTES // max(size, 4))
+    start = address(context, builder, kind, line, at)
+    given = builder.load(pointer(builder, start, numbers), align=size)
+    zeros = ir.Constant(numbers, None)
+    if kind.dtype in (types.float32, types.float64):
+        return given, builder.fcmp_unordered("!=", given, zeros)  # NaN is not 0
+    return given, builder.icmp_unsigned("!=", given, zeros)
 
 
 def _pressed(builder: Any, value: Any, some: Any) -> Any:

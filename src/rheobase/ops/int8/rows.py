@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from rheobase.ops.events.nonzero import places
 from rheobase.ops.int8.weights import BLOCKS
 from rheobase.ops.numba_lang import arrays_do_not_overlap, prefer_wide_vectors
 
@@ -48,10 +49,7 @@ def compress(
             total = 0
             for j in range(inputs):
                 total += line[j]
-            # Written at every input, kept where there is an event: no branch to mispredict.
-            for j in range(inputs):
-                which[used] = j * width
-                used += 1 if line[j] != 0 else 0
+            used += places(line, width, which[used:])
             if total > used - starts[r]:
                 used = _repeat(line, which, starts[r], used, end, width)
                 if used < 0:
