@@ -1,11 +1,11 @@
-"""What kernels cannot differentiate twice raises, also where the gradient that comes in is constant."""
+"""What kernels cannot differentiate twice raises, also where what comes in is a constant."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rheobase.layers import over_time
-from rheobase.neurons import CLIF, PLIF, SlidingPSN
+from rheobase.neurons import CLIF, LIF, PLIF, SlidingPSN
 from rheobase.ops.scan import use_backend
 
 RAISES = pytest.raises(RuntimeError, match="trying to differentiate twice")
@@ -21,8 +21,11 @@ def _slope(net: nn.Module, x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("net", "size"),
     [
+        (LIF(), (3,)),
+        (PLIF(), (3,)),
         (CLIF(), (3,)),
         (SlidingPSN(3), (3,)),
+        (nn.Conv2d(32, 32, 3, padding=1, bias=False), (32, 8, 8)),
         (nn.Conv2d(64, 64, 1, bias=False), (64, 8, 8)),
     ],
     ids=lambda given: type(given).__name__ if isinstance(given, nn.Module) else None,

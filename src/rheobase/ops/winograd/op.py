@@ -13,10 +13,10 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from rheobase.ops.eager import is_plain_image, watched
 from rheobase.ops.native import Kernel, imported_kernel, in_chunks
+from rheobase.ops.once import once_differentiable
 from rheobase.ops.products.sizes import padded
 
 __all__ = ["conv3x3", "takes"]
