@@ -27,6 +27,9 @@ def kept(
 
     Laying weights out for a batch of one would take longer than the product with them.
 
+    What writes through ``weight.data`` between two calls without gradients is not seen: no version
+    tells of it, and to look at the weights would cost as much as the product with them.
+
     Args:
         layer: keeps it.
         name: tells apart what a layer keeps.
