@@ -477,7 +477,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "verify": Command(
         "hold models to the outputs, rates and gradients of official ones",
-        "rheobase verify goldens/models/spikformer*.npz",
+        "rheobase verify tests/goldens/models/spikformer*.npz",
         _verify_arguments,
         _verify,
     ),
