@@ -187,7 +187,13 @@ def _search(options: Options) -> int:
     if recipe.is_dir():
         raise ValueError(f"--out names a folder, {recipe}; give a file, as {recipe / 'found.yaml'}")
     recipe.parent.mkdir(parents=True, exist_ok=True)
-    found = search(options.method, options.data, quick=options.quick, seed=options.seed)
+    kept = recipe.with_name(f"{recipe.name}.unfinished")
+    try:
+        found = search(
+            options.method, options.data, quick=options.quick, seed=options.seed, kept=kept
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; run it again to continue") from None
     save_config(found.recipe(options.data), recipe)
     for name, value in {"name": found.model, **found.overrides}.items():
         print(f"{name:<12} {value}")
@@ -439,7 +445,7 @@ COMMANDS: dict[str, Command] = {
         _plan,
     ),
     "search": Command(
-        "search an architecture on real images and write the recipe that trains it",
+        "search an architecture and write the recipe that trains it; run it again to continue",
         "rheobase search autosnn --data mnist_sample --out searched.yaml",
         _search_arguments,
         _search,
@@ -477,7 +483,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "verify": Command(
         "hold models to the outputs, rates and gradients of official ones",
-        "rheobase verify goldens/models/spikformer*.npz",
+        "rheobase verify tests/goldens/models/spikformer*.npz",
         _verify_arguments,
         _verify,
     ),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -237,3 +238,11 @@ def test_verify_takes_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("rheobase.verify.verify", seen.append)
     verify_many([tmp_path, "c.npz"])
     assert seen == [tmp_path / "a.npz", tmp_path / "b.npz", "c.npz"]
+
+
+def test_goldens_that_are_named_as_examples_are_there():
+    root = Path(__file__).parents[2]
+    named = (root / "README.md").read_text() + cli.COMMANDS["verify"].example
+    files = re.findall(r"rheobase verify ([\w*]+/[\w/*]+\.npz)", named)
+    assert len(files) == 2
+    assert all(list(root.glob(file)) for file in files)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -329,6 +330,50 @@ def test_what_is_refused():
         convert(ann, x, labels=torch.zeros(2, dtype=torch.long))
     with pytest.raises(ValueError, match="first 4 steps, but only 2"):
         convert(plain(QCFS(4), QCFS(4)), x, recipe="cos", T=2)(x)
+
+
+class Between(nn.Module):
+    """Two layers with an operation on the spikes and the current between them."""
+
+    def __init__(self, operation: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second, self.last = (nn.Linear(6, 6) for _ in range(3))
+        self.operation = operation
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.first(x).relu()
+        return self.last(self.operation(spikes, self.second(spikes)).relu())
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda s, x: s * s,
+        lambda s, x: torch.mul(s, other=s),
+        lambda s, x: torch.einsum("nc,nc->n", s, s).unsqueeze(1) + x,
+        lambda s, x: x // 0.1,
+        lambda s, x: x % 0.1,
+        lambda s, x: torch.div(x, 0.1, rounding_mode="floor"),
+        lambda s, x: x.to(torch.int64).float(),
+        lambda s, x: torch.lerp(s, x, s),
+        lambda s, x: torch.addcmul(x, s, s),
+        lambda s, x: torch.where(x > 0.1, x, s),
+    ],
+)
+def test_what_is_not_linear_is_refused_whatever_it_is_called(operation):
+    with pytest.raises(ValueError, match=r"node '\w+' \(\w+, .*test_convert\.py:\d+"):
+        convert(Between(operation), torch.rand(8, 6), recipe="threshold_max")
+
+
+def test_whole_numbers_of_sizes_pass():
+    def halves(s: Tensor, x: Tensor) -> Tensor:
+        return x.reshape(-1, 2, x.shape[1] // 2)[:, :, : x.shape[1] % 4 + 1].flatten(1)
+
+    torch.manual_seed(0)
+    ann, x = Between(halves), torch.rand(8, 6)
+    with torch.no_grad():
+        found, wanted = convert(ann, x, recipe="threshold_max", T=512)(x).mean(0), ann(x)
+    torch.testing.assert_close(found, wanted, rtol=0.02, atol=0.02)
 
 
 def test_dead_and_saturated_layers_are_named():

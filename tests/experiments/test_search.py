@@ -1,5 +1,7 @@
 """Architecture searches at the smallest scale: what they score, what they find, what it trains."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,9 @@ from rheobase import cli
 from rheobase.experiments import search_autosnn as autosnn
 from rheobase.experiments.search import METHODS, Found, Images, batches, load_images, search
 from rheobase.experiments.search_autost import search_autost
+from rheobase.experiments.search_kept import Kept
 from rheobase.experiments.search_snasnet import diversity, random_cell, search_snasnet
+from rheobase.experiments.search_supernet import search_supernet
 from rheobase.models import create_model
 from rheobase.models.autosnn import BLOCKS, PLACES
 from rheobase.models.snasnet import read_cell
@@ -135,6 +139,49 @@ def test_spikes_cost_fitness(monkeypatch):
     best, _, _ = autosnn.evolve(None, some_images(), 12, 16, -0.5, lambda line: None)
     dear, _, _ = autosnn.evolve(None, some_images(), 12, 16, 0.5, lambda line: None)
     assert sum(spikes[b] for b in best) < 200 < 600 < sum(spikes[b] for b in dear)
+
+
+SEARCHES = {
+    "snasnet": partial(search_snasnet, candidates=4, batch=12, repeats=1, width=4),
+    "autosnn": partial(autosnn.search_autosnn, epochs=2, rounds=2, pool=4, width=4, T=2, batch=8),
+    "supernet": partial(search_supernet, epochs=3, features="8k3 M 16k3", T=2),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_stopped_anywhere_goes_on_to_the_same_result(name, tmp_path):
+    data, run = some_images(side=16), SEARCHES[name]
+
+    def stopping(line):
+        lines.append(line)
+        if len(lines) == stop:
+            raise KeyboardInterrupt
+
+    lines, stop = [], 0
+    torch.manual_seed(1)
+    whole = run(data, report=lines.append)
+    for stop in range(1, len(lines) + 1):
+        file = tmp_path / f"{stop}"
+        lines = []
+        with pytest.raises(KeyboardInterrupt):
+            torch.manual_seed(1)
+            run(data, report=stopping, kept=Kept(file))
+        lines, stop = [], 0
+        torch.manual_seed(2)  # where the random numbers stood is kept too, once there is a file
+        if not file.exists():
+            torch.manual_seed(1)
+        assert run(data, report=stopping, kept=Kept(file)) == whole
+
+
+def test_an_unfinished_search_is_told_apart_and_tidied_up(tmp_path):
+    file = tmp_path / "found.yaml.unfinished"
+    Kept(file, {"seed": 0}).save("cells", scores=[1.0])
+    assert Kept(file, {"seed": 0}).of("cells") == {"scores": [1.0]}
+    with pytest.raises(ValueError, match=r"stopped, with .*'seed': 0.*or delete the file"):
+        Kept(file, {"seed": 1})
+    file.unlink()
+    search("snasnet", quick=True, report=lambda line: None, kept=file)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -11,7 +11,7 @@ from rheobase.cli import main
 from rheobase.models import create_model
 from rheobase.train import TrainConfig
 from rheobase.train.config import DataConfig, ModelConfig, OptimConfig
-from rheobase.train.plan import Plan, _draw, _shapes, plan
+from rheobase.train.plan import Plan, _draw, _shapes, _Step, plan
 
 NET = {"depth": 1, "dim": 64, "heads": 2, "T": 4}
 
@@ -54,6 +54,11 @@ def test_recordings_are_probed_with_frames_that_differ():
     assert probed == [(4, 3, 2, 32, 32), (3, 2, 32, 32), (4, 3, 2, 32, 32)]
     recordings = TrainConfig(model=model, data=DataConfig(name="cifar10dvs", batch_size=8))
     assert plan(recordings).images == 8
+
+
+def test_noise_makes_no_step_shorter_than_one_on_fewer_images(monkeypatch):
+    monkeypatch.setattr(_Step, "measured", lambda self, count: (1e9 + count, 1.0 / count))
+    assert plan(_config(64)).step_seconds == 1.0 / 8
 
 
 @pytest.mark.long

@@ -197,8 +197,11 @@ def test_bad_input_is_refused_at_the_door(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"images are torch\.uint8; expected a floating type"):
         train(config(tmp_path), Net(), integers, TEST)
     many = TensorDataset(TRAIN.tensors[0], TRAIN.tensors[1] + 2)
-    with pytest.raises(ValueError, match=r"labels .*5 but the model has 4 outputs"):
+    with pytest.raises(ValueError, match=r"labels .*5 but the model has 4 outputs.*num_classes=6"):
         train(config(tmp_path), Net(), many, TEST)
+    below = TensorDataset(TRAIN.tensors[0], TRAIN.tensors[1] - 1)
+    with pytest.raises(ValueError, match=r"labels -1.*number its classes from 0 on"):
+        train(config(tmp_path), Net(), below, TEST)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES))
     with pytest.raises(ValueError, match=r"returns shape \[1, 4\] for one image"):
         train(config(tmp_path), flat, TRAIN, TEST)
@@ -208,6 +211,14 @@ def test_bad_input_is_refused_at_the_door(tmp_path: Path) -> None:
         train(config(tmp_path), Net(), TRAIN)
     with pytest.raises(ValueError, match="empty"):
         evaluate(Net(), images(0))
+
+
+def test_labels_that_a_data_set_keeps_are_looked_at_before_the_first_step(tmp_path: Path) -> None:
+    rare = TensorDataset(*TEST.tensors)
+    rare.labels = TEST.tensors[1].clone()
+    rare.labels[-1] = 7
+    with pytest.raises(ValueError, match=r"labels 0\.\.\.7 but the model has 4 outputs"):
+        Trainer(config(tmp_path), Net(), TRAIN, rare)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from rheobase.train import STCA, TET, cross_entropy_of_mean
 from rheobase.train.config import LossConfig
-from rheobase.train.losses import build_loss
+from rheobase.train.losses import Loss, build_loss
 from rheobase.train.losses.readout import squared_error_of_rates
 
 
@@ -44,3 +44,10 @@ def test_wrong_shapes_are_named() -> None:
         TET()(torch.zeros(4, 2, 5), torch.tensor([0, 1, 2]))
     with pytest.raises(TypeError, match=r"labels\.long"):
         TET()(torch.zeros(4, 2, 5), torch.tensor([0, 1], dtype=torch.int32))
+
+
+@pytest.mark.parametrize("loss", [cross_entropy_of_mean, TET(), squared_error_of_rates, STCA()])
+@pytest.mark.parametrize("labels", [[3, 10], [-1, 2]])
+def test_labels_of_no_class_are_named(loss: Loss, labels: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"has labels .* but the model has 10 outputs"):
+        loss(torch.randn(4, 2, 10), torch.tensor(labels))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import Tensor, fx, nn
 
 from rheobase.convert.encode import ENCODERS, Impulse
-from rheobase.convert.kinds import BILINEAR, kind_of, passes_spikes
+from rheobase.convert.kinds import BILINEAR, kind_of, occurrences, passes_spikes
 from rheobase.convert.recipe import Convention, Recipe
 from rheobase.convert.spiking import Replacement, folded
 from rheobase.convert.trace import Traced, add_module, line_of
@@ -91,7 +91,7 @@ def _check(traced: Traced, times: dict[fx.Node, Time], recipe: Recipe) -> None:
             continue
         kind = kind_of(traced, node)
         operands = [n for n in node.all_input_nodes if n.meta["growth"].what != "number"]
-        changing = sum(times[n] == "changing" for n in operands)
+        changing = occurrences(node, [n for n in operands if times[n] == "changing"])
         other = node.args[_NOT_LINEAR[kind]] if kind in _NOT_LINEAR and node.args[1:] else None
         inverted = isinstance(other, fx.Node) and other in operands and times[other] == "changing"
         if kind == "fill" and convention == "sum":

@@ -7,6 +7,7 @@ Everything else must be replaced, or conversion fails.
 from __future__ import annotations
 
 import operator
+from collections.abc import Container
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ __all__ = [
     "WEIGHTED",
     "kind_of",
     "kind_of_call",
+    "occurrences",
     "passes_spikes",
 ]
 
@@ -147,7 +149,7 @@ _are("shape", nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d)
 _are("blend", nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, F.interpolate)
 _are("blend", F.upsample, nn.Fold, F.fold)
 _are("shape", nn.Unfold, F.unfold)
-_are("shape", operator.floordiv, operator.mod)
+_are("function", operator.floordiv, operator.mod)  # of tensors; those of sizes are no values
 
 _LINEAR = {
     "weighted",
@@ -184,8 +186,21 @@ def kind_of_call(module: nn.Module | None, node: fx.Node) -> str | None:
             return str(own)
         return next((KINDS[c] for c in type(module).__mro__ if c in KINDS), None)
     if node.op in ("call_function", "call_method"):
-        return KINDS.get(node.target)
+        return "function" if _rounds(node) else KINDS.get(node.target)
     return None
+
+
+def _rounds(node: fx.Node) -> bool:
+    """Whether an operation that is linear else is asked for whole numbers."""
+    whole = node.target in ("to", "type_as") and bool(node.meta.get("picks"))
+    return whole or node.kwargs.get("rounding_mode") is not None
+
+
+def occurrences(node: fx.Node, of: Container[fx.Node]) -> int:
+    """How often some nodes occur in the arguments of another: twice in ``x * x``."""
+    found: list[fx.Node] = []
+    fx.map_arg((node.args, node.kwargs), found.append)
+    return sum(one in of for one in found)
 
 
 def passes_spikes(kind: str, changing: int) -> bool:
@@ -193,6 +208,6 @@ def passes_spikes(kind: str, changing: int) -> bool:
 
     Args:
         kind: its kind.
-        changing: how many of its operands change over time.
+        changing: how many of its operands change over time; one that occurs twice counts twice.
     """
     return kind in _LINEAR or (kind in BILINEAR and changing <= 1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import fx, nn
 
 from rheobase.convert.build import cannot
-from rheobase.convert.kinds import kind_of, passes_spikes
+from rheobase.convert.kinds import kind_of, occurrences, passes_spikes
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.spiking import Replacement
 from rheobase.convert.trace import Traced
@@ -55,7 +55,7 @@ def _passes(node: fx.Node, kind: str | None, operands: list[fx.Node]) -> bool:
     tensors = [n for n in operands if _is_tensor(n)]
     if node.op == "output" or not tensors or not _is_tensor(node):
         return True
-    return kind is not None and passes_spikes(kind, len(tensors))
+    return kind is not None and passes_spikes(kind, occurrences(node, tensors))
 
 
 def _has_layers(module: nn.Module | None) -> bool:

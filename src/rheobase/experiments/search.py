@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 
 from rheobase._errors import unknown_name
 from rheobase.data import get_dataset
+from rheobase.experiments.search_kept import Kept
 from rheobase.neurons import Neuron
 from rheobase.train import TrainConfig
 from rheobase.train.config import (
@@ -86,6 +88,7 @@ def search(
     quick: bool = False,
     seed: int = 0,
     report: Report = print,
+    kept: str | Path | None = None,
 ) -> Found:
     """Search an architecture on real images, with settings that take minutes on a CPU.
 
@@ -96,9 +99,12 @@ def search(
         quick: a few seconds' worth, to see it run.
         seed: everything random follows from it.
         report: called with each line of progress.
+        kept: a file for what is done so far; a search that was stopped goes on from it, to the
+            same result, and deletes it at its end. AutoST's, a few seconds, starts anew.
 
     Raises:
-        ValueError: unknown method or data set; the nearest name is offered.
+        ValueError: unknown method or data set; the nearest name is offered; what is kept is of
+            another search.
     """
     from rheobase.experiments.search_autosnn import search_autosnn
     from rheobase.experiments.search_autost import search_autost
@@ -107,18 +113,24 @@ def search(
 
     if method not in METHODS:
         raise ValueError(unknown_name("search", method, METHODS))
-    found = load_images(data, 200 if quick else images, seed)
+    settings = {"method": method, "data": data, "images": images, "quick": quick, "seed": seed}
+    file = Kept(Path(kept) if kept is not None else None, settings)
+    seen = load_images(data, 200 if quick else images, seed)
     torch.manual_seed(seed)
     if method == "snasnet":
-        return search_snasnet(found, candidates=4 if quick else 60, report=report)
-    if method == "autosnn":
+        found = search_snasnet(seen, candidates=4 if quick else 60, report=report, kept=file)
+    elif method == "autosnn":
         rounds, pool, epochs = (2, 6, 1) if quick else (6, 12, 8)
-        return search_autosnn(
-            found, rounds=rounds, pool=pool, epochs=epochs, lr=5e-3, batch=32, report=report
-        )
-    if method == "autost":
-        return search_autost(found, rounds=2 if quick else 20, seed=seed, report=report)
-    return search_supernet(found, epochs=1 if quick else 8, report=report)
+        found = search_autosnn(
+            seen, rounds=rounds, pool=pool, epochs=epochs, lr=5e-3, batch=32, report=report,
+            kept=file,
+        )  # fmt: skip
+    elif method == "autost":
+        found = search_autost(seen, rounds=2 if quick else 20, seed=seed, report=report)
+    else:
+        found = search_supernet(seen, epochs=1 if quick else 8, report=report, kept=file)
+    file.drop()
+    return found
 
 
 def load_images(name: str, count: int, seed: int = 0) -> Images:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rheobase.experiments.search import Found, Images, Report, batches, seen_by_neurons
+from rheobase.experiments.search_kept import Kept
 from rheobase.models.autosnn import BLOCKS, PLACES, AutoSNNConfig, AutoSNNSupernet
 
 __all__ = ["evolve", "search_autosnn", "train_supernet"]
@@ -29,6 +30,7 @@ def search_autosnn(
     lr: float = 1e-3,
     batch: int = 96,
     report: Report = print,
+    kept: Kept | None = None,
 ) -> Found:
     """Find the blocks with the best accuracy for their number of spikes.
 
@@ -46,6 +48,7 @@ def search_autosnn(
         lr: of the supernet's training.
         batch: images a step of it.
         report: called with each line of progress.
+        kept: where what is done so far is kept, and gone on from.
 
     Source: Na et al. 2022, arXiv 2201.12738, section 4, and its repository.
     """
@@ -56,18 +59,29 @@ def search_autosnn(
         "num_classes": int(data.labels.max()) + 1,
     }  # fmt: skip
     net = AutoSNNSupernet(AutoSNNConfig(" ".join(PLACES * ["skip"]), **sizes))
-    train_supernet(net, train, epochs, lr, batch, report)
-    best, score, scores = evolve(net, judge, rounds, pool, exponent, report)
+    train_supernet(net, train, epochs, lr, batch, report, kept)
+    best, score, scores = evolve(net, judge, rounds, pool, exponent, report, kept)
     return Found("autosnn_16", {"blocks": " ".join(best), **sizes}, score, scores, loss="mse")
 
 
 def train_supernet(
-    net: AutoSNNSupernet, data: Images, epochs: int, lr: float, batch: int, report: Report = print
+    net: AutoSNNSupernet,
+    data: Images,
+    epochs: int,
+    lr: float,
+    batch: int,
+    report: Report = print,
+    kept: Kept | None = None,
 ) -> None:
     """Adam on one random path a batch; the error of firing rates, squared."""
     optimizer = torch.optim.Adam(net.parameters(), lr=lr)
+    kept = kept or Kept()
+    done = kept.of("supernet")
+    if done:
+        net.load_state_dict(done["net"])
+        optimizer.load_state_dict(done["optimizer"])
     net.train()
-    for epoch in range(epochs):
+    for epoch in range(done.get("epochs", 0), epochs):
         losses = []
         for images, labels in batches(data, min(batch, len(data))):
             rates = net(images, " ".join(_random_path())).mean(0)
@@ -77,6 +91,8 @@ def train_supernet(
             optimizer.step()
             losses.append(loss.item())
         report(f"supernet, epoch {epoch + 1} of {epochs}: loss {sum(losses) / len(losses):.4f}")
+        states = {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
+        kept.save("supernet", epochs=epoch + 1, **states)
 
 
 def evolve(
@@ -86,17 +102,22 @@ def evolve(
     pool: int,
     exponent: float,
     report: Report = print,
+    kept: Kept | None = None,
 ) -> tuple[Path, float, list[float]]:
     """The fittest path after some generations, its fitness, and the best after each.
 
     A generation is a quarter mutants (each block changes with probability 0.2) and a quarter
     crossings of the fittest half, and else new random paths; no path is judged twice.
     """
-    judged: dict[Path, tuple[float, float]] = {}
-    generation = _fresh(pool, (_random_path() for _ in range(50 * pool)), judged)
-    usual, scores = 0.0, []
-    fitness: dict[Path, float] = {}
-    for i in range(rounds):
+    kept = kept or Kept()
+    done = kept.of("generations")
+    judged: dict[Path, tuple[float, float]] = done.get("judged", {})
+    usual, scores = done.get("usual", 0.0), done.get("scores", [])
+    fitness: dict[Path, float] = done.get("fitness", {})
+    generation: list[Path] = done.get("generation") or _fresh(
+        pool, (_random_path() for _ in range(50 * pool)), judged
+    )
+    for i in range(len(scores), rounds):
         judged |= {path: _judge(net, data, path) for path in generation}
         # Spikes are measured in those of an average path.
         usual = usual or sum(spikes for _, spikes in judged.values()) / len(judged)
@@ -117,6 +138,10 @@ def evolve(
         bred = [*mutants, *crossings]
         new = (_random_path() for _ in range(50 * pool))
         generation = bred + _fresh(pool - len(bred), new, [*judged, *bred])
+        kept.save(
+            "generations", judged=judged, usual=usual, scores=scores, fitness=fitness,
+            generation=generation,
+        )  # fmt: skip
     best = max(fitness, key=lambda path: fitness[path])
     return best, fitness[best], scores
 

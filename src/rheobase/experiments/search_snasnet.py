@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.experiments.search import Found, Images, Report, seen_by_neurons
+from rheobase.experiments.search_kept import Kept
 from rheobase.models import create_model
 from rheobase.models.snasnet import OPERATIONS
 
@@ -23,6 +24,7 @@ def search_snasnet(
     feedback: bool = True,
     width: int = 16,
     report: Report = print,
+    kept: Kept | None = None,
 ) -> Found:
     """Score random cells without training, and keep the best.
 
@@ -34,6 +36,7 @@ def search_snasnet(
         feedback: whether connections may run back in time.
         width: channels of the first cell of the network that is scored.
         report: called with each line of progress.
+        kept: where what is done so far is kept, and gone on from.
 
     Raises:
         ValueError: fewer images than a batch.
@@ -47,8 +50,11 @@ def search_snasnet(
         "width": width, "hidden": 64, "channels": channels, "image_size": side, "pool": 2,
         "num_classes": int(data.labels.max()) + 1,
     }  # fmt: skip
-    best, best_score, scores = "", -float("inf"), []
-    for i in range(candidates):
+    kept = kept or Kept()
+    done = kept.of("cells")
+    best, best_score = done.get("best", ""), done.get("score", -float("inf"))
+    scores: list[float] = done.get("scores", [])
+    for i in range(len(scores), candidates):
         cell = random_cell(feedback)
         net = create_model("snasnet_backward_cifar10", cell=cell, **overrides)
         score = 0.0
@@ -59,6 +65,7 @@ def search_snasnet(
             best, best_score = cell, score
             report(f"cell {i + 1} of {candidates}: {cell}, score {score:.2f}")
         scores.append(best_score)
+        kept.save("cells", best=best, score=best_score, scores=scores)
     return Found("snasnet_backward_cifar10", {"cell": best, **overrides}, best_score, scores)
 
 

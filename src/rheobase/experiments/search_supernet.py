@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from rheobase.experiments.search import Found, Images, Report, batches
+from rheobase.experiments.search_kept import Kept
 from rheobase.models.snn_supernet import SearchedNetConfig, Supernet
 
 __all__ = ["search_supernet"]
@@ -20,6 +23,7 @@ def search_supernet(
     features: str = "16k5 M 32k5 M 32k5",
     T: int = 4,
     report: Report = print,
+    kept: Kept | None = None,
 ) -> Found:
     """Choose each layer's kernel and width by the loss and the synaptic operations together.
 
@@ -34,6 +38,7 @@ def search_supernet(
         features: the largest network of the search space.
         T: time steps.
         report: called with each line of progress.
+        kept: where what is done so far is kept, and gone on from.
     """
     channels, side = data.images.shape[1], data.images.shape[-1]
     sizes = {
@@ -45,14 +50,21 @@ def search_supernet(
     weights = torch.optim.Adam((p for p in net.parameters() if id(p) not in scores), lr=2e-3)
     masks = torch.optim.Adam(net.architecture, lr=3e-2)
     halves, size = data.split(0.5), min(64, len(data) // 2)
-    history = []
+    kept = kept or Kept()
+    done = kept.of("epochs")
+    learnt: dict[str, Any] = {"net": net, "weights": weights, "masks": masks}
+    history: list[float] = done.get("history", [])
+    for name in learnt if done else ():
+        learnt[name].load_state_dict(done[name])
     net.train()
-    for epoch in range(epochs):
+    for epoch in range(len(history), epochs):
         for mine, other in zip(batches(halves[0], size), batches(halves[1], size), strict=False):
             _step(net, mine, weights, 0.0)
             loss = _step(net, other, masks, balance)
         history.append(-loss)
         report(f"epoch {epoch + 1} of {epochs}: {net.found.features}, loss {loss:.3f}")
+        states = {name: one.state_dict() for name, one in learnt.items()}
+        kept.save("epochs", history=history, **states)
     return Found(
         "searched_net_cifar10", {"features": net.found.features, **sizes}, history[-1], history
     )

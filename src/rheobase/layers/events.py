@@ -17,6 +17,10 @@ class EventLinear(nn.Linear):
     sequences of events, as spoken digits in 700 channels, of which few are active at a step; calls
     with more than a fifth of the input active take the dense product by themselves.
 
+    Frozen weights (``requires_grad`` off, as `rheobase.optimize` leaves them) are kept laid out by
+    input until they change. A change of those through ``weight.data`` nobody sees: change the
+    parameter itself, as in ``with torch.no_grad(): layer.weight.copy_(new)``, or load a state dict.
+
     >>> import torch
     >>> layer = EventLinear(700, 128)
     >>> x = (torch.rand(100, 8, 700) < 0.05).float()
@@ -52,6 +56,7 @@ class EventConv2d(PlainConv2d):
 
     The same function and parameters, up to the rounding of sums in another order. For one image at
     a time whose spikes are few; denser input and training take the dense convolution by themselves.
+    Frozen weights are kept laid out as those of `EventLinear`: change none through ``.data``.
 
     Raises:
         ValueError: several groups, a dilation, or padding by other than a number of zeros.

@@ -27,7 +27,8 @@ def kept(
 
     Laying weights out for a batch of one would take longer than the product with them. Only of
     frozen weights (``requires_grad`` off, as `rheobase.optimize` leaves them) is anything kept:
-    those that learn are often changed through ``weight.data``, which no version tells.
+    those that learn are often changed through ``weight.data``, of which no version tells, and to
+    look at the weights would cost as much as the product with them.
 
     Args:
         layer: keeps it.

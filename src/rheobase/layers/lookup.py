@@ -18,6 +18,10 @@ class LookupLinear(nn.Linear):
     other values than 0 and 1, and training, take the dense product by themselves. The tables of
     sums take four times the weights' memory.
 
+    Tables of frozen weights (``requires_grad`` off, as `rheobase.optimize` leaves them) are kept
+    until those change. A change through ``weight.data`` nobody sees: change the parameter itself,
+    as in ``with torch.no_grad(): layer.weight.copy_(new)``, or load a state dict.
+
     >>> import torch
     >>> layer, x = LookupLinear(64, 32), (torch.rand(5, 64) < 0.5).float()
     >>> with torch.no_grad():
@@ -44,6 +48,7 @@ class LookupConv2d(PlainConv2d):
     The same function and parameters, up to the rounding of sums in another order. Inputs with
     other values than 0 and 1, and training, take the dense convolution by themselves. The tables
     of sums take four times the weights' memory.
+    They are kept as those of `LookupLinear`: change no weight through ``.data``.
 
     Raises:
         ValueError: several groups, a dilation, or padding by other than a number of zeros.

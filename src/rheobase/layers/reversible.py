@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from rheobase.layers.drop import DropPath
+from rheobase.ops.once import once_differentiable
 from rheobase.stateful import Stateful
 
 __all__ = ["ReversibleSequence"]

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from rheobase.ops.once import once_differentiable
 
 __all__ = ["SyncBatchNorm", "convert_sync_batchnorm"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rheobase.ops.scan import ScanSpec
-from rheobase.ops.scan.layout import compute_dtype
+from rheobase.ops.scan.layout import compute_dtype, stacked_like, steps_of
 from rheobase.ops.scan.reference import scan_reference
 
 __all__ = ["hold"]
@@ -45,11 +45,10 @@ def hold(
         left = torch.zeros_like(own[0])
     spikes: list[Tensor] = []
     membranes: list[Tensor] = []
-    # split, never x[t]: indexing under autograd makes the backward quadratic in T.
-    for t, x_t in enumerate(torch.split(x, 1)):
-        state = torch.stack(own) if spec.filtered else own[0]
+    for t, x_t in enumerate(steps_of(x)):
+        state = stacked_like(own, x) if spec.filtered else own[0]
         at = {name: _of_step(value, t, x) for name, value in coefficients.items()}
-        s, h, v, last = scan_reference(x_t, state, spec, at)
+        s, h, v, last = scan_reference(x_t.unsqueeze(0), state, spec, at)
         ready = left <= 0.0
         s = s[0] * ready
         h, v = (torch.where(ready, membrane[0], own[0]) for membrane in (h, v))
@@ -57,7 +56,8 @@ def hold(
         own = [v, last[1]] if spec.filtered else [v]
         spikes.append(s)
         membranes.append(v if tap == "v" else h)
-    return torch.stack(spikes), torch.stack(membranes) if tap else None, torch.stack([*own, left])
+    tapped = stacked_like(membranes, x) if tap else None
+    return stacked_like(spikes, x), tapped, stacked_like([*own, left], x)
 
 
 def _of_step(value: float | Tensor, t: int, x: Tensor) -> float | Tensor:

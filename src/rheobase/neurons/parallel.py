@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from rheobase._numbers import Size
 from rheobase.neurons.base import Neuron, Tap
 from rheobase.neurons.memoryless import fire
 from rheobase.neurons.parameters import wrong_steps
 from rheobase.ops.eager import is_plain, is_transformed
+from rheobase.ops.once import once_differentiable
 from rheobase.surrogate import Schedule, Surrogate
 
 __all__ = ["PSN", "MaskedPSN", "SlidingPSN"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rheobase.neurons.base import Neuron, Tap
 from rheobase.ops.eager import is_plain, is_seen_by_nobody, is_transformed
 from rheobase.ops.gpu import HAS_TRITON
-from rheobase.ops.scan.layout import compute_dtype
+from rheobase.ops.scan.layout import compute_dtype, stacked_like, steps_of
 from rheobase.ops.scan.reference import with_surrogate
 from rheobase.ops.steps import Program, Untraceable, run_steps, trace_step
 from rheobase.surrogate import Surrogate
@@ -86,7 +86,7 @@ class StepNeuron(Neuron):
         if program is None:
             spikes, membranes, last = self._unrolled(computed, carried, tap)
         else:
-            first = _stacked(self.start(computed[0])) if carried is None else carried
+            first = _stacked(self.start(computed[0]), computed) if carried is None else carried
             first = first if self.states > 1 else first.reshape(1, *computed.shape[1:])
             spikes, membranes, last = run_steps(program, computed, first, tap or "")
             last = last if self.states > 1 else last[0]
@@ -95,7 +95,7 @@ class StepNeuron(Neuron):
     def _unrolled(
         self, x: Tensor, carried: Tensor | None, tap: Tap | None
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        steps = x.unbind(0)
+        steps = steps_of(x)
         state = self.start(steps[0]) if carried is None else _unstacked(carried, self.states)
         spikes: list[Tensor] = []
         membranes: list[Tensor] = []
@@ -103,7 +103,8 @@ class StepNeuron(Neuron):
             s, h, state = self.step(x_t, state)
             spikes.append(s)
             membranes.append(state[0] if tap == "v" else h)
-        return torch.stack(spikes), torch.stack(membranes) if tap else None, _stacked(state)
+        tapped = stacked_like(membranes, x) if tap else None
+        return stacked_like(spikes, x), tapped, _stacked(state, x)
 
     def _program(self, x: Tensor) -> Program | None:
         """The step as a kernel takes it, where one is worth it."""
@@ -144,8 +145,8 @@ _PLAIN = (bool, int, float, str, tuple, type(None))
 _NOT_OF_THE_STEP = {*vars(nn.Module()), "_state", "_streams", "_detaches"} - {"training"}
 
 
-def _stacked(state: State) -> Tensor:
-    return torch.stack(state) if len(state) > 1 else state[0]
+def _stacked(state: State, x: Tensor) -> Tensor:
+    return stacked_like(state, x) if len(state) > 1 else state[0]
 
 
 def _unstacked(carried: Tensor, states: int) -> State:

@@ -14,10 +14,10 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from rheobase.ops.gpu import gpu_kernels
 from rheobase.ops.native import DTYPES, Kernel, conversions, in_chunks
+from rheobase.ops.once import once_differentiable
 from rheobase.ops.scan.layout import compute_dtype, flat, like_rows, rows_like
 
 __all__ = ["batch_gain_and_shift"]

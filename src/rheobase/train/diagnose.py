@@ -15,6 +15,7 @@ __all__ = [
     "TrainingDiverged",
     "answer_of",
     "check_images",
+    "check_known_labels",
     "check_labels",
     "check_surrogates",
     "check_weights",
@@ -54,12 +55,24 @@ def check_images(images: Tensor) -> None:
 
 def check_labels(labels: Tensor, classes: int) -> None:
     """Raise ValueError for labels outside `0 ... classes-1`."""
-    low, high = int(labels.min()), int(labels.max())
+    low, high = map(int, labels.aminmax()) if labels.numel() else (0, 0)
     if low < 0 or high >= classes:
+        needed = high + 1
+        mend = "number its classes from 0 on" if low < 0 else (
+            f"build it with at least {needed} classes (of a run: "
+            f"model.overrides.num_classes={needed})"
+        )  # fmt: skip
         raise ValueError(
-            f"the data has labels {low}...{high} but the model has {classes} outputs; "
-            f"build it with at least {high + 1} classes"
+            f"the data has labels {low}...{high} but the model has {classes} outputs, for labels "
+            f"0...{classes - 1}; {mend}"
         )
+
+
+def check_known_labels(dataset: object, classes: int) -> None:
+    """`check_labels` of a dataset that keeps them in memory as ``labels``, as ours do."""
+    labels = getattr(dataset, "labels", None)
+    if isinstance(labels, Tensor) and labels.dtype == torch.int64:
+        check_labels(labels, classes)
 
 
 def answer_of(model: nn.Module, image: Any, device: torch.device) -> tuple[int, int]:

@@ -33,6 +33,7 @@ from rheobase.train.diagnose import (
     TrainingDiverged,
     answer_of,
     check_images,
+    check_known_labels,
     check_labels,
     check_surrogates,
     check_weights,
@@ -144,6 +145,8 @@ class Trainer:
         check_weights(self.model)
         check_surrogates(self.model)
         self.steps, self.classes = answer_of(self.model, data[(0, 0)][0], world.device)
+        for dataset in (train_set, test_set):
+            check_known_labels(dataset, self.classes)
 
         def draw(count: int) -> Tensor:
             few = torch.stack([data[(0, i)][0] for i in range(count)])

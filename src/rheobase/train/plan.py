@@ -28,6 +28,7 @@ from rheobase.train.parallel import start_world
 __all__ = ["Plan", "plan"]
 
 _PROBE = 4  # images; the second probe takes twice as many
+_TIMES, _LONG = 5, 1.0  # a step is timed so often, or until that many seconds are gone
 _RESET_PEAK = "5"
 
 
@@ -87,7 +88,8 @@ def plan(cfg: TrainConfig, processes: int = 1) -> Plan:
     per_image, seconds = ((b - a) / _PROBE for a, b in (
         (few_bytes, more_bytes), (few_seconds, more_seconds)))  # fmt: skip
     beyond = images - probed[1]
-    once = max(more_seconds + beyond * seconds, 0.0)
+    # More images never take less time: what says so is noise.
+    once = max(more_seconds + beyond * max(seconds, 0.0), 0.0)
     return Plan(
         images,
         probed,
@@ -123,13 +125,19 @@ class _Step:
         return logits.float()
 
     def measured(self, count: int) -> tuple[float, float]:
-        """Peak bytes and seconds of a step; the second run of two is the one timed."""
+        """Peak bytes and seconds of a step; short ones are timed several times, the least counts.
+
+        What two of them differ by is small beside what else goes on in a machine.
+        """
         _reset_peak(self.device)
         self.run(count)
         peak = _peak(self.device)
-        start = time.perf_counter()
-        self.run(count)
-        return peak, time.perf_counter() - start
+        seconds: list[float] = []
+        while len(seconds) < _TIMES and sum(seconds) < _LONG:
+            start = time.perf_counter()
+            self.run(count)
+            seconds.append(time.perf_counter() - start)
+        return peak, min(seconds)
 
 
 _Shapes = tuple[tuple[int, ...], tuple[int, int, int]]

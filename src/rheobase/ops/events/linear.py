@@ -11,13 +11,13 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from rheobase.ops.events.compressed import Events, compressed, takes_events
 from rheobase.ops.events.kernel import event_kernel
 from rheobase.ops.fits import fits
 from rheobase.ops.native import Kernel, in_chunks
+from rheobase.ops.once import once_differentiable
 from rheobase.ops.threads import team_size
 
 __all__ = ["event_linear", "rows_by_input", "weight_gradient"]

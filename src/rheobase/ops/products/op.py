@@ -10,10 +10,10 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from rheobase.ops.eager import is_plain_image, layer_dtype, watched
 from rheobase.ops.native import Kernel, imported_kernel
+from rheobase.ops.once import once_differentiable
 from rheobase.ops.products.sizes import COLUMNS, padded
 
 __all__ = ["conv1x1", "takes"]

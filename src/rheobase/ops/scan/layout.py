@@ -7,6 +7,7 @@ last) is taken as it lies.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -24,6 +25,8 @@ __all__ = [
     "like_rows",
     "like_state",
     "rows_like",
+    "stacked_like",
+    "steps_of",
     "vector",
 ]
 
@@ -65,6 +68,40 @@ def dense_rows(x: Tensor) -> Tensor:
     if _is_dense(x.shape[1:], x.stride()[1:]) and (step == 0 or step >= x[0].numel()):
         return x
     return x.contiguous()
+
+
+def steps_of(x: Tensor) -> tuple[Tensor, ...]:
+    """Every step of a sequence; its gradient comes back in the dense order of ``x``.
+
+    Never ``x[t]``: indexing under autograd makes the backward quadratic in T.
+    """
+    order = _order_of_step(x)
+    if order is None:
+        return x.unbind(0)
+    back = _inverse(order)
+    return tuple(step.permute(back) for step in x.permute(0, *(1 + n for n in order)).unbind(0))
+
+
+def stacked_like(steps: Sequence[Tensor], x: Tensor) -> Tensor:
+    """Tensors shaped as a step of ``x`` as one sequence, each in the dense order of such a step."""
+    order = _order_of_step(x)
+    if order is None:
+        return torch.stack(list(steps))
+    rows = torch.stack([step.permute(order) for step in steps])
+    return rows.permute(0, *(1 + n for n in _inverse(order)))
+
+
+def _order_of_step(x: Tensor) -> tuple[int, ...] | None:
+    """The axes of a step from the outermost in memory inwards; None: as they come."""
+    stride = x.stride()[1:]
+    if x.is_contiguous() or not _is_dense(x.shape[1:], stride):
+        return None
+    order = tuple(sorted(range(len(stride)), key=lambda axis: -stride[axis]))
+    return None if order == tuple(range(len(stride))) else order
+
+
+def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(order.index(axis) for axis in range(len(order)))
 
 
 def _is_dense(shape: torch.Size, stride: tuple[int, ...]) -> bool:

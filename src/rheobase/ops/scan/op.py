@@ -18,11 +18,11 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from rheobase._errors import unknown_name
 from rheobase.ops.eager import is_plain, is_transformed
 from rheobase.ops.gpu import HAS_TRITON
+from rheobase.ops.once import once_differentiable
 from rheobase.ops.scan.layout import at_every_step, compute_dtype, dense_rows, like_rows, like_state
 from rheobase.ops.scan.learnt import LearntCoefficients
 from rheobase.ops.scan.reference import scan_reference

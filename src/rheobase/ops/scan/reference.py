@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from rheobase.ops.scan.layout import stacked_like, steps_of
 from rheobase.ops.scan.spec import ScanSpec
 from rheobase.surrogate import Surrogate
 
@@ -49,8 +50,7 @@ def scan_reference(
     spikes: list[Tensor] = []
     charged: list[Tensor] = []
     after: list[Tensor] = []
-    # unbind, never x[t]: indexing under autograd makes the backward quadratic in T.
-    for t, x_t in enumerate(compute.unbind(0)):
+    for t, x_t in enumerate(steps_of(compute)):
         at = {name: _at_step(value, t, compute) for name, value in coefficients.items()}
         if spec.normed:
             x_t = x_t * at["input_gain"] + at["input_shift"]
@@ -70,9 +70,10 @@ def scan_reference(
         spikes.append(s)
         charged.append(h)
         after.append(u)
-    stacked = torch.stack(spikes).to(x.dtype)
-    last = torch.stack([u, current]) if spec.filtered else u
-    return stacked, torch.stack(charged), torch.stack(after), last
+    last = stacked_like([u, current], x) if spec.filtered else u
+    return (
+        stacked_like(spikes, x).to(x.dtype), stacked_like(charged, x), stacked_like(after, x), last
+    )  # fmt: skip
 
 
 def _at_step(value: float | Tensor, t: int, x: Tensor) -> float | Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from rheobase.ops.once import once_differentiable
 from rheobase.ops.scan.layout import dense_rows, like_rows, rows_like
 from rheobase.ops.steps.trace import Program
 

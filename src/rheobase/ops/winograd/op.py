@@ -14,10 +14,10 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from rheobase.ops.eager import is_plain_image, layer_dtype, watched
 from rheobase.ops.native import DTYPES, Kernel, imported_kernel, in_chunks
+from rheobase.ops.once import once_differentiable
 from rheobase.ops.products.sizes import padded
 from rheobase.ops.winograd.sizes import apart
 

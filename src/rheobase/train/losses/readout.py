@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rheobase._numbers import Share, numbers_checked
+from rheobase.ops.eager import is_seen_by_nobody
+from rheobase.train.diagnose import check_labels
 
 __all__ = ["TET", "Loss", "check_logits", "cross_entropy_of_mean", "squared_error_of_rates"]
 
@@ -85,7 +87,8 @@ def check_logits(logits: Tensor, target: Tensor) -> None:
     """Refuse logits that are not of every time step, and targets that do not fit them.
 
     Raises:
-        ValueError: Logits averaged over time, or a target of another shape.
+        ValueError: Logits averaged over time, a target of another shape, or (on the CPU, where to
+            look costs nothing) labels of classes that the logits do not have.
         TypeError: Labels that are not int64.
     """
     if logits.dim() != 3:
@@ -105,3 +108,5 @@ def check_logits(logits: Tensor, target: Tensor) -> None:
         )
     if not soft and target.dtype != torch.int64:
         raise TypeError(f"labels are {target.dtype}; expected torch.int64 (labels.long())")
+    if not soft and target.is_cpu and is_seen_by_nobody(target):
+        check_labels(target, classes)
