@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rheobase.layers import over_time
+from rheobase.ops import winograd
 from rheobase.ops.winograd import conv3x3, takes
 from rheobase.ops.winograd.op import _dtypes
 
@@ -159,3 +160,30 @@ def test_memory_is_that_of_the_input_whatever_the_default_dtype(default: torch.d
     finally:
         torch.set_default_dtype(torch.float32)
     assert all(map(torch.equal, found, expected))
+
+
+def test_of_one_image_a_frozen_weight_is_transformed_once_until_it_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(32, 32, 3, padding=1)
+    x = torch.rand(1, 1, 32, 8, 8)
+    made: list[Tensor] = []
+    spread = winograd.spread
+    monkeypatch.setattr(winograd, "spread", lambda w: made.append(w) or spread(w))
+
+    def error() -> float:
+        return _error(over_time(x, conv)[0], F.conv2d(x[0].double(), *_exact(conv), padding=1))
+
+    with torch.no_grad():
+        assert error() < 3e-6 and not made  # it may learn through ``.data``, unseen
+        conv.requires_grad_(False)
+        assert error() < 3e-6 and error() < 3e-6 and len(made) == 1
+        conv.weight.mul_(-2.0)
+        assert error() < 3e-6 and len(made) == 2
+        conv.load_state_dict(nn.Conv2d(32, 32, 3, padding=1).state_dict())
+        assert error() < 3e-6 and len(made) == 3
+
+
+def _exact(conv: nn.Conv2d) -> list[Tensor]:
+    return [parameter.double() for parameter in conv.parameters()]

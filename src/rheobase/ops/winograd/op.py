@@ -21,7 +21,7 @@ from rheobase.ops.once import once_differentiable
 from rheobase.ops.products.sizes import padded
 from rheobase.ops.winograd.sizes import apart
 
-__all__ = ["conv3x3", "takes"]
+__all__ = ["conv3x3", "spread", "takes"]
 
 _TILE = 4
 # A thread's share of the cache, in bytes.
@@ -77,54 +77,55 @@ def _dtypes() -> tuple[torch.dtype, ...]:
     return (torch.float32,) if amx else (torch.float32, torch.bfloat16)
 
 
-def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, points: Tensor | None = None) -> Tensor:
     """Convolution with a 3x3 kernel, stride 1, padding 1; under autocast, in its dtype.
 
     Args:
         x: ``[N, C, H, W]`` float32 or bfloat16 on the CPU, channels last.
         weight: ``[C', C, 3, 3]``.
         bias: ``[C']`` or None.
+        points: `spread` of the weight, where the caller has it.
 
     Returns:
         ``[N, C', H, W]``, channels last.
     """
     x = x.to(layer_dtype(x, weight))
-    y: Tensor = _Conv3x3.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    y: Tensor = _Conv3x3.apply(x, weight, bias, points)  # type: ignore[no-untyped-call]
     return y
 
 
 class _Conv3x3(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, weight, bias, points):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(x, weight)
-        return _convolve(x, _spread(weight), len(weight), bias)
+        return _convolve(x, spread(weight) if points is None else points, len(weight), bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g):  # type: ignore[no-untyped-def]
         x, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
+        wanted = ctx.needs_input_grad[:3]
         if _chunks(x)[0] < _TILES_BACK:
             bias = [len(weight)]
             ones = ([1, 1], [1, 1], [1, 1])
             gradients = torch.ops.aten.convolution_backward(
                 g, x, weight.to(x.dtype), bias, *ones, False, [0, 0], 1, wanted
             )
-            return tuple(gradients)
+            return *gradients, None
         g = g.contiguous(memory_format=torch.channels_last)
         # The gradient of a convolution is one with the kernel turned round.
-        gx = _convolve(g, _spread(weight, turned=True), x.shape[1]) if wanted[0] else None
+        gx = _convolve(g, spread(weight, turned=True), x.shape[1]) if wanted[0] else None
         gw = _weight_gradient(x, g).to(weight.dtype) if wanted[1] else None
         gb = g.sum((0, 2, 3), dtype=weight.dtype) if wanted[2] else None
-        return gx, gw, gb
+        return gx, gw, gb, None
 
 
-def _convolve(x: Tensor, spread: Tensor, outputs: int, bias: Tensor | None = None) -> Tensor:
-    """``x`` ``[N, C, H, W]`` with transformed weights (`_spread`)."""
-    bias = spread.new_zeros(outputs) if bias is None else bias.float().contiguous()
+def _convolve(x: Tensor, points: Tensor, outputs: int, bias: Tensor | None = None) -> Tensor:
+    """``x`` ``[N, C, H, W]`` with transformed weights (`spread`)."""
+    bias = points.new_zeros(outputs) if bias is None else bias.float().contiguous()
     size = (len(x), outputs, *x.shape[2:])
     y = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
-    _on_tiles("convolve", x, outputs, x, spread, bias, y)
+    _on_tiles("convolve", x, outputs, x, points, bias, y)
     return y
 
 
@@ -154,7 +155,7 @@ def _on_tiles(kernel: str, x: Tensor, outputs: int, *arrays: Tensor) -> None:
     )  # fmt: skip
 
 
-def _spread(weight: Tensor, turned: bool = False) -> Tensor:
+def spread(weight: Tensor, turned: bool = False) -> Tensor:
     """Weights ``[C', C, 3, 3]`` at 36 points, ``[36, C, C']``, or turned round ``[36, C', C]``.
 
     The last axis is padded.
