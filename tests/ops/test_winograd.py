@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rheobase.layers import over_time
+from rheobase.layers.optimize import optimize
+from rheobase.layers.sequential import TimeSequential
 from rheobase.ops import winograd
 from rheobase.ops.winograd import conv3x3, takes
 from rheobase.ops.winograd.op import _dtypes
@@ -162,27 +164,34 @@ def test_memory_is_that_of_the_input_whatever_the_default_dtype(default: torch.d
     assert all(map(torch.equal, found, expected))
 
 
-def test_of_one_image_a_frozen_weight_is_transformed_once_until_it_changes(
+def test_in_a_stream_a_weight_is_transformed_once_until_it_changes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(32, 32, 3, padding=1)
-    x = torch.rand(1, 1, 32, 8, 8)
+    x = torch.rand(2, 1, 32, 8, 8)
     made: list[Tensor] = []
     spread = winograd.spread
     monkeypatch.setattr(winograd, "spread", lambda w: made.append(w) or spread(w))
 
-    def error() -> float:
-        return _error(over_time(x, conv)[0], F.conv2d(x[0].double(), *_exact(conv), padding=1))
+    def errors(net: nn.Module) -> list[float]:
+        exact = F.conv2d(x.flatten(0, 1).double(), *_exact(net.get_submodule("0")), padding=1)
+        return [_error(net(x[t : t + 1])[0, 0], exact[t]) for t in range(2)]
 
+    plain = TimeSequential(conv).requires_grad_(False)
+    fast = optimize(plain, x, stream=True).net
+    made.clear()
     with torch.no_grad():
-        assert error() < 3e-6 and not made  # it may learn through ``.data``, unseen
-        conv.requires_grad_(False)
-        assert error() < 3e-6 and error() < 3e-6 and len(made) == 1
-        conv.weight.mul_(-2.0)
-        assert error() < 3e-6 and len(made) == 2
-        conv.load_state_dict(nn.Conv2d(32, 32, 3, padding=1).state_dict())
-        assert error() < 3e-6 and len(made) == 3
+        assert max(errors(plain)) < 3e-6 and not made  # may change through ``.data``, unseen
+        assert max(errors(fast)) < 3e-6 and len(made) <= 1
+        made.clear()
+        fast.get_submodule("0").weight.mul_(-2.0)
+        assert max(errors(fast)) < 3e-6 and len(made) == 1
+        fast.load_state_dict(plain.state_dict())
+        assert max(errors(fast)) < 3e-6 and len(made) == 2
+    assert max(errors(fast)) < 3e-6 and len(made) == 2  # with gradients nothing is kept
+    with torch.no_grad():
+        assert max(errors(fast)) < 3e-6 and len(made) == 3
 
 
 def _exact(conv: nn.Conv2d) -> list[Tensor]:

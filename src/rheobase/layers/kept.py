@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["kept"]
+__all__ = ["keep", "keeps", "kept"]
 
 
 class _Kept(dict[str, tuple[object, Tensor]]):
@@ -18,6 +18,19 @@ class _Kept(dict[str, tuple[object, Tensor]]):
 
     def __reduce__(self) -> tuple[type[_Kept], tuple[()]]:
         return _Kept, ()
+
+
+def keep(layer: nn.Module) -> None:
+    """Let what follows from a layer's weights be kept that is not of a kind which does so itself.
+
+    `rheobase.optimize` asks for it, in networks that it makes for streams.
+    """
+    layer.__dict__.setdefault("_rheobase_kept", _Kept())
+
+
+def keeps(layer: nn.Module) -> bool:
+    """Whether `keep` was asked for."""
+    return "_rheobase_kept" in layer.__dict__
 
 
 def kept(
@@ -42,7 +55,7 @@ def kept(
     if torch.compiler.is_compiling():
         return None
     if weight.requires_grad or torch.is_grad_enabled() or weight.is_inference():
-        layer.__dict__.pop("_rheobase_kept", None)
+        layer.__dict__.get("_rheobase_kept", {}).clear()
         return None
     now = (weight.data_ptr(), weight._version, weight.dtype)
     all_kept = layer.__dict__.setdefault("_rheobase_kept", _Kept())

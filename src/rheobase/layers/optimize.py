@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from rheobase.layers.events import EventConv2d, EventLinear, can_be_event_driven
 from rheobase.layers.folding import fold_norms
 from rheobase.layers.int8 import Int8Conv2d, Int8Linear, spike_pool
+from rheobase.layers.kept import keep
 from rheobase.layers.lookup import LookupConv2d, LookupLinear
 from rheobase.layers.spike_bytes import send_bytes
 from rheobase.layers.time import apply_layer
@@ -137,6 +138,8 @@ def optimize(
         for module in fast.modules():
             if stream and isinstance(module, Neuron):
                 module.settle()
+            elif stream and isinstance(module, nn.Conv2d):
+                keep(module)
         best = base = Optimized(fast, example.dtype, ())
         for other in dtypes or ():
             if other != base.dtype:

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from rheobase.layers.fused_norm import norm_and_fire
-from rheobase.layers.kept import kept
+from rheobase.layers.kept import keeps, kept
 from rheobase.layers.sync_norm import SyncBatchNorm
 from rheobase.ops import average_pool, products, winograd
 from rheobase.ops.eager import is_plain, is_transformed, watched
@@ -168,9 +168,10 @@ def apply_layer(module: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
     if type(module) is nn.Conv2d:
         y = _in_order(y, module)
         if winograd.takes(y, module):
-            # Of one image it takes as long to transform weights as all the rest.
-            alone = len(y) == 1
-            points = kept(module, "points", module.weight, winograd.spread) if alone else None
+            # Of one image it takes as long to transform the weight as all the rest.
+            points = (
+                kept(module, "points", module.weight, winograd.spread) if keeps(module) else None
+            )
             return winograd.conv3x3(y, module.weight, module.bias, points)
         if products.takes(y, module):
             return products.conv1x1(y, module.weight, module.bias)

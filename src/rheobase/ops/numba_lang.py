@@ -4,7 +4,8 @@
 # mypy: disable-error-code="no-untyped-def, call-arg, var-annotated, no-untyped-call"
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from llvmlite import ir
@@ -23,12 +24,30 @@ __all__ = [
     "float_to_bfloat16",
     "gather",
     "interleave",
+    "named",
     "pointer",
     "prefer_wide_vectors",
     "scatter",
     "take_number",
     "window",
 ]
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def named(*parts: object) -> Callable[[Function], Function]:
+    """A name of its own for a function that another makes, by what it is made for.
+
+    Compiled code that is kept knows functions by names and a number, which counts anew in each
+    process: of two kernels that were compiled in different ones, one would call the other's.
+    """
+
+    def name(function: Function) -> Function:
+        function.__qualname__ += "".join(f"_{part}" for part in parts)
+        return function
+
+    return name
 
 
 @intrinsic

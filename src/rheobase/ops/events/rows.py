@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from rheobase.ops.events.nonzero import nonzero
-from rheobase.ops.numba_lang import arrays_do_not_overlap, copy, prefer_wide_vectors, window
+from rheobase.ops.numba_lang import arrays_do_not_overlap, copy, named, prefer_wide_vectors, window
 
 __all__ = ["add_rows", "compress", "convolve", "gather", "line", "scatter"]
 
@@ -31,6 +31,7 @@ def _in_registers(width):
     """`add_parts` for so many columns."""
 
     @njit(nogil=True, error_model="numpy", fastmath={"contract"})
+    @named(width)
     def add(into, matrix, values, which, count, step):
         prefer_wide_vectors()
         arrays_do_not_overlap()
@@ -50,6 +51,7 @@ def _from_registers(width):
     """`_spread` for so many columns."""
 
     @njit(nogil=True, error_model="numpy", fastmath={"contract"})
+    @named(width)
     def spread(into, row, values, which):
         prefer_wide_vectors()
         arrays_do_not_overlap()
@@ -178,6 +180,7 @@ def _pixel_in_registers(outputs):
     """An output pixel of so many channels: its sum over the places of the kernel in the image."""
 
     @njit(nogil=True, error_model="numpy", fastmath={"contract"})
+    @named(outputs)
     def add(
         into, which, values, starts, counts, matrices, top, bottom, left, right, origin, width,
         kernel_width, inputs,

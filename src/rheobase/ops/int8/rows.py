@@ -9,7 +9,7 @@ from numba import njit
 
 from rheobase.ops.events.nonzero import places
 from rheobase.ops.int8.weights import BLOCKS
-from rheobase.ops.numba_lang import arrays_do_not_overlap, prefer_wide_vectors
+from rheobase.ops.numba_lang import arrays_do_not_overlap, named, prefer_wide_vectors
 
 __all__ = ["compress", "convolve_64", "convolve_128"]
 
@@ -62,6 +62,7 @@ def _in_blocks(block):
     """`convolve`, compiled for a block: its sums stay in registers over four rows."""
 
     @njit(nogil=True, error_model="numpy")
+    @named(block)
     def add_rows(into, rows, which, place, first, last):
         """``into += sum of the rows that begin at place + which[first:last]``; int16, int8."""
         prefer_wide_vectors()
@@ -85,6 +86,7 @@ def _in_blocks(block):
                 i += 1
 
     @njit(nogil=True, error_model="numpy")
+    @named(block)
     def convolve(
         first_chunk, last_chunk, which, starts, counts, rows, scale, bias, out, inputs, outputs,
         width, height, across, out_height, out_width, kernel_height, kernel_width, stride_y,

@@ -9,7 +9,7 @@ from numba import njit
 
 from rheobase.ops.lookup.sizes import CODES, GROUP, VECTOR
 from rheobase.ops.lookup.sums import PIXELS, adder
-from rheobase.ops.numba_lang import arrays_do_not_overlap, prefer_wide_vectors
+from rheobase.ops.numba_lang import arrays_do_not_overlap, named, prefer_wide_vectors
 
 __all__ = [
     "convolve_float32_1",
@@ -109,6 +109,7 @@ def _convolution(dtype, vectors):
     row = VECTOR * vectors
 
     @njit(nogil=True, error_model="numpy")
+    @named(dtype, vectors)
     def convolve(
         first_chunk, last_chunk, codes, tables, bias, out, blocks, height, width, padded_height,
         padded_width, groups, kernel_height, kernel_width, stride_y, stride_x, pixels, chunk,

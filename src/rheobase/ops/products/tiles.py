@@ -19,7 +19,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from rheobase.ops.llvm_lang import BYTES, address, everywhere, loop, number, pointer
-from rheobase.ops.numba_lang import prefer_wide_vectors
+from rheobase.ops.numba_lang import named, prefer_wide_vectors
 from rheobase.ops.products.sizes import ROWS
 
 __all__ = ["multiply"]
@@ -108,6 +108,7 @@ def _panel(vectors: int) -> Callable[..., Any]:
     tile = _tile(vectors)
 
     @njit(nogil=True, error_model="numpy")
+    @named(vectors)
     def panel(c, c_row, a, a_row, a_step, b, b_step, first, rows, depth, add):
         prefer_wide_vectors()
         for row in range(0, rows, ROWS):

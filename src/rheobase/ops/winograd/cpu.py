@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from rheobase.ops.numba_lang import fetch
+from rheobase.ops.numba_lang import fetch, named
 from rheobase.ops.products.sizes import ROWS
 from rheobase.ops.products.tiles import multiply
 from rheobase.ops.winograd import sizes
@@ -48,16 +48,19 @@ apart = njit(nogil=True, inline="always")(sizes.apart)
 _BIAS = 7
 
 
-def _on_tiles(matrix: Matrix, side: int, margin: int, back: bool = False) -> Callable[..., Any]:
+def _on_tiles(
+    name: str, matrix: Matrix, side: int, margin: int, back: bool = False
+) -> Callable[..., Any]:
     """The transform of tiles, each of ``side`` pixels a side from ``margin`` outside of it on.
 
     ``run(image, beyond, tiles, first, count, room, wide, height, width, channels)`` takes ``count``
     tiles from ``first`` on from the image into ``tiles``, 36 times ``[room, wide]``, or ``back``.
     ``beyond`` is the line of channels that stands for pixels outside of the image.
     """
-    convert = transform(matrix)
+    convert = transform(name, matrix)
 
     @njit(nogil=True, error_model="numpy")
+    @named(name)
     def run(image, beyond, tiles, first, count, room, wide, height, width, channels):
         pixels, points = np.empty(side * side, np.int64), np.empty(36, np.int64)
         line = channels * image.itemsize
@@ -88,9 +91,9 @@ def _address(array):
     return np.int64(array.ctypes.data)
 
 
-_to_tiles = _on_tiles(_TO_TILES, 6, 1)
-_from_tiles = _on_tiles(_FROM_TILES, 4, 0, back=True)
-_gradient_to_tiles = _on_tiles(_GRADIENT_TO_TILES, 4, 0)
+_to_tiles = _on_tiles("to_tiles", _TO_TILES, 6, 1)
+_from_tiles = _on_tiles("from_tiles", _FROM_TILES, 4, 0, back=True)
+_gradient_to_tiles = _on_tiles("gradient_to_tiles", _GRADIENT_TO_TILES, 4, 0)
 
 
 @njit(nogil=True, error_model="numpy")

@@ -24,8 +24,8 @@ _G = (
     (1 / 15, -2 / 15, 4 / 15),
     (0.0, 0.0, 1.0),
 )
-_spread = transform(_G)
-_gather = transform(tuple(zip(*_G, strict=True)))
+_spread = transform("spread", _G)
+_gather = transform("gather", tuple(zip(*_G, strict=True)))
 
 
 @njit(nogil=True, inline="always")

@@ -17,7 +17,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from rheobase.ops.llvm_lang import BYTES, number, pointer
-from rheobase.ops.numba_lang import prefer_wide_vectors
+from rheobase.ops.numba_lang import named, prefer_wide_vectors
 
 __all__ = ["LANES", "Matrix", "transform"]
 
@@ -31,7 +31,7 @@ _WORDS = ir.VectorType(ir.IntType(32), LANES)
 _HALVES = ir.VectorType(ir.IntType(16), LANES)
 
 
-def transform(matrix: Matrix) -> Callable[..., Any]:
+def transform(name: str, matrix: Matrix) -> Callable[..., Any]:
     """``run(sources, targets, read, written, channels)``: ``matrix d matrix^T`` of each channel.
 
     ``sources`` and ``targets`` are the addresses, row by row, of the lines of channels that are
@@ -41,6 +41,7 @@ def transform(matrix: Matrix) -> Callable[..., Any]:
     step = _step(matrix)
 
     @njit(nogil=True, error_model="numpy")
+    @named(name)
     def run(sources, targets, read, written, channels):
         prefer_wide_vectors()
         for channel in range(0, channels - LANES + 1, LANES):
