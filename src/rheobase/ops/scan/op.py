@@ -257,7 +257,9 @@ def _fused(
     learnt: LearntCoefficients | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     if torch.is_grad_enabled():
-        call = _Call.of(steps, rest, spec, values, tap, keep, learnt)
+        numbers = _numbers(values)
+        places = [i for i, number in enumerate(numbers) if number is None]
+        call = _Call(steps, rest, spec, numbers, places, tap, keep, learnt)
         tensors = [value for value in values if isinstance(value, Tensor)]
         parameters = () if learnt is None else learnt.parameters
         outputs = _Fused.apply(x, u, call, *tensors, *parameters)  # type: ignore[no-untyped-call]
@@ -283,20 +285,6 @@ class _Call(NamedTuple):
     tap: str
     keep: bool
     learnt: LearntCoefficients | None
-
-    @staticmethod
-    def of(
-        steps: int,
-        rest: float,
-        spec: ScanSpec,
-        values: Sequence[float | Tensor],
-        tap: str,
-        keep: bool,
-        learnt: LearntCoefficients | None,
-    ) -> _Call:
-        numbers = _numbers(values)
-        places = [i for i, number in enumerate(numbers) if number is None]
-        return _Call(steps, rest, spec, numbers, places, tap, keep, learnt)
 
     @property
     def gives_more(self) -> bool:
