@@ -27,16 +27,8 @@ def nonzero(line, which, values):
 
     ``which`` and ``values`` have room for a line in which nothing is.
     """
-    prefer_wide_vectors()
-    count, whole, lanes = 0, 0, _lanes(line.itemsize)
-    if _PRESSES:
-        whole = line.size // lanes * lanes
-        for j in range(0, whole, lanes):
-            _press_values(line, j, values, count)
-            count = _press_places(line, j, 1, which, count)
-    begin = count
-    count = _rest(line, whole, 1, which, count)
-    for i in range(begin, count):
+    count = places(line, 1, which)
+    for i in range(count):
         values[i] = line[which[i]]
     return count
 
@@ -48,24 +40,14 @@ def places(line, step, which):
     ``which`` has room for a line in which nothing is.
     """
     prefer_wide_vectors()
-    count, whole, lanes = 0, 0, _lanes(line.itemsize)
+    # A register has places as int32.
+    count, whole, lanes = 0, 0, BYTES // max(line.itemsize, 4)
     if _PRESSES:
         whole = line.size // lanes * lanes
         for j in range(0, whole, lanes):
             count = _press_places(line, j, step, which, count)
-    return _rest(line, whole, step, which, count)
-
-
-@njit(nogil=True, inline="always")
-def _lanes(size):
-    """Numbers of this size that are looked at together: a register has their places as int32."""
-    return BYTES // max(size, 4)
-
-
-@njit(nogil=True, error_model="numpy")
-def _rest(line, first, step, which, count):
     # Written at every number, kept where it is not 0: no branch to mispredict.
-    for j in range(first, line.size):
+    for j in range(whole, line.size):
         which[count] = j * step
         count += 1 if line[j] != 0 else 0
     return count
@@ -80,7 +62,7 @@ def _press_places(typing_context, line, at, step, which, count):
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         line, at, step, which, count = arguments
-        _, some = _looked_at(context, builder, signature.args[0], line, at)
+        some = _not_zero(context, builder, signature.args[0], line, at)
         kind = ir.VectorType(_PLACE, some.type.count)
         lanes = ir.Constant(kind, list(range(kind.count)))
         there = builder.add(everywhere(builder, builder.trunc(at, _PLACE), kind), lanes)
@@ -93,32 +75,16 @@ def _press_places(typing_context, line, at, step, which, count):
     return types.int64(line, types.int64, types.int64, which, types.int64), generate
 
 
-@intrinsic
-def _press_values(typing_context, line, at, values, count):
-    """What is not 0 from ``at`` on, behind ``count`` others. A whole register is written."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        line, at, values, count = arguments
-        given, some = _looked_at(context, builder, signature.args[0], line, at)
-        start = address(context, builder, signature.args[2], values, count)
-        size = signature.args[0].dtype.bitwidth // 8
-        pressed = _pressed(builder, given, some)
-        builder.store(pressed, pointer(builder, start, given.type), align=size)
-        return context.get_dummy_value()
-
-    return types.none(line, types.int64, values, types.int64), generate
-
-
-def _looked_at(context: Any, builder: Any, kind: Any, line: Any, at: Any) -> tuple[Any, Any]:
-    """A register of ``line`` from ``at`` on, and which of its lanes are not 0."""
+def _not_zero(context: Any, builder: Any, kind: Any, line: Any, at: Any) -> Any:
+    """Which of a register of ``line`` from ``at`` on are not 0."""
     size = kind.dtype.bitwidth // 8
     numbers = ir.VectorType(context.get_data_type(kind.dtype), BYTES // max(size, 4))
     start = address(context, builder, kind, line, at)
     given = builder.load(pointer(builder, start, numbers), align=size)
     zeros = ir.Constant(numbers, None)
     if kind.dtype in (types.float32, types.float64):
-        return given, builder.fcmp_unordered("!=", given, zeros)  # NaN is not 0
-    return given, builder.icmp_unsigned("!=", given, zeros)
+        return builder.fcmp_unordered("!=", given, zeros)  # NaN is not 0
+    return builder.icmp_unsigned("!=", given, zeros)
 
 
 def _pressed(builder: Any, value: Any, some: Any) -> Any:

@@ -257,9 +257,7 @@ def _fused(
     learnt: LearntCoefficients | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     if torch.is_grad_enabled():
-        numbers = _numbers(values)
-        places = [i for i, number in enumerate(numbers) if number is None]
-        call = _Call(steps, rest, spec, numbers, places, tap, keep, learnt)
+        call = _Call(steps, rest, spec, _numbers(values), tap, keep, learnt)
         tensors = [value for value in values if isinstance(value, Tensor)]
         parameters = () if learnt is None else learnt.parameters
         outputs = _Fused.apply(x, u, call, *tensors, *parameters)  # type: ignore[no-untyped-call]
@@ -273,18 +271,21 @@ def _fused(
 class _Call(NamedTuple):
     """What a node of the graph is given beside tensors: every argument of one takes its time.
 
-    ``numbers`` are the coefficients in the order of ``spec.names``, None for those that are tensors
-    and stand at ``places``.
+    ``numbers`` are the coefficients in the order of ``spec.names``, None where one is a tensor.
     """
 
     steps: int
     rest: float
     spec: ScanSpec
     numbers: list[float | None]
-    places: list[int]
     tap: str
     keep: bool
     learnt: LearntCoefficients | None
+
+    @property
+    def places(self) -> list[int]:
+        """Where the tensors stand among the coefficients."""
+        return [i for i, number in enumerate(self.numbers) if number is None]
 
     @property
     def gives_more(self) -> bool:
@@ -340,9 +341,9 @@ class _Fused(torch.autograd.Function):
         x, u, marks, *tensors = ctx.saved_tensors
         call, made_of = ctx.call, tensors[: ctx.made_of]
         values = _values(ctx.numbers, tensors[ctx.made_of :])
-        asked = ctx.needs_input_grad[3:]
-        wanted = [i for i, is_asked in zip(call.places, asked, strict=False) if is_asked]
-        made, learns = [], any(asked[len(call.places) :])
+        asked, places = ctx.needs_input_grad[3:], call.places
+        wanted = [i for i, is_asked in zip(places, asked, strict=False) if is_asked]
+        made, learns = [], any(asked[len(places) :])
         if learns:
             names, back = ctx.learnt
             made = [call.spec.names.index(name) for name in names]
@@ -357,7 +358,7 @@ class _Fused(torch.autograd.Function):
         if not asked:
             return gx, None, None
         by_index = dict(zip(wanted, gradients, strict=True))
-        found = [by_index.get(i) for i in call.places]
+        found = [by_index.get(i) for i in places]
         if learns:
             found += back(made_of, [by_index[i] for i in made])
         return gx, None, None, *found, *[None] * (len(asked) - len(found))

@@ -48,7 +48,7 @@ apart = njit(nogil=True, inline="always")(sizes.apart)
 _BIAS = 7
 
 
-def _on_tiles(
+def _tile_transform(
     name: str, matrix: Matrix, side: int, margin: int, back: bool = False
 ) -> Callable[..., Any]:
     """The transform of tiles, each of ``side`` pixels a side from ``margin`` outside of it on.
@@ -91,9 +91,9 @@ def _address(array):
     return np.int64(array.ctypes.data)
 
 
-_to_tiles = _on_tiles("to_tiles", _TO_TILES, 6, 1)
-_from_tiles = _on_tiles("from_tiles", _FROM_TILES, 4, 0, back=True)
-_gradient_to_tiles = _on_tiles("gradient_to_tiles", _GRADIENT_TO_TILES, 4, 0)
+_to_tiles = _tile_transform("to_tiles", _TO_TILES, 6, 1)
+_from_tiles = _tile_transform("from_tiles", _FROM_TILES, 4, 0, back=True)
+_gradient_to_tiles = _tile_transform("gradient_to_tiles", _GRADIENT_TO_TILES, 4, 0)
 
 
 @njit(nogil=True, error_model="numpy")
