@@ -218,6 +218,30 @@ def _compare(options: Options) -> int:
     return 0
 
 
+def _experiment_arguments(parser: Parser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="none: list them")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings of every run: epochs=1, ..."
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each surrogate (1)")
+    parser.add_argument("--configs", default="configs", help="folder of the recipes (configs)")
+    parser.add_argument("--folder", default="runs/experiments", help="(runs/experiments)")
+
+
+def _experiment(options: Options) -> int:
+    from rheobase.experiments.studies import STUDIES, run_study
+
+    if options.name is None:
+        _table(((name, study.asks) for name, study in STUDIES.items()), head=("name", "what"))
+        return 0
+    results = run_study(
+        options.name, configs=options.configs, folder=options.folder, seeds=options.seeds,
+        overrides=options.overrides,
+    )  # fmt: skip
+    print(results.table(), f"page: {Path(options.folder, options.name, 'page.html')}", sep="\n")
+    return 0
+
+
 def _eval_arguments(parser: Parser) -> None:
     parser.add_argument(
         "run", metavar="RUN_OR_CHECKPOINT", help="a run's folder, one checkpoint, or a model's file"
@@ -455,6 +479,12 @@ COMMANDS: dict[str, Command] = {
         "rheobase compare tet glif --seeds 3",
         _compare_arguments,
         _compare,
+    ),
+    "experiment": Command(
+        "run an experiment of the survey's, and write its table and page",
+        "rheobase experiment e1_conversion_curve",
+        _experiment_arguments,
+        _experiment,
     ),
     "eval": Command(
         "measure a trained run on its test images",

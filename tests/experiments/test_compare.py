@@ -5,6 +5,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from rheobase.experiments import compare as module
+from rheobase.experiments import kept_runs
 from rheobase.experiments.compare import Comparison, _student, compare, mechanism_table, table
 from rheobase.experiments.mechanisms import Mechanism
 from rheobase.experiments.pairs import Pair
@@ -32,13 +33,13 @@ def trained(tmp_path, monkeypatch):
     (tmp_path / "a_mnist_small.yaml").write_text(RECIPE)
     (tmp_path / "b_mnist_small.yaml").write_text(RECIPE)
     runs = []
-    train = module.train
+    train = kept_runs.train
 
     def count(cfg):
         runs.append(cfg)
         return train(cfg)
 
-    monkeypatch.setattr(module, "train", count)
+    monkeypatch.setattr(kept_runs, "train", count)
     return runs
 
 

@@ -10,7 +10,6 @@ trains what is missing.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -23,9 +22,10 @@ import torch
 from rheobase._errors import unknown_name
 from rheobase._paths import write_text
 from rheobase.data import get_dataset
+from rheobase.experiments.kept_runs import finished, reached
 from rheobase.experiments.mechanisms import Trained
 from rheobase.experiments.pairs import PAIRS, Pair, recipe_of
-from rheobase.train import Result, TrainConfig, load_config, train
+from rheobase.train import TrainConfig, load_config
 from rheobase.train.augment import normalize
 
 __all__ = ["Comparison", "compare", "mechanism_table", "table"]
@@ -197,10 +197,10 @@ def _both(
     for which, changed in ((name, ()), (f"{name}'s baseline", pair.baseline)):
         if pair.teacher and not changed:
             teacher = load_config(recipe.with_name(f"{pair.teacher}.yaml"), overrides)
-            taught = _accuracy(teacher, folder)[1]
+            taught = reached(teacher, folder)[1]
             changed = (f"loss.teacher.run={taught}",)
         cfg = load_config(recipe, [*changed, *overrides])
-        accuracy, run = _accuracy(cfg, folder)
+        accuracy, run = reached(cfg, folder)
         accuracies.append(accuracy)
         found = ""
         if pair.mechanism:
@@ -210,28 +210,13 @@ def _both(
     return accuracies + quantities
 
 
-def _accuracy(cfg: TrainConfig, folder: Path) -> tuple[float, Path]:
-    """Train, or read what a run of the same settings reached; its folder is named after them."""
-    settings = json.dumps(dataclasses.asdict(dataclasses.replace(cfg, run="")), sort_keys=True)
-    run = folder / hashlib.sha256(settings.encode()).hexdigest()[:12]
-    done = run / "accuracy.txt"
-    if not done.exists():
-        write_text(done, f"{_finished(cfg, run).accuracy!r}\n")
-    return float(done.read_text()), run
-
-
-def _finished(cfg: TrainConfig, run: Path) -> Result:
-    log = dataclasses.replace(cfg.log, progress="never")
-    return train(dataclasses.replace(cfg, run=str(run), log=log))
-
-
 # Images that mechanisms are measured on; finite differences pass over them a hundred times.
 _MEASURED = 1000
 
 
 def _trained(cfg: TrainConfig, run: Path) -> Trained:
     """The network of a run that is at its end, and its first test images."""
-    result = _finished(cfg, run)
+    result = finished(cfg, run)
     data = get_dataset(cfg.data.name, train=False, root=cfg.data.root, **cfg.data.options)
     images, labels = zip(*(data[i] for i in range(min(len(data), _MEASURED))), strict=True)
     accuracies = [row["accuracy"] for row in result.epochs]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 
 from rheobase.convert import ConvertedNetwork, LayerReport
 from rheobase.experiments.conversion_curve import Curve, percent
+from rheobase.experiments.page import html_page, html_table
 
 __all__ = ["curve_page"]
 
@@ -48,7 +48,6 @@ def curve_page(
     from rheobase.experiments.figures import conversion_curves as drawn  # matplotlib, when asked
 
     measured = {curve.recipe: curve.accuracy for curve in curves if curve.accuracy}
-    css = files("rheobase.experiments").joinpath("report.css").read_text(encoding="utf-8")
     report = net.report()
     worst = max(report.layers, key=_own_error)
     accuracies = [[c.recipe, *(percent(c, t) for t in steps)] for c in curves]
@@ -58,28 +57,22 @@ def curve_page(
         f"<h1>{escape(title)}</h1>",
         f"<p>Accuracy of the mean output after T steps, in percent of {tested} test images. The "
         f"ANN: {ann_accuracy:.2f}.</p>",
-        _table(["recipe", *(f"T = {t}" for t in steps)], accuracies),
+        html_table(["recipe", *(f"T = {t}" for t in steps)], accuracies),
         *(["<p>Not converted, or not for every T:</p><ul>", *why_not, "</ul>"] if why_not else []),
         f'<div style="max-width: 32rem">{drawn(measured, ann_accuracy)}</div>',
         f"<h2>Every layer of {escape(report.recipe)} at T = {report.T}</h2>",
         f"<p>{escape(report.paper)}. Over {report.samples} calibration inputs the output is off by "
         f"{report.output_error[-1]:.4f} of the ANN's; most is lost in {escape(worst.name)}: "
         f"{_own_error(worst):.4f} of its activation by clipping, rounding and timing.</p>",
-        _table(_COLUMNS, [_cells(layer) for layer in report.layers]),
+        html_table(_COLUMNS, [_cells(layer) for layer in report.layers]),
         "<p>The last four are relative to the layer's mean activation.</p><ul>",
         *legend,
         "</ul>",
         "<h2>What the layers with weights are given</h2>",
         "<p>Layers that are not here see the input alone, and are computed once.</p>",
-        _table(["layer", "input"], [[*pair] for pair in report.spikeness.items()]),
+        html_table(["layer", "input"], [[*pair] for pair in report.spikeness.items()]),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(body)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return html_page(title, body)
 
 
 def _own_error(layer: LayerReport) -> float:
@@ -95,12 +88,3 @@ def _cells(one: LayerReport) -> list[str]:
         f"{one.rate:.4f}", *(f"{100.0 * share:.1f} %" for share in shares),
         *(f"{error:.4f}" for error in errors),
     ]  # fmt: skip
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Scrolls by itself where it is too wide."""
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    cells = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in rows)
-    lines = "\n".join(f"<tr>{row}</tr>" for row in cells)
-    rows_of_all = f"<thead><tr>{top}</tr></thead>\n<tbody>{lines}</tbody>"
-    return f'<div class="scroll"><table>{rows_of_all}</table></div>'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -108,6 +108,20 @@ def conversion_curves(curves: Mapping[str, Mapping[int, float]], ann: float) -> 
         ax.legend(fontsize=8.5)
 
     return _one("conversion_curves", draw, 3.0)
+
+
+def learning_curves(name: str, curves: Mapping[str, Sequence[float]]) -> str:
+    """Test accuracy in percent after every epoch, one line each."""
+
+    def draw(ax: Axes) -> None:
+        for label, accuracy in curves.items():
+            ax.plot(range(1, len(accuracy) + 1), accuracy, "o-", label=label)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("accuracy in %")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.legend(fontsize=8.5)
+
+    return _one(f"learning_curves_{re.sub(r'[^a-z0-9]+', '_', name.lower())}", draw, 3.0)
 
 
 def losses(results: Results) -> str:

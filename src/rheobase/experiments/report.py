@@ -6,11 +6,11 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from rheobase.experiments import figures
+from rheobase.experiments.page import html_page
 from rheobase.measure import CONVENTIONS, break_even_rate
 
 __all__ = ["render", "render_file"]
@@ -39,15 +39,9 @@ def render_file(results: str | os.PathLike[str]) -> str:
 
 def render(results: Results) -> str:
     """The report of a demo's results, as a whole HTML page."""
-    css = files("rheobase.experiments").joinpath("report.css").read_text(encoding="utf-8")
     sections = (_cards, _learning, _activity, _answers, _energy, _remarks, _making)
-    body = "\n".join(section(results) for section in sections)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        "<title>rheobase: a Spikformer beside its ANN twin</title>\n"
-        f"<style>\n{css}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    title = "rheobase: a Spikformer beside its ANN twin"
+    return html_page(title, (section(results) for section in sections))
 
 
 def _cards(results: Results) -> str:

@@ -16,7 +16,7 @@ __all__ = ["AnnConfig", "of_frames"]
 
 @dataclass(frozen=True)
 class AnnConfig:
-    """A network for 32 x 32 images with activations that convert.
+    """A network for images with activations that convert.
 
     Attributes:
         activation: ReLU, or one that is bounded and quantised as a converted neuron is.
@@ -24,6 +24,8 @@ class AnnConfig:
             (`QuantReLU`).
         threshold: bound of a quantised activation; trained, but that of `ClampQuant`.
         num_classes: how many.
+        channels: of the images.
+        image_size: their side.
     """
 
     activation: Literal["relu", "qcfs", "quant_relu", "clamp_quant"] = "relu"
@@ -34,8 +36,6 @@ class AnnConfig:
     image_size: int = 32
 
     def __post_init__(self) -> None:
-        if self.channels != 3:
-            raise ValueError(f"the network takes images of 3 channels, not {self.channels}")
         if self.activation == "quant_relu" and (self.levels + 1) & self.levels:
             raise ValueError(f"b bits have 1, 3, 7, ... levels above 0, not {self.levels}")
 
@@ -50,8 +50,8 @@ class AnnConfig:
         return nn.ReLU()
 
 
-def of_frames(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Logits of images ``[N, 3, H, W]`` as ``[1, N, classes]``; of frames, each by itself.
+def of_frames(network: Callable[[Tensor], Tensor], x: Tensor, channels: int) -> Tensor:
+    """Logits of images ``[N, channels, H, W]`` as ``[1, N, classes]``; of frames, each by itself.
 
     What trains here has an axis of time steps: an ordinary network has one step.
 
@@ -59,6 +59,6 @@ def of_frames(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         TypeError: ``x`` is not floating point.
         ValueError: wrong rank or channels, or an empty input.
     """
-    x = as_sequence(x, steps=1, channels=3)
+    x = as_sequence(x, steps=1, channels=channels)
     logits = network(x.flatten(0, 1))
     return logits.unflatten(0, x.shape[:2])  # type: ignore[no-untyped-call,no-any-return]

@@ -119,6 +119,11 @@ class CifarResNetConfig(AnnConfig):
 
     blocks: int = 3
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.channels != 3:
+            raise ValueError(f"the network takes images of 3 channels, not {self.channels}")
+
 
 class TrainedResNet(CifarResNet):
     """`CifarResNet` with an axis of one time step, as everything that trains here has one.
@@ -137,7 +142,7 @@ class TrainedResNet(CifarResNet):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of images ``[N, 3, H, W]`` as ``[1, N, classes]``; of frames, each by itself."""
-        return of_frames(super().forward, x)
+        return of_frames(super().forward, x, channels=3)
 
 
 PRESETS = {

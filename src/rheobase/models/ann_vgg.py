@@ -1,9 +1,10 @@
-"""Ordinary VGGs for CIFAR-10, to be converted: the ANN side of conversion experiments."""
+"""Ordinary VGGs for small images, to be converted: the ANN side of conversion experiments."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,14 +20,15 @@ __all__ = [
     "cifar_vgg8",
     "cifar_vgg8_plain",
     "cifar_vgg8_qcfs",
+    "mnist_vgg8",
 ]
 
 
 class CifarVGG(nn.Module):
     """Pairs of 3 x 3 convolutions with batch norm, each pair before a pooling; two linear layers.
 
-    Source: Simonyan & Zisserman 2015, arXiv 1409.1556, narrow and with batch norm, for 32 x 32
-    images.
+    Source: Simonyan & Zisserman 2015, arXiv 1409.1556, narrow and with batch norm, for images of 32
+    x 32 and the like.
 
     Args:
         widths: channels of each pair.
@@ -35,6 +37,8 @@ class CifarVGG(nn.Module):
         activation: makes each activation.
         plain: without batch norm and biases, with average pooling: what conversions from Cao et
             al. 2015 to Rathi et al. 2020 ask of a network.
+        channels: of the images.
+        image_size: their side, at least 8.
 
     >>> import torch
     >>> CifarVGG((4, 8, 8), 16)(torch.rand(2, 3, 32, 32)).shape
@@ -48,10 +52,12 @@ class CifarVGG(nn.Module):
         classes: int = 10,
         activation: Callable[[], nn.Module] = nn.ReLU,
         plain: bool = False,
+        channels: int = 3,
+        image_size: int = 32,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        inputs = 3
+        inputs = channels
         for width in widths:
             for size in (inputs, width):
                 layers.append(nn.Conv2d(size, width, 3, padding=1, bias=False))
@@ -61,7 +67,7 @@ class CifarVGG(nn.Module):
             inputs = width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            nn.Linear(16 * inputs, hidden, bias=not plain),
+            nn.Linear((image_size // 8) ** 2 * inputs, hidden, bias=not plain),
             activation(),
             nn.Linear(hidden, classes, bias=not plain),
         )
@@ -71,7 +77,7 @@ class CifarVGG(nn.Module):
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, 3, 32, 32]`` to ``[N, classes]``."""
+        """``[N, channels, side, side]`` to ``[N, classes]``."""
         y: Tensor = self.classifier(self.features(x).flatten(1))
         return y
 
@@ -92,8 +98,8 @@ class CifarVGGConfig(AnnConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.image_size != 32:
-            raise ValueError(f"the network takes images of side 32, not {self.image_size}")
+        if self.image_size < 8:
+            raise ValueError(f"three poolings ask for a side of at least 8, not {self.image_size}")
 
 
 class TrainedVGG(CifarVGG):
@@ -107,30 +113,34 @@ class TrainedVGG(CifarVGG):
     T = 1
 
     def __init__(self, config: CifarVGGConfig) -> None:
-        super().__init__(
-            config.widths, config.hidden, config.num_classes, config.make_activation, config.plain
-        )
+        super().__init__(*_sizes(config))
         self.config = config
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of images ``[N, 3, 32, 32]`` as ``[1, N, classes]``; of frames, each by itself."""
-        return of_frames(super().forward, x)
+        """Logits of images ``[N, C, H, W]`` as ``[1, N, classes]``; of frames, each by itself."""
+        return of_frames(super().forward, x, self.config.channels)
+
+
+def _sizes(config: CifarVGGConfig) -> tuple[Any, ...]:
+    """What `CifarVGG` takes."""
+    return (
+        config.widths, config.hidden, config.num_classes, config.make_activation, config.plain,
+        config.channels, config.image_size,
+    )  # fmt: skip
 
 
 PRESETS = {
     "ann_vgg8_cifar10": CifarVGGConfig(),
     "ann_vgg8_qcfs_cifar10": CifarVGGConfig(activation="qcfs", levels=8),
     "ann_vgg8_plain_cifar10": CifarVGGConfig(plain=True),
+    "ann_vgg8_mnist": CifarVGGConfig(widths=(8, 16, 32), hidden=128, channels=1, image_size=28),
 }
 
 FAMILY = Family("ann_vgg", network=TrainedVGG, presets=PRESETS)
 
 
 def _ordinary(preset: str) -> CifarVGG:
-    config = PRESETS[preset]
-    return CifarVGG(
-        config.widths, config.hidden, config.num_classes, config.make_activation, config.plain
-    )
+    return CifarVGG(*_sizes(PRESETS[preset]))
 
 
 def cifar_vgg8() -> CifarVGG:
@@ -146,3 +156,8 @@ def cifar_vgg8_qcfs() -> CifarVGG:
 def cifar_vgg8_plain() -> CifarVGG:
     """The same with ReLU, without batch norm and biases, with average pooling."""
     return _ordinary("ann_vgg8_plain_cifar10")
+
+
+def mnist_vgg8() -> CifarVGG:
+    """Six convolutions and two linear layers with ReLU, narrow, for digits of 28 x 28."""
+    return _ordinary("ann_vgg8_mnist")
