@@ -244,6 +244,27 @@ def _cost(options: Options) -> int:
     return 0
 
 
+def _deploy_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "network", nargs="?", metavar="NETWORK", help="as `rheobase cost` takes; none: list chips"
+    )
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="of its data or model: data.name=cifar10"
+    )
+    parser.add_argument("--chip", default="loihi", help="truenorth, loihi, spinnaker, ... (loihi)")
+    parser.add_argument("--images", type=int, default=20, help="test images averaged over (20)")
+
+
+def _deploy(options: Options) -> int:
+    from rheobase.experiments.deploy_command import chips_page, deploy_page
+
+    if options.network is None:
+        print(chips_page())
+        return 0
+    print(deploy_page(options.network, options.chip, options.settings, options.images))
+    return 0
+
+
 def _models_arguments(parser: Parser) -> None:
     parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="as in *cifar*")
 
@@ -479,6 +500,12 @@ COMMANDS: dict[str, Command] = {
         "rheobase cost plif_net_mnist data.name=mnist_sample",
         _cost_arguments,
         _cost,
+    ),
+    "deploy": Command(
+        "say whether a network fits a neuromorphic chip, how, and what it would cost there",
+        "rheobase deploy plif_net_mnist --chip loihi",
+        _deploy_arguments,
+        _deploy,
     ),
     "convert": Command(
         "make a spiking network of a trained ANN and measure it at several T",

@@ -31,7 +31,7 @@ from rheobase.measure.operations import (
     OperationReport,
     count_operations,
 )
-from rheobase.measure.rates import firing_rates, spiking_sparsity
+from rheobase.measure.rates import firing_rates, is_neuron, spiking_sparsity
 from rheobase.measure.twin import twin_energies
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "energy_per_spike",
     "firing_rates",
     "gradient_approximation_error",
+    "is_neuron",
     "latency_energy",
     "lemaire",
     "power_per_inference",

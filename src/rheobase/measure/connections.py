@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Connections", "of_convolution", "of_linear"]
+__all__ = ["Connections", "each_axis", "of_convolution", "of_linear"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def of_convolution(
     given |= dict(zip(names, args, strict=False)) | dict(kwargs)
     x, weight = given["input"], given["weight"]
     axes = weight.dim() - 2
-    kernel, dilation = tuple(weight.shape[2:]), _each(given["dilation"], axes)
+    kernel, dilation = tuple(weight.shape[2:]), each_axis(given["dilation"], axes)
     padding = given["padding"]
     if padding == "same":  # the odd zero stands behind
         padding = tuple(d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True))
@@ -105,8 +105,8 @@ def of_convolution(
         tuple(x.shape[-axes - 1 :]),
         tuple(out.shape[-axes - 1 :]),
         kernel,
-        _each(given["stride"], axes),
-        _each(padding, axes),
+        each_axis(given["stride"], axes),
+        each_axis(padding, axes),
         dilation,
         given["groups"],
         given["bias"] is not None,
@@ -122,7 +122,8 @@ def of_linear(weight: Tensor, bias: Tensor | None) -> Connections:
     return Connections((features, 1), (outputs, 1), one, one, (0,), one, 1, bias is not None)
 
 
-def _each(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
+def each_axis(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
+    """A number for each axis, of one for all or of as many."""
     if isinstance(value, int):
         return (value,) * axes
     return tuple(value) if len(value) == axes else tuple(value) * axes

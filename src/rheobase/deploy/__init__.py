@@ -1,0 +1,34 @@
+"""Taking a network to a neuromorphic chip: whether it fits, how, and what it would cost there."""
+
+from rheobase.deploy.chips import CHIPS, Chip, Figure, Prices, Synapses, find_chip
+from rheobase.deploy.circuit import Circuit, Population, Projection, circuit_of
+from rheobase.deploy.estimate import Charge, Estimate, estimate
+from rheobase.deploy.layer_cores import SPECK, ConvLayer, LayerCores, LayerMapping, map_layers
+from rheobase.deploy.mapping import Mapping, Placed, map_circuit
+from rheobase.deploy.placement import Traffic, traffic
+
+__all__ = [
+    "CHIPS",
+    "SPECK",
+    "Charge",
+    "Chip",
+    "Circuit",
+    "ConvLayer",
+    "Estimate",
+    "Figure",
+    "LayerCores",
+    "LayerMapping",
+    "Mapping",
+    "Placed",
+    "Population",
+    "Prices",
+    "Projection",
+    "Synapses",
+    "Traffic",
+    "circuit_of",
+    "estimate",
+    "find_chip",
+    "map_circuit",
+    "map_layers",
+    "traffic",
+]
