@@ -6,6 +6,7 @@ from rheobase.deploy.estimate import Charge, Estimate, estimate
 from rheobase.deploy.layer_cores import SPECK, ConvLayer, LayerCores, LayerMapping, map_layers
 from rheobase.deploy.mapping import Mapping, Placed, map_circuit
 from rheobase.deploy.placement import Traffic, traffic
+from rheobase.deploy.rounding import answers_kept, round_weights
 
 __all__ = [
     "CHIPS",
@@ -25,10 +26,12 @@ __all__ = [
     "Projection",
     "Synapses",
     "Traffic",
+    "answers_kept",
     "circuit_of",
     "estimate",
     "find_chip",
     "map_circuit",
     "map_layers",
+    "round_weights",
     "traffic",
 ]

@@ -231,7 +231,8 @@ CHIPS: dict[str, Chip] = {
             ),
             sources="HBP neuromorphic guidebook: 384 HICANNs of 512 neuron circuits and 114 688 "
             "synapses; Schemmel et al. 2010: circuits joined for more than 10 000 inputs; 180 nm",
-            notes="analog AdEx neurons, which vary; routing between HICANNs is not checked",
+            notes="analog AdEx neurons, which vary; routing between HICANNs is not checked, so "
+            "cores are a lower bound",
         ),
         Chip(
             "tianjic",
@@ -257,15 +258,21 @@ CHIPS: dict[str, Chip] = {
             "Ma et al. 2024, National Science Review 11(5)",
             cores=575,
             neurons=4096,
-            synapses=Synapses("shared", weight_bits=8, statement="1, 2, 4, 8 or 16 bits"),
+            synapses=Synapses(
+                "shared",
+                weight_bits=8,
+                statement="1, 2, 4, 8 or 16 bits; taken as 8",
+                chip_bits=8 * 10**8,
+            ),
             prices=Prices(
                 synapse=Figure(5.47, "Ma et al. 2024: measured average at 0.8 V and 333 MHz"),
             ),
             sources="Ma et al. 2024: 24 by 24 nodes, one a RISC-V processor, up to 4096 neurons "
-            "each, 2.35 million, 22 nm; connections are compressed",
+            "each, 2.35 million, 22 nm; connections are compressed; DarwinWafer, arXiv 2509.16213: "
+            "0.1 billion synapses a chip",
             dynamics="other",
             notes="neurons are programs; memory of a core and length of a step were not found, so "
-            "neither is checked",
+            "cores are a lower bound and there is no latency",
         ),
     )
 }

@@ -94,6 +94,12 @@ class Mapping:
         return sum(one.bits * one.cores for one in self.placed)
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers whose weights the chip holds."""
+        inputs = (projection for one in self.placed for projection in one.population.inputs)
+        return tuple(dict.fromkeys(layer for one in inputs for layer in one.layers))
+
+    @property
     def chips(self) -> int:
         """How many chips it takes."""
         shared = self.chip.synapses.chip_bits

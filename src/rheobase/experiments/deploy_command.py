@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from torch import Tensor, nn
+
 from rheobase._text import columns, si
 from rheobase.deploy import (
     CHIPS,
     Chip,
     Mapping,
+    answers_kept,
     circuit_of,
     estimate,
     find_chip,
     map_circuit,
+    round_weights,
 )
 from rheobase.experiments.measured import UNTRAINED, load_measured
 
 __all__ = ["chips_page", "deploy_page"]
+
+_ROUNDED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 def chips_page() -> str:
@@ -52,7 +58,8 @@ def deploy_page(source: str, chip: str, settings: Sequence[str] = (), images: in
     head = f"{source} on {target.name} ({target.paper}), T = {mapping.circuit.steps}"
     parts = [
         head if trained else f"{head} ({UNTRAINED})", "\n".join(_verdict(mapping)),
-        _populations(mapping), "\n".join(_costs(mapping)), "\n".join(_told(target)),
+        _populations(mapping), "\n".join(_costs(mapping)),
+        _answers(net, x, mapping) if trained else "", "\n".join(_told(target)),
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part)
 
@@ -63,12 +70,15 @@ def _verdict(mapping: Mapping) -> Iterator[str]:
         share = mapping.cores / chip.cores
         yield f"It fits: {mapping.cores:,} of {chip.cores:,} cores ({share:.1%})."
     elif not mapping.obstacles:
-        yield f"It does not fit: {mapping.cores:,} cores are {mapping.chips:,} times {chip.name}."
+        yield (
+            f"It does not fit one: it takes {mapping.chips:,}, with {mapping.cores:,} cores of "
+            f"{chip.cores:,} each."
+        )
     else:
         yield "It does not fit:"
         yield from (f"  {obstacle}" for obstacle in mapping.obstacles)
         if mapping.placed:
-            yield f"What can be placed takes {mapping.cores:,} cores, {mapping.chips:,} of it."
+            yield f"What can be placed takes {mapping.cores:,} cores of {chip.cores:,}."
     for one in mapping.circuit.populations:
         if one.kind == "encoder":
             yield (
@@ -129,7 +139,23 @@ def _costs(mapping: Mapping) -> Iterator[str]:
         yield f"{found.steps} steps of {si(found.step)}s: {found.step_source}"
     else:
         yield f"no latency: {found.step_source}"
-    yield from dict.fromkeys(f"{one.events}: {one.source}" for one in found.charges)
+    for figure in dict.fromkeys(one.source for one in found.charges):
+        charged = ", ".join(one.events for one in found.charges if one.source == figure)
+        yield f"{charged}: {figure}"
+
+
+def _answers(net: nn.Module, x: Tensor, mapping: Mapping) -> str:
+    """What the chip's weights do to the network's answers."""
+    modules = dict(net.named_modules())
+    layers = [name for name in mapping.layers if isinstance(modules.get(name), _ROUNDED)]
+    if not layers:
+        return ""
+    bits = mapping.chip.synapses.weight_bits
+    kept = answers_kept(net, round_weights(net, x, bits, layers), x)
+    return (
+        f"with the weights of {len(layers)} layers rounded to {bits} bits, one step for each "
+        f"layer, {kept:.0%} of the answers stay"
+    )
 
 
 def _told(chip: Chip) -> Iterator[str]:
