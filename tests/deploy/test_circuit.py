@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from rheobase.data import MNISTSample
-from rheobase.deploy import Circuit, Population, circuit_of
+from rheobase.deploy import CHIPS, Circuit, Population, circuit_of, map_circuit
 from rheobase.layers import Recurrent, over_time, repeat
 from rheobase.models import create_model
-from rheobase.neurons import CLIF, IF, LIF, TernaryIF
+from rheobase.neurons import CLIF, GLIF, IF, LIF, PSN, TernaryIF
 
 T, N = 4, 3
 
@@ -173,6 +173,10 @@ class Attention(nn.Module):
             "modules_.4 takes the layer_norm in modules_.3",
         ),
         (
+            create_model("spikformer_lt_fourier_cifar10dvs_2_256", T=1, image_size=64, channels=1),
+            "blocks.0.attn.neuron takes the Fourier transform in blocks.0.attn",
+        ),
+        (
             Layers(nn.Flatten(), nn.Linear(784, 9), LIF(), nn.Linear(9, 4), nn.Softmax(-1)),
             "the output takes the softmax in modules_.4",
         ),
@@ -184,8 +188,9 @@ class Attention(nn.Module):
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
 def test_what_no_synapse_can_do_is_named(net: nn.Module, message: str, digits: Tensor) -> None:
-    torch.manual_seed(0)
-    assert message in circuit_of(net, 5.0 * digits).obstacles
+    size = getattr(getattr(net, "config", None), "image_size", 28)
+    x = nn.functional.interpolate(5.0 * digits, size)
+    assert message in circuit_of(net, x).obstacles
 
 
 def test_values_around_the_encoder_are_named(digits: Tensor) -> None:
@@ -194,9 +199,21 @@ def test_values_around_the_encoder_are_named(digits: Tensor) -> None:
     assert "stages.0.1.sn1 takes values of the input beside spikes" in obstacles
 
 
-def test_neurons_that_are_no_leaky_integrators(digits: Tensor) -> None:
-    circuit = circuit_of(Layers(nn.Flatten(), nn.Linear(784, 9), CLIF()), digits)
+def test_norms_that_change_from_step_to_step_are_named() -> None:
+    circuit = circuit_of(create_model("spiking_vgg9_cifar10", T=2), torch.rand(1, 3, 32, 32))
+    assert circuit.obstacles[0] == "the gains of features.1 change from step to step"
+
+
+@pytest.mark.parametrize("neuron", [CLIF(), GLIF(T), PSN(T)], ids=repr)
+def test_neurons_that_do_more_than_to_leak(neuron: nn.Module, digits: Tensor) -> None:
+    circuit = circuit_of(Layers(nn.Flatten(), nn.Linear(784, 9), neuron), digits)
     assert circuit.populations[0].dynamics == "other"
+    (obstacle,) = map_circuit(circuit, CHIPS["loihi"]).obstacles or ("",)
+    assert obstacle == "" and circuit.kinds == ("encoder",)  # beside the chip it may be any
+    deeper = Layers(nn.Flatten(), nn.Linear(784, 9), LIF(), nn.Linear(9, 5), neuron)
+    (obstacle,) = map_circuit(circuit_of(deeper, digits), CHIPS["loihi"]).obstacles
+    assert obstacle.endswith("Intel Loihi has no such neurons")
+    assert map_circuit(circuit_of(deeper, digits), CHIPS["spinnaker"]).fits
 
 
 def test_a_network_without_neurons_is_refused(digits: Tensor) -> None:
@@ -208,7 +225,7 @@ def test_a_network_without_neurons_is_refused(digits: Tensor) -> None:
     ("name", "overrides", "obstacle"),
     [
         ("plif_net_mnist", {"width": 4, "hidden": 16}, ""),
-        ("spiking_vgg9_cifar10", {"T": 1}, ""),
+        ("vggsnn", {"features": "8/2 8 8/2", "channels": 1, "image_size": 28, "T": 1}, ""),
         ("sew_resnet18", {"T": 1, "image_size": 32, "num_classes": 4}, ""),
         ("tdbn_resnet18_cifar10", {"T": 1}, ""),
         ("spikformer_mnist_2_64", {"T": 1}, "blocks.0.attn.neuron takes the product of"),

@@ -12,7 +12,6 @@ from rheobase._text import si
 from rheobase.deploy import CHIPS, Circuit, circuit_of, estimate, map_circuit
 from rheobase.deploy.rounding import answers_kept, round_weights, rounded
 from rheobase.experiments.measured import load_measured
-from rheobase.models import create_model
 from rheobase.train import train_from_config
 
 TINY = "model.overrides={features: 8/2 12/2 8/2, channels: 1, image_size: 28, T: 4, neuron: if}"
@@ -109,9 +108,11 @@ def test_what_cannot_be_placed_is_refused(words, message, capsys) -> None:
     assert message in capsys.readouterr().err
 
 
-def test_many_chips_where_one_is_too_small() -> None:
-    net = create_model("spiking_vgg9_cifar10", T=1)
-    mapping = map_circuit(circuit_of(net, torch.rand(1, 3, 32, 32)), CHIPS["tianjic"])
-    assert mapping.obstacles  # fan-in of 576 and more
-    mapping = map_circuit(circuit_of(net, torch.rand(1, 3, 32, 32)), CHIPS["darwin3"])
-    assert mapping.fits and mapping.cores < 60
+def test_many_chips_where_one_is_too_small(capsys) -> None:
+    words = "model.overrides={features: 64 80/2 64/2, channels: 1, image_size: 28, T: 1}"
+    assert cli.main(["deploy", "vggsnn", words, "--images", "1"]) == 0
+    page = capsys.readouterr().out
+    (chips, cores) = re.findall(
+        r"^It does not fit one: it takes (\d+), with (\d+) cores of 128 each", page, re.MULTILINE
+    )[0]
+    assert int(chips) == -(-int(cores) // 128) > 1

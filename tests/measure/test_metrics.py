@@ -14,6 +14,7 @@ from rheobase.measure import (
     Cost,
     connectivity_efficiency,
     cost,
+    count_operations,
     energy_delay_product,
     energy_per_spike,
     latency_energy,
@@ -22,7 +23,7 @@ from rheobase.measure import (
     synaptic_memory,
 )
 from rheobase.measure.connections import Connections
-from rheobase.neurons import LIF
+from rheobase.neurons import CLIF, GLIF, LIF, PSN, TernaryIF
 
 T, N = 6, 10
 
@@ -144,6 +145,12 @@ def test_a_linear_layer_of_tokens_has_synapses_at_each(digits: Tensor) -> None:
     assert (one.inputs, one.outputs) == ((28, 28), (5, 28))
     assert one.synapses == 28 * 28 * 5 and one.weights == 28 * 5
     assert counts.spikes == 0 and counts.neuron_count == 0
+
+
+@pytest.mark.parametrize("neuron", [LIF(), GLIF(T), CLIF(), PSN(T), TernaryIF()], ids=repr)
+def test_neurons_of_any_kind_are_counted(neuron: nn.Module) -> None:
+    (counted,) = count_operations(nn.Sequential(neuron), torch.rand(T, 2, 3)).neurons
+    assert counted.updates == 3 * T and counted.state >= 1
 
 
 def test_what_has_no_sense_is_refused() -> None:

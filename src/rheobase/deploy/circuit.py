@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from rheobase.deploy.paths import Path, start
 from rheobase.layers import Recurrent
+from rheobase.layers.norms.base import Foldable
 from rheobase.measure import Connections, is_neuron
 from rheobase.measure._evaluating import evaluating
 from rheobase.measure.connections import each_axis, of_convolution, of_linear
@@ -32,13 +33,13 @@ Dynamics = Literal["integrator", "leaky", "other"]
 
 _CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 _PRODUCTS = {
-    "__imul__", "__matmul__", "__mul__", "__rmatmul__", "__rmul__", "__rtruediv__", "__truediv__",
-    "bmm", "div", "einsum", "matmul", "mul", "mul_", "scaled_dot_product_attention", "where",
+    "baddbmm", "bmm", "div", "einsum", "imul", "matmul", "mul", "rmatmul", "rmul", "rtruediv",
+    "scaled_dot_product_attention", "truediv", "where",
 }  # fmt: skip
 _CURVES = {
-    "abs", "clamp", "elu", "exp", "gelu", "group_norm", "hardtanh", "instance_norm", "layer_norm",
-    "leaky_relu", "pow", "relu", "relu_", "rsqrt", "sigmoid", "silu", "softmax", "sqrt", "square",
-    "tanh",
+    "abs", "amax", "clamp", "elu", "exp", "gelu", "group_norm", "hardtanh", "instance_norm",
+    "layer_norm", "leaky_relu", "max", "maximum", "minimum", "pow", "relu", "rsqrt", "sigmoid",
+    "silu", "softmax", "sqrt", "square", "tanh",
 }  # fmt: skip
 _KEPT = "_rheobase_paths"
 
@@ -52,6 +53,8 @@ class Projection:
         layers: the layers whose weights they have.
         connections: which neurons they connect; padding has none.
         events: synaptic events of one image: spikes of the source times the synapses each reaches.
+            Where a layer's last axes are no positions (tokens before features), each position has
+            an even share of the spikes.
     """
 
     source: str
@@ -176,6 +179,7 @@ class _Tracer(TorchFunctionMode):
         self._neuron = 0
         self._recurrent: set[str] = set()
         self._graded: set[str] = set()
+        self._changing: list[str] = []
 
     def tagged(self, x: Tensor) -> Tensor:
         """The input, known as such."""
@@ -210,6 +214,8 @@ class _Tracer(TorchFunctionMode):
                 if not _is_binary(outputs[0]):
                     self._graded.add(path.source)
         elif not self._neuron and paths:
+            if isinstance(module, Foldable) and _changes(module):
+                self._changing.append(name)
             for one in outputs:  # of modules with kernels of their own, such as norms
                 if not hasattr(one, _KEPT):
                     setattr(one, _KEPT, paths)
@@ -226,9 +232,10 @@ class _Tracer(TorchFunctionMode):
         paths = _paths((args, kwargs))
         if self._neuron or not paths:
             return out
-        name = getattr(func, "__name__", "").rstrip("_")
+        name = getattr(func, "__name__", "").strip("_")
         if name in _CONVOLUTIONS:
-            paths = self._weighted(paths, *of_convolution(args, kwargs, out)[:1], out, args[0])
+            link, _ = of_convolution(args, kwargs, out)
+            paths = tuple(path.through(self._inside[-1], link, link.inputs[1:]) for path in paths)
         elif func is F.linear:
             paths = self._linear(paths, of_linear(args[1], None), out)
         elif "max_pool" in name:
@@ -238,18 +245,15 @@ class _Tracer(TorchFunctionMode):
         elif name in ("mean", "sum"):
             paths = _summed(paths, args[0], out)
         elif name in _CURVES:
-            paths = self._foreign_source(name, paths, out)
-        elif name in {p.rstrip("_") for p in _PRODUCTS} | _PRODUCTS and len(_factors(args)) > 1:
+            paths = self._foreign_source(name, paths, next(_tensors(out)))
+        elif name in _PRODUCTS and sum(hasattr(one, _KEPT) for one in _tensors(args)) > 1:
             paths = self._foreign_source("product of activations", paths, out)
+        elif isinstance(out, Tensor) and out.is_complex() and name != "get":
+            paths = self._foreign_source("Fourier transform", paths, out)
         for tensor in _tensors(out):
-            if tensor.is_floating_point():
+            if tensor.is_floating_point() or tensor.is_complex():
                 setattr(tensor, _KEPT, paths)
         return out
-
-    def _weighted(
-        self, paths: tuple[Path, ...], link: Connections, out: Tensor, x: Tensor
-    ) -> tuple[Path, ...]:
-        return tuple(path.through(self._inside[-1], link, link.inputs[1:]) for path in paths)
 
     def _linear(self, paths: tuple[Path, ...], link: Connections, out: Tensor) -> tuple[Path, ...]:
         features, outputs = link.inputs[0], link.outputs[0]
@@ -293,7 +297,7 @@ class _Tracer(TorchFunctionMode):
 
     def _populate(self, name: str, kind: Kind, out: Tensor, paths: tuple[Path, ...]) -> Path:
         """Neurons that fire as ``out`` says, with these inputs."""
-        out = out if kind != "maxima" else out.view(-1, self.images, *out.shape[1:])
+        out = out if kind != "maxima" else out.reshape(-1, self.images, *out.shape[1:])
         shape, sent = self._sent(out, paths)
         reached = dict.fromkeys(_towards(path, shape) for path in paths)
         while name in self.reached and self.reached[name] != reached:  # used at another place, too
@@ -322,9 +326,9 @@ class _Tracer(TorchFunctionMode):
         # An even share for each position: which axis of `out` are positions is not told.
         axes = tuple(out.shape[-len(positions) :])
         if axes == positions:
-            sent = out.reshape(-1, *positions).double().abs().sum(0)
+            sent = out.reshape(-1, *positions).abs().double().sum(0)
         else:
-            sent = torch.full(positions, out.double().abs().sum().item() / places).double()
+            sent = torch.full(positions, out.abs().double().sum().item() / places).double()
         return shape, sent
 
     def read_out(self, y: Tensor) -> None:
@@ -339,7 +343,8 @@ class _Tracer(TorchFunctionMode):
 
     def circuit(self) -> Circuit:
         """What was found."""
-        populations, obstacles = [], []
+        populations = []
+        obstacles = [f"the gains of {name} change from step to step" for name in self._changing]
         for name, kind in self.kinds.items():
             paths = list(self.reached[name])
             if name in self._graded:
@@ -408,9 +413,16 @@ def _dynamics(module: nn.Module) -> Dynamics:
         return _dynamics(module.neuron)
     if not isinstance(module, Neuron) or not module.has_scans_step:
         return "other"
-    if module.leak_factor == 1.0:
-        return "integrator"
-    return "leaky" if module.spec.charge_functions.linear else "other"
+    if module.reset not in ("hard", "soft") or not module.spec.charge_functions.linear:
+        return "other"
+    return "integrator" if module.leak_factor == 1.0 else "leaky"
+
+
+def _changes(norm: Foldable) -> bool:
+    """Whether a norm is another at each step, which no synapses can be."""
+    if norm.folded:
+        return norm.folded_gain is not None
+    return norm.scale_and_shift()[0].dim() > 1 or norm.gain() is not None
 
 
 def _is_binary(x: Tensor) -> bool:
@@ -431,10 +443,6 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def _paths(value: Any) -> tuple[Path, ...]:
     """The paths of all tensors in it, each once."""
     return tuple(dict.fromkeys(p for one in _tensors(value) for p in getattr(one, _KEPT, ())))
-
-
-def _factors(args: Any) -> list[Tensor]:
-    return [one for one in _tensors(args) if hasattr(one, _KEPT)]
 
 
 def _summed(paths: tuple[Path, ...], x: Tensor, out: Tensor) -> tuple[Path, ...]:

@@ -142,4 +142,4 @@ def map_layers(layers: Sequence[ConvLayer], chip: LayerCores = SPECK) -> LayerMa
 
     for layer in range(len(layers)):
         find(layer, set())
-    return LayerMapping(candidates, {layer: core for core, layer in sorted(layer_of.items())})
+    return LayerMapping(candidates, dict(sorted((layer, core) for core, layer in layer_of.items())))

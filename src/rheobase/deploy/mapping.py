@@ -14,7 +14,7 @@ __all__ = ["Mapping", "Placed", "axons", "map_circuit"]
 
 _DYNAMICS = {
     "leaky": "its neurons lose a share of their membrane at each step",
-    "other": "its neurons are no leaky integrators",
+    "other": "its neurons do more than to integrate and leak",
 }
 
 
@@ -157,10 +157,12 @@ def _place(population: Population, chip: Chip, driven: int) -> Placed | str:
     """A population on cores, or why that cannot be."""
     order = ("integrator", "leaky", "other")
     if order.index(population.dynamics) > order.index(chip.dynamics):
-        return f"{population.name}: {_DYNAMICS[population.dynamics]}, which {chip.name} has not"
+        return (
+            f"{population.name}: {_DYNAMICS[population.dynamics]}; {chip.name} has no such neurons"
+        )
     circuits = 1
     if chip.circuit_inputs is not None:
-        circuits = math.ceil(population.fan_in / chip.circuit_inputs)
+        circuits = max(1, math.ceil(population.fan_in / chip.circuit_inputs))
         if circuits > chip.joined:
             most = chip.circuit_inputs * chip.joined
             return (
