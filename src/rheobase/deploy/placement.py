@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import torch
 
 from rheobase.deploy.mapping import Mapping, axons
 
@@ -44,15 +47,13 @@ def traffic(mapping: Mapping) -> Traffic:
         first += one.cores
     spikes = {one.name: one.spikes for one in mapping.circuit.populations}
     spikes["input"] = mapping.circuit.input_spikes
-    sizes = {one.name: one.neurons for one in mapping.circuit.populations}
     packets = crossing = across = along = 0.0
     for one in mapping.placed:
         here = places[one.population.name]
         for projection in one.population.inputs:
             sent = spikes.get(projection.source, 0.0)
             inputs = one.cores * axons(projection, one.tile, mapping.chip)
-            source = sizes.get(projection.source) or _size(projection.connections.inputs)
-            count = sent * inputs / source
+            count = sent * inputs / math.prod(projection.connections.inputs)
             packets += count
             there = places.get(projection.source)
             if there is not None:
@@ -65,26 +66,24 @@ def traffic(mapping: Mapping) -> Traffic:
     return Traffic(packets, crossing, across, along)
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for axis in shape:
-        size *= axis
-    return size
-
-
 def _apart(a: range, b: range, mesh: tuple[int, int, int]) -> tuple[float, float, float]:
     """Share of pairs that are one core, and their mean distance in tiles, each way."""
     width, height, together = mesh
-    # A chip behind the first stands east of it.
-    places = [[_tile(core // together, width, height) for core in cores] for cores in (a, b)]
-    same = len(set(a) & set(b)) / (len(a) * len(b))
-    mean = []
-    for axis in (0, 1):
-        apart = sum(abs(p[axis] - q[axis]) for p in places[0] for q in places[1])
-        mean.append(apart / (len(a) * len(b)))
-    return same, mean[0], mean[1]
+    same = len(range(max(a.start, b.start), min(a.stop, b.stop))) / (len(a) * len(b))
+    tiles = [[_tile(core // together, width, height) for core in cores] for cores in (a, b)]
+    x, y = (_mean_distance(*([tile[axis] for tile in part] for part in tiles)) for axis in (0, 1))
+    return same, x, y
+
+
+def _mean_distance(a: list[int], b: list[int]) -> float:
+    """Between two places, one of each."""
+    size = 1 + max(*a, *b)
+    counts = [torch.bincount(torch.tensor(part), minlength=size).double() for part in (a, b)]
+    apart = (torch.arange(size)[:, None] - torch.arange(size)).abs().double()
+    return float(counts[0] @ apart @ counts[1]) / (len(a) * len(b))
 
 
 def _tile(number: int, width: int, height: int) -> tuple[int, int]:
+    """Column and row; a chip behind the first stands east of it."""
     chip, inside = divmod(number, width * height)
     return chip * width + inside % width, inside // width

@@ -188,6 +188,7 @@ def _remarks(results: Results) -> str:
     )
     energies = {name: entry["pj"] * 1e-12 for name, entry in spiking["energy"].items()}
     twin8, spiking8 = _int8(ordinary["energy"]["ann"]), _int8(spiking["energy"]["paper"])
+    twin_moved = ordinary["energy"]["spikingjelly"]["pj"] * 1e-12
     batch = str(spiking["counted_images"])
     slower = spiking["milliseconds_per_image"][batch] / ordinary["milliseconds_per_image"][batch]
     n, p = results["data"]["test"], spiking["accuracy"]
@@ -196,7 +197,9 @@ def _remarks(results: Results) -> str:
         f"at T = {steps}. {verdict}. Measured here: {rate:.1%} of inputs per step (weighted by "
         f"MACs), {rate / even:.2f} of break-even.",
         "<b>No memory energy.</b> Moving weights and, at every step, membrane potentials usually "
-        "costs more than the arithmetic; none of it is in these figures.",
+        "costs more than the arithmetic; none of it is in these figures. Where every operation "
+        "fetches its weight, as SpikingJelly estimates (24.96 pJ a byte), the Spikformer would be "
+        f"charged {si(energies['spikingjelly'])}J and its twin {si(twin_moved)}J.",
         f"<b>Integers are not spikes.</b> The residual stream of Spikformer adds spikes up to "
         f"small integers; the papers count an integer as one addition. Charged as MACs instead, "
         f"the energy is {si(energies['integers_as_mac'])}J rather than "
