@@ -126,6 +126,23 @@ def test_events_of_an_event_camera_reach_the_chip() -> None:
     assert first.inputs[0].events == pytest.approx(reached(conv, frames)[1])
 
 
+class Sequence(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.neuron = nn.Linear(12, 5), LIF()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.neuron(over_time(x, self.fc))
+
+
+def test_a_sequence_of_spikes_over_channels() -> None:
+    x = (torch.rand(30, 2, 12, generator=torch.Generator().manual_seed(2)) < 0.2).float()
+    circuit = circuit_of(Sequence(), x)
+    assert circuit.steps == 30 and circuit.input_spikes * 2 == x.sum()
+    (only,) = circuit.populations
+    assert only.kind == "neurons" and only.inputs[0].events * 2 == x.sum() * 5
+
+
 def test_a_recurrent_layer_sends_to_itself() -> None:
     net = Layers(nn.Flatten(), nn.Linear(784, 20), Recurrent(20, LIF()), nn.Linear(20, 10))
     (layer, readout) = circuit_of(net, torch.rand(2, 1, 28, 28)).populations

@@ -57,6 +57,16 @@ def test_a_registered_model_is_untrained_and_takes_settings(capsys):
     assert "T = 2 (untrained: how often its neurons fire is chance" in capsys.readouterr().out
 
 
+def test_a_network_without_neurons_is_charged_as_an_ordinary_one(capsys):
+    words = ["cost", "spikformer_ann_mnist_2_64", "model.overrides={depth: 1}", "--images", "2"]
+    assert cli.main(words) == 0
+    page = capsys.readouterr().out
+    assert "this network, in" in page and "energy counted under ann" in page
+    assert (
+        "breaks even" not in page and "spikingjelly" not in page and "bit activations" not in page
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

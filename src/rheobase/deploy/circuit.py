@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from rheobase.deploy.paths import Path, start
 from rheobase.layers import Recurrent
 from rheobase.layers.norms.base import Foldable
-from rheobase.measure import Connections, is_neuron
+from rheobase.measure import Connections, is_neuron, is_sequence
 from rheobase.measure._evaluating import evaluating
 from rheobase.measure.connections import each_axis, of_convolution, of_linear
 from rheobase.neurons import Neuron
@@ -128,7 +128,7 @@ def circuit_of(net: nn.Module, x: Tensor) -> Circuit:
 
     Args:
         net: returns ``[T, N, classes]``.
-        x: its input, images ``[N, ...]`` or frames ``[T, N, C, H, W]``.
+        x: its input, images ``[N, ...]``, frames ``[T, N, C, H, W]`` or features ``[T, N, F]``.
 
     Raises:
         ValueError: the network has no neurons.
@@ -143,8 +143,8 @@ def circuit_of(net: nn.Module, x: Tensor) -> Circuit:
     conv_fc.6 neurons 1568 72
     """
     with evaluating(net):
-        steps = net(x).shape[0]
-        tracer = _Tracer(x, steps)
+        steps, images = net(x).shape[:2]
+        tracer = _Tracer(x, steps, images)
         with tracer, tracer.following(net):
             y = net(tracer.tagged(x))
     tracer.read_out(y)
@@ -166,11 +166,10 @@ class _Source:
 class _Tracer(TorchFunctionMode):
     """Follows every tensor from spikes to the neurons that it reaches."""
 
-    def __init__(self, x: Tensor, steps: int) -> None:
+    def __init__(self, x: Tensor, steps: int, images: int) -> None:
         super().__init__()
-        self.frames = x.dim() == 5
-        self.images = x.shape[1] if self.frames else x.shape[0]
-        self.steps = steps
+        self.sequence = is_sequence(x, steps, images)
+        self.steps, self.images = steps, images
         self.sources: dict[str, _Source] = {}
         self.kinds: dict[str, Kind] = {}
         self.dynamics: dict[str, Dynamics] = {}
@@ -183,10 +182,10 @@ class _Tracer(TorchFunctionMode):
 
     def tagged(self, x: Tensor) -> Tensor:
         """The input, known as such."""
-        shape = tuple(x.shape[2 if self.frames else 1 :])
+        shape = tuple(x.shape[2 if self.sequence else 1 :])
         shape = shape if len(shape) > 1 else (*shape, 1)
         spikes = bool(((x >= 0) & (x == x.round())).all())
-        again = 1 if self.frames else self.steps  # a static image comes at every step
+        again = 1 if self.sequence else self.steps  # a static image comes at every step
         sent = x.reshape(-1, *shape).abs().double().sum((0, 1)) * again
         self.sources["input"] = _Source(shape, sent, spikes)
         x = x.view_as(x)

@@ -41,7 +41,8 @@ def cost_page(source: str, settings: Sequence[str] = (), images: int = 50) -> st
     """
     net, x, trained = load_measured(source, settings, images)
     found = cost(net, x)
-    sections = [_layers(found), _energies(found), _twins(found), _metrics(found)]
+    spiking = [_energies(found), _break_even(found)] if found.counts.neurons else []
+    sections = [_layers(found), *spiking, _twins(found), _metrics(found)]
     head = f"{source}, one of {found.counts.images} images, T = {found.counts.steps}"
     return "\n\n".join([head if trained else f"{head} ({UNTRAINED})", *sections])
 
@@ -78,16 +79,19 @@ def _energies(found: Cost) -> str:
     return "\n".join([columns(rows, head), *told])
 
 
-def _twins(found: Cost) -> str:
-    rows = [(name, f"{si(pj * 1e-12)}J") for name, pj in found.twin.items()]
-    told = columns(rows, ("an ordinary network of this shape, in", "energy"))
-    steps = found.counts.steps
+def _break_even(found: Cost) -> str:
     lines = [f"inputs that are not 0, weighted by MACs: {found.rate:.1%}; it breaks even at"]
     for name in ("paper", "spikingjelly"):
-        even = break_even_rate(steps, CONVENTIONS[name])
+        even = break_even_rate(found.counts.steps, CONVENTIONS[name])
         never = " (it cannot lose)" if even > 1 else ""
         lines.append(f"  {even:.1%} under {name}: {found.rate / even:.2f} of that{never}")
-    return told + "\n" + "\n".join(lines)
+    return "\n".join(lines)
+
+
+def _twins(found: Cost) -> str:
+    rows = [(name, f"{si(pj * 1e-12)}J") for name, pj in found.twin.items()]
+    which = "an ordinary network of this shape" if found.counts.neurons else "this network"
+    return columns(rows, (f"{which}, in", "energy"))
 
 
 def _metrics(found: Cost) -> str:
@@ -95,10 +99,11 @@ def _metrics(found: Cost) -> str:
 
 
 def _each_metric(found: Cost) -> Iterator[tuple[str, str, str]]:
-    """Energy under "paper", time measured on this machine."""
+    """Energy under "paper" (of a network without neurons "ann"), time of this machine."""
     counts, seconds = found.counts, found.latency
-    joules = found.energies["paper"].pj * 1e-12
-    mixed = "energy counted under paper, time of this machine"
+    convention = "paper" if counts.neurons else "ann"
+    joules = found.energies[convention].pj * 1e-12
+    mixed = f"energy counted under {convention}, time of this machine"
     yield "latency", f"{si(seconds)}s", "one image alone on this machine"
     yield "time per image", f"{si(found.seconds_per_image)}s", f"{counts.images} images at once"
     edp = energy_delay_product(joules, seconds)

@@ -30,6 +30,7 @@ from rheobase.measure.operations import (
     OperandCount,
     OperationReport,
     count_operations,
+    is_sequence,
 )
 from rheobase.measure.rates import firing_rates, is_neuron, spiking_sparsity
 from rheobase.measure.twin import twin_energies
@@ -59,6 +60,7 @@ __all__ = [
     "firing_rates",
     "gradient_approximation_error",
     "is_neuron",
+    "is_sequence",
     "latency_energy",
     "lemaire",
     "power_per_inference",

@@ -10,7 +10,7 @@ from rheobase.measure.energy import CONVENTIONS, EnergyReport, energy
 from rheobase.measure.latency import wall_time_per_image
 from rheobase.measure.lemaire import LemaireEnergy, lemaire
 from rheobase.measure.metrics import connectivity_efficiency
-from rheobase.measure.operations import OperationReport, count_operations
+from rheobase.measure.operations import OperationReport, count_operations, is_sequence
 from rheobase.measure.rates import spiking_sparsity
 from rheobase.measure.twin import twin_energies
 
@@ -54,7 +54,7 @@ class Cost:
 
 
 def cost(net: nn.Module, x: Tensor) -> Cost:
-    """Measure a network on images ``[N, C, H, W]`` or event frames ``[T, N, C, H, W]``.
+    """Measure a network on images ``[N, ...]`` or sequences ``[T, N, ...]``.
 
     Args:
         net: returns ``[T, N, classes]``, or ``[N, classes]`` without time; runs in evaluation mode.
@@ -70,7 +70,7 @@ def cost(net: nn.Module, x: Tensor) -> Cost:
     True
     """
     counts = count_operations(net, x)
-    one = x[:, :1] if x.dim() == 5 else x[:1]
+    one = x[:, :1] if is_sequence(x, counts.steps, counts.images) else x[:1]
     return Cost(
         counts,
         {name: energy(counts, name) for name in CONVENTIONS},

@@ -23,7 +23,10 @@ from rheobase.measure._evaluating import evaluating
 from rheobase.measure.connections import Connections, of_convolution, of_linear
 from rheobase.measure.rates import is_neuron
 
-__all__ = ["LayerCount", "NeuronCount", "OperandCount", "OperationReport", "count_operations"]
+__all__ = [
+    "LayerCount", "NeuronCount", "OperandCount", "OperationReport", "count_operations",
+    "is_sequence",
+]  # fmt: skip
 
 Values = Literal["spikes", "integers", "analog"]
 
@@ -180,6 +183,11 @@ def count_operations(net: nn.Module, x: Tensor) -> OperationReport:
     )
     neurons = tuple(_neurons(name, calls, images) for name, calls in counter.neurons.items())
     return OperationReport(layers, steps, images, neurons)
+
+
+def is_sequence(x: Tensor, steps: int, images: int) -> bool:
+    """Whether an input is ``[T, N, ...]``: frames of five axes, or features ``[T, N, F]``."""
+    return x.dim() == 5 or (x.dim() == 3 and x.shape[:2] == (steps, images))
 
 
 @dataclass(frozen=True)

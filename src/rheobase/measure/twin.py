@@ -43,12 +43,13 @@ def twin_energies(report: OperationReport) -> dict[str, float]:
     last, which moves 4 bytes for each weight used and each bias, as "spikingjelly" does.
     """
     bits = activation_bits(report.steps)
+    quantised = {f"8-bit weights, {bits}-bit activations": quantised_mac_pj(8, bits) * report.macs}
     with_memory = CONVENTIONS["spikingjelly"]
     biases = sum(layer.bias_adds / layer.steps for layer in report.layers)
     moved = 4 * with_memory.pj_per_byte * (report.macs + biases)
     return {
         "32-bit floating point": CONVENTIONS["ann"].mac_pj * report.macs,
         "8-bit integers": quantised_mac_pj(8, 8) * report.macs,
-        f"8-bit weights, {bits}-bit activations": quantised_mac_pj(8, bits) * report.macs,
+        **(quantised if report.neurons else {}),
         "32-bit floating point, memory included": with_memory.mac_pj * report.macs + moved,
     }
