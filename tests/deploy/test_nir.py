@@ -191,12 +191,19 @@ class Mixed(nn.Module):
         return {"product": lambda: y * y, "constant": lambda: y + torch.ones(4)}[self.mix]()
 
 
+class Doubled(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, 2.0 * self.weight)
+
+
 @pytest.mark.parametrize(
     ("net", "message"),
     [
         (TimeSequential(nn.Linear(4, 4), CLIF()), "a CLIF, is no IF or LIF neuron"),
         (TimeSequential(nn.Linear(4, 4), LIF(), LIF(strict=True)), "reset and fire alike"),
         (TimeSequential(nn.Linear(4, 4), nn.ReLU(), LIF()), "no node for 'relu'"),
+        (TimeSequential(nn.Linear(4, 4), LIF(v_reset=-0.5)), "starts at v_reset=-0.5"),
+        (TimeSequential(nn.Linear(4, 4), Doubled(4, 4)), "no node for 'linear' in 1"),
         (Mixed("product"), "no node for 'mul' in the network"),
         (Mixed("constant"), "no node that adds a constant"),
     ],

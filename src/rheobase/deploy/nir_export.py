@@ -22,6 +22,8 @@ from rheobase.neurons import Neuron
 __all__ = ["nir_graph", "save_nir"]
 
 _KEPT = "_rheobase_nodes"
+# Exactly these: a subclass may use its weight otherwise.
+_LAYERS = {nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool2d, nn.Flatten}
 # What changes no values. Sums are several edges into one node.
 _FREE = {
     "add", "clone", "contiguous", "expand", "flatten", "iadd", "radd", "reshape", "select",
@@ -134,9 +136,11 @@ class _Writer(TorchFunctionMode):
         fields = self._fields(name, module, args[0])
         if isinstance(module, nn.Linear | nn.Flatten):
             heard = self._flat(name, heard, args[0], isinstance(module, nn.Linear))
-        setattr(output, _KEPT, (self.add(name, fields, heard) if fields else heard[0],))
-        if fields:
-            self.shapes[name] = self._shape(module, output)
+        if not fields:  # nothing to flatten
+            setattr(output, _KEPT, heard)
+            return
+        setattr(output, _KEPT, (self.add(name, fields, heard),))
+        self.shapes[name] = self._shape(module, output)
 
     def _shape(self, module: nn.Module, output: Tensor) -> tuple[int, ...]:
         """Of one image at one step: a neuron's are behind time and batch, others' behind both."""
@@ -160,12 +164,13 @@ class _Writer(TorchFunctionMode):
                 raise ValueError(f"{name} pads with {module.padding_mode}, NIR with zeros")
             fields = _weights(type(module).__name__, module)
             fields.setdefault("bias", np.zeros(module.out_channels, np.float32))
-            return fields | {
-                "input_shape": list(x.shape[2:]), "stride": list(module.stride),
-                "padding": module.padding if isinstance(module.padding, str)
-                else list(module.padding),
-                "dilation": list(module.dilation), "groups": module.groups,
+            sizes: dict[str, Any] = {
+                "input_shape": tuple(x.shape[2:]), "stride": module.stride,
+                "padding": module.padding, "dilation": module.dilation,
             }  # fmt: skip
+            if isinstance(module, nn.Conv1d):  # plain numbers there
+                sizes = {k: v if isinstance(v, str) else v[0] for k, v in sizes.items()}
+            return fields | sizes | {"groups": module.groups}
         if isinstance(module, nn.AvgPool2d):
             if module.ceil_mode or module.divisor_override:
                 raise ValueError(f"{name} rounds up or divides by another number than its window's")
@@ -176,6 +181,8 @@ class _Writer(TorchFunctionMode):
                 "padding": list(each_axis(module.padding, 2)),
             }
         if isinstance(module, nn.Flatten):
+            if (module.start_dim, module.end_dim) != (1, -1):
+                raise ValueError(f"{name} flattens a part of the axes, which is not written yet")
             shape = list(x.shape[1:])
             if len(shape) < 2:
                 return {}
@@ -192,6 +199,10 @@ class _Writer(TorchFunctionMode):
             raise ValueError(
                 f"{name}, a {kind}, subtracts its threshold, where NIR's go back to v_reset; give "
                 "pure=False to say so in the file's metadata, which other libraries pass over"
+            )
+        if neuron.v_reset:
+            raise ValueError(
+                f"{name}, a {kind}, starts at v_reset={neuron.v_reset}, where NIR's start at 0"
             )
         self.conventions.add(("hard" if neuron.reset == "hard" else "subtract", neuron.strict))
         given = [_one(v, name) for v in neuron.charge_coefficients(x).values()]
@@ -264,8 +275,7 @@ class _Writer(TorchFunctionMode):
 
 
 def _is_node(module: nn.Module) -> bool:
-    kinds = (Neuron, nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool2d, nn.Flatten)
-    return isinstance(module, kinds)
+    return isinstance(module, Neuron) or type(module) in _LAYERS
 
 
 def _nodes(x: Tensor) -> tuple[str, ...]:
