@@ -231,10 +231,14 @@ def _cost_arguments(parser: Parser) -> None:
     parser.add_argument(
         "network", metavar="NETWORK", help="a run's folder, a model's file, or a registered model"
     )
+    _measured_arguments(parser)
+
+
+def _measured_arguments(parser: Parser) -> None:
     parser.add_argument(
         "settings", nargs="*", metavar="key=value", help="of its data or model: data.name=cifar10"
     )
-    parser.add_argument("--images", type=int, default=50, help="test images averaged over (50)")
+    parser.add_argument("--images", type=int, default=20, help="test images averaged over (20)")
 
 
 def _cost(options: Options) -> int:
@@ -248,11 +252,8 @@ def _deploy_arguments(parser: Parser) -> None:
     parser.add_argument(
         "network", nargs="?", metavar="NETWORK", help="as `rheobase cost` takes; none: list chips"
     )
-    parser.add_argument(
-        "settings", nargs="*", metavar="key=value", help="of its data or model: data.name=cifar10"
-    )
+    _measured_arguments(parser)
     parser.add_argument("--chip", default="loihi", help="truenorth, loihi, spinnaker, ... (loihi)")
-    parser.add_argument("--images", type=int, default=20, help="test images averaged over (20)")
 
 
 def _deploy(options: Options) -> int:

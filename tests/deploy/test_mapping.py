@@ -121,12 +121,13 @@ def test_slices_of_a_population_on_spinnaker() -> None:
 
 
 def test_circuits_are_joined_for_more_inputs_on_brainscales() -> None:
+    """224 rows of synapses each, of which an input with both signs takes two; up to 64 circuits."""
     chip = CHIPS["brainscales"]
-    assert placed(alone(dense(224, 512)), chip).cores == 1
-    assert placed(alone(dense(225, 512)), chip).cores == 2
-    assert placed(alone(dense(14336, 8)), chip).cores == 1
-    (obstacle,) = map_circuit(alone(dense(14337, 8)), chip).obstacles
-    assert "a neuron has 14,337 inputs, one of BrainScaleS-1, one wafer takes 14,336" in obstacle
+    assert placed(alone(dense(112, 512)), chip).cores == 1
+    assert placed(alone(dense(113, 512)), chip).cores == 2
+    assert placed(alone(dense(7168, 8)), chip).cores == 1
+    (obstacle,) = map_circuit(alone(dense(7169, 8)), chip).obstacles
+    assert obstacle == "n: a neuron takes 14,338 inputs, BrainScaleS-1, one wafer has 14,336"
 
 
 def test_both_signs_take_two_inputs_on_truenorth() -> None:

@@ -89,7 +89,7 @@ class Chip:
         neurons: that a core has.
         inputs: different inputs that a core can take; None: no such limit.
         outputs: pairs of a neuron and a core that it sends to, of all neurons of a core.
-        axons_per_input: inputs of a core that one input with weights of both signs takes.
+        axons_per_input: inputs of a core (or circuit) that an input with both signs takes.
         single_target: a neuron sends to one core only, so that further cores need copies of it.
         circuit_inputs: inputs of one neuron circuit, where circuits are joined for more.
         joined: how many circuits may be.
@@ -218,9 +218,14 @@ CHIPS: dict[str, Chip] = {
             "Schemmel et al. 2010, ISCAS",
             cores=384,
             neurons=512,
+            axons_per_input=2,
             circuit_inputs=224,
             joined=64,
-            synapses=Synapses("crossbar", weight_bits=4, statement="4 bits, a sign for each row"),
+            synapses=Synapses(
+                "crossbar",
+                weight_bits=5,
+                statement="4 bits and a sign; a row of synapses has one, so an input takes two",
+            ),
             prices=Prices(
                 power=Figure(600.0, "open-neuromorphic.org: of the system of one wafer"),
                 step=Figure(

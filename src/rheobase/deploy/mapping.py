@@ -162,13 +162,11 @@ def _place(population: Population, chip: Chip, driven: int) -> Placed | str:
         )
     circuits = 1
     if chip.circuit_inputs is not None:
-        circuits = max(1, math.ceil(population.fan_in / chip.circuit_inputs))
+        needed = _inputs(population, (1,) * len(population.shape), chip)
+        circuits = max(1, math.ceil(needed / chip.circuit_inputs))
         if circuits > chip.joined:
             most = chip.circuit_inputs * chip.joined
-            return (
-                f"{population.name}: a neuron has {population.fan_in:,} inputs, one of "
-                f"{chip.name} takes {most:,}"
-            )
+            return f"{population.name}: a neuron takes {needed:,} inputs, {chip.name} has {most:,}"
     room = chip.neurons // circuits
     bounds = {"neurons": math.ceil(population.neurons / room)}
     if chip.outputs is not None and driven and population.neurons:

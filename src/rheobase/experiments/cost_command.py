@@ -28,7 +28,7 @@ _LEMAIRE = (
 )
 
 
-def cost_page(source: str, settings: Sequence[str] = (), images: int = 50) -> str:
+def cost_page(source: str, settings: Sequence[str] = (), images: int = 20) -> str:
     """Operations, energy under every convention, latency, and what an ordinary network would cost.
 
     Args:
