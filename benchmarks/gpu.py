@@ -3,8 +3,8 @@
 First every kernel of the fast conformance table and, for a minute, of the pairs, against the
 reference. Then LIF forward and backward, large enough to be bound by memory, against a copy and
 SpikingJelly's Triton kernel; long sequences of few neurons, in chunks of time against step by step;
-then training steps of networks at ImageNet's size in bfloat16, ours and, where it is installed,
-SpikingJelly's of the same weights.
+every neuron beside SpikingJelly's node; then training steps of networks at ImageNet's size in
+bfloat16, ours and, where it is installed, SpikingJelly's of the same weights.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks import neurons
 from benchmarks.transformers import (
     LARGE,
     Pair,
@@ -47,7 +48,13 @@ LONG = ((2048, 128), (2048, 4096), (16384, 128), (16384, 4096))
 
 
 def main() -> int:
-    parts = {"conformance": conform, "lif": lif, "long": long, "networks": networks}
+    parts = {
+        "conformance": conform,
+        "lif": lif,
+        "long": long,
+        "neurons": every_neuron,
+        "networks": networks,
+    }
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--only", choices=list(parts), help="run one part")
     parser.add_argument("into", nargs="?", type=Path, help="where to write results as JSON")
@@ -94,10 +101,10 @@ def lif() -> dict[str, Any]:
     """
     x = torch.randn(SHAPE, device="cuda", dtype=torch.float16)
     out = torch.empty_like(x)
-    neurons: dict[str, nn.Module] = {"rheobase": LIF(), "SpikingJelly": spikingjelly_lif()}
-    add_triton(neurons, "fp16")
+    nodes: dict[str, nn.Module] = {"rheobase": LIF(), "SpikingJelly": spikingjelly_lif()}
+    add_triton(nodes, "fp16")
     contenders: dict[str, Callable[[], object]] = {"copy": lambda: out.copy_(x)}
-    contenders |= {name: both_ways(module, x) for name, module in neurons.items()}
+    contenders |= {name: both_ways(module, x) for name, module in nodes.items()}
     called = interleaved(contenders)
     replays = {name: replay for name, run in contenders.items() if (replay := replayed(run))}
     times = interleaved(replays)
@@ -125,6 +132,21 @@ def long() -> list[dict[str, Any]]:
         times = interleaved({"in chunks": in_chunks, "step by step": step_by_step})
         rows.append({"steps, neurons": shape, "rate": module(x).mean().item()} | times)
     return rows
+
+
+def every_neuron() -> dict[str, dict[str, float]]:
+    """Milliseconds of each forward and backward in float32, SpikingJelly's node beside it."""
+    x = torch.randn(neurons.SHAPE, device="cuda")
+    out = torch.empty_like(x)
+    found = {}
+    for name, (make, make_node) in neurons.pairs().items():
+        contenders: dict[str, Callable[[], object]] = {
+            "copy": lambda: out.copy_(x),
+            "rheobase": both_ways(make().cuda(), x),
+            "SpikingJelly": both_ways(make_node().cuda(), x),
+        }
+        found[name] = interleaved(contenders)
+    return found
 
 
 def both_ways(module: nn.Module, x: Tensor) -> Callable[[], object]:

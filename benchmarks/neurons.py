@@ -19,7 +19,7 @@ from rheobase import neurons as ours
 from rheobase.layers import MPBN
 from rheobase.surrogate import Rectangular
 
-__all__ = ["training"]
+__all__ = ["SHAPE", "pairs", "training"]
 
 T, CHANNELS = 16, 32
 # As many values as in the LIF's own suite: of a tenth of them the call decides, not the neuron.
@@ -31,7 +31,7 @@ TURNED = 1e-3
 
 def training(rounds: int) -> list[Record]:
     """Forward and backward with a given gradient, one record a neuron."""
-    beside = [_beside_spikingjelly(name, *both, rounds) for name, both in _pairs().items()]
+    beside = [_beside_spikingjelly(name, *both, rounds) for name, both in pairs().items()]
     return beside + [_beside_lif(name, make, rounds) for name, make in _ALONE.items()]
 
 
@@ -46,7 +46,7 @@ _ALONE: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def _pairs() -> dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]]:
+def pairs() -> dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]]:
     """Our neuron and SpikingJelly's node, by name."""
     from spikingjelly.activation_based import neuron, surrogate
 

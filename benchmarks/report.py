@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import THREADS, Claim, Record, Spread
+from rheobase._paths import write_text
 
 __all__ = ["END", "START", "load", "machine", "render", "save", "write_between_markers"]
 
@@ -69,8 +70,7 @@ def save(
         "machine": machine(),
         "records": [asdict(record) for record in records],
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / f"{suite}.json", json.dumps(content, indent=1) + "\n")
+    write_text(folder / f"{suite}.json", json.dumps(content, indent=1) + "\n")
 
 
 def load(folder: Path, suites: Iterable[str]) -> list[dict[str, Any]]:
@@ -183,10 +183,4 @@ def write_between_markers(page: Path, text: str) -> None:
     _, end, after = rest.partition(END)
     if not start or not end:
         raise ValueError(f"{page} must hold the lines {START!r} and {END!r}; put them back")
-    _write(page, f"{before}{START}\n{text}{END}{after}")
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    write_text(page, f"{before}{START}\n{text}{END}{after}")

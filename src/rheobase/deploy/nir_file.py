@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from rheobase._paths import replacing
+
 __all__ = ["NIRGraph", "read_nir", "write_nir"]
 
 _VERSION = "1.0.8"  # of the package whose files these are
@@ -81,22 +83,16 @@ def write_nir(graph: NIRGraph, path: str | os.PathLike[str]) -> None:
         OSError: it cannot be written.
     """
     h5py = _h5py()
-    final = Path(path)
-    new = final.with_name(f"{final.name}.unfinished-{os.getpid()}")
-    try:
-        with h5py.File(new, "w") as file:
-            file.create_dataset("version", data=_VERSION)
-            root = file.create_group("node")
-            root.create_dataset("type", data="NIRGraph")
-            nodes = root.create_group("nodes")
-            for name, fields in graph.nodes.items():
-                _write(nodes.create_group(name), fields)
-            root.create_dataset("edges", data=[[a, b] for a, b in graph.edges],
-                                dtype=h5py.string_dtype())  # fmt: skip
-            _write(root.create_group("metadata"), graph.metadata)
-        os.replace(new, final)
-    finally:
-        new.unlink(missing_ok=True)
+    with replacing(Path(path)) as unfinished, h5py.File(unfinished, "w") as file:
+        file.create_dataset("version", data=_VERSION)
+        root = file.create_group("node")
+        root.create_dataset("type", data="NIRGraph")
+        nodes = root.create_group("nodes")
+        for name, fields in graph.nodes.items():
+            _write(nodes.create_group(name), fields)
+        edges = [[source, target] for source, target in graph.edges]
+        root.create_dataset("edges", data=edges, dtype=h5py.string_dtype())
+        _write(root.create_group("metadata"), graph.metadata)
 
 
 def _write(group: Any, fields: Mapping[str, Any]) -> None:

@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from statistics import NormalDist, mean, stdev
 import torch
 
 from rheobase._errors import unknown_name
+from rheobase._paths import write_text
 from rheobase.data import get_dataset
 from rheobase.experiments.mechanisms import Trained
 from rheobase.experiments.pairs import PAIRS, Pair, recipe_of
@@ -116,9 +116,11 @@ def compare(
         columns = [list(column) for column in zip(*runs, strict=True)]
         found[name] = Comparison(name, pair.claim, list(range(seeds)), *columns)
         rows = [found[known] for known in PAIRS if known in found]
-        _write(folder / "results.json", json.dumps([dataclasses.asdict(r) for r in rows], indent=1))
-        _write(folder / "table.md", table(rows))
-        _write(folder / "mechanisms.md", mechanism_table(rows))
+        write_text(
+            folder / "results.json", json.dumps([dataclasses.asdict(r) for r in rows], indent=1)
+        )
+        write_text(folder / "table.md", table(rows))
+        write_text(folder / "mechanisms.md", mechanism_table(rows))
     return [found[name] for name in methods or PAIRS]
 
 
@@ -214,7 +216,7 @@ def _accuracy(cfg: TrainConfig, folder: Path) -> tuple[float, Path]:
     run = folder / hashlib.sha256(settings.encode()).hexdigest()[:12]
     done = run / "accuracy.txt"
     if not done.exists():
-        _write(done, f"{_finished(cfg, run).accuracy!r}\n")
+        write_text(done, f"{_finished(cfg, run).accuracy!r}\n")
     return float(done.read_text()), run
 
 
@@ -265,10 +267,3 @@ def _read(path: Path) -> list[Comparison]:
     if not path.exists():
         return []
     return [Comparison(**row) for row in json.loads(path.read_text())]
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    temporary.write_text(text)
-    os.replace(temporary, path)

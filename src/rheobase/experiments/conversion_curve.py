@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rheobase._paths import write_text
 from rheobase.convert import RECIPES, ConvertedNetwork, Recipe, convert
 
 __all__ = [
@@ -109,9 +110,7 @@ def save_curves(path: Path | None, curves: dict[str, Curve]) -> None:
     """Write them as JSON, whole or not at all."""
     if path is None:
         return
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({k: asdict(c) for k, c in curves.items()}, indent=1), "utf-8")
-    part.replace(path)
+    write_text(path, json.dumps({k: asdict(c) for k, c in curves.items()}, indent=1))
 
 
 def _measured(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rheobase._errors import unknown_name
+from rheobase._paths import write_text
 from rheobase.convert import RECIPES, convert, recipes
 from rheobase.data import get_dataset
 from rheobase.experiments.conversion_curve import conversion_curves, table
@@ -57,7 +58,7 @@ def convert_from_options(options: argparse.Namespace) -> int:
     if options.report:
         title = f"{options.model} converted"
         page = curve_page(title, accuracy, len(images), curves, net, steps)
-        Path(options.report).write_text(page, encoding="utf-8")
+        write_text(Path(options.report), page)
         print(f"report: {options.report}")
     if options.train:
         _train_further(net, options.train, options.data, mean, deviation)

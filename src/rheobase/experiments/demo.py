@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
+from rheobase._paths import write_text
 from rheobase.data import MNISTSample
 from rheobase.experiments.portrait import portrait
 from rheobase.experiments.report import render
@@ -117,9 +118,9 @@ def run_demo(
             for key, (title, name) in _NETWORKS.items()
         },
     }
-    _write(folder / "results.json", json.dumps(results, indent=1))
+    write_text(folder / "results.json", json.dumps(results, indent=1))
     report = folder / "report.html"
-    _write(report, render(results))
+    write_text(report, render(results))
     return report
 
 
@@ -211,10 +212,3 @@ def _command(folder: Path, seed: int, epochs: int | None, quick: bool) -> str:
         return f"rheobase.experiments.demo.run_demo({str(folder)!r}, {seed}, {epochs}, {quick})"
     words = ["rheobase", "demo", "--folder", str(folder), "--seed", str(seed)]
     return shlex.join([*words, "--quick"] if quick else words)
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file whole, or leave the old one."""
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, encoding="utf-8")
-    os.replace(new, path)

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from rheobase._paths import replacing
 from rheobase._weights import read_tensors
 from rheobase.convert import ConvertedNetwork, convert
 from rheobase.data import MNIST, CompositeDigits, ImageDataset, MNISTSample, composite_digits
@@ -192,10 +193,8 @@ def precision_curve(
 def _trained(weights: Path, digits: type[MNIST | MNISTSample]) -> TinyYolo:
     """The detector in a file, which is made if there is none."""
     if not weights.exists():
-        weights.parent.mkdir(parents=True, exist_ok=True)
-        part = weights.with_name(weights.name + ".part")
-        save_file(train_detector(digits(train=True)).state_dict(), part)
-        part.replace(weights)
+        with replacing(weights) as unfinished:
+            save_file(train_detector(digits(train=True)).state_dict(), unfinished)
     net = TinyYolo(TinyYoloConfig())
     net.load_state_dict(read_tensors(weights))
     return net.eval()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from rheobase._paths import replacing
 
 __all__ = ["Kept"]
 
@@ -49,9 +50,8 @@ class Kept:
         if self.path is None:
             return
         self.found["parts"][part] = state
-        temporary = self.path.with_name(f"{self.path.name}.new")
-        torch.save(self.found | {"random": torch.get_rng_state()}, temporary)
-        os.replace(temporary, self.path)
+        with replacing(self.path) as unfinished:
+            torch.save(self.found | {"random": torch.get_rng_state()}, unfinished)
 
     def drop(self) -> None:
         """The search is over, and what it found is written."""

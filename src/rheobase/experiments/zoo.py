@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rheobase._paths import write_text
 from rheobase.experiments.measured import first_test_images
 from rheobase.experiments.zoo_cost import training_cost
 from rheobase.measure import count_operations, energy, firing_rates
@@ -65,9 +65,9 @@ def run_zoo(
         found = Path(recipes[name].run) / "measured.json"
         if costs and found.exists():
             again = training_cost(found.with_name("config.yaml"))
-            _write(found, json.dumps(json.loads(found.read_text()) | again, indent=1))
+            write_text(found, json.dumps(json.loads(found.read_text()) | again, indent=1))
         elif not costs and not found.exists():
-            _write(found, json.dumps(_one(recipes[name]), indent=1))
+            write_text(found, json.dumps(_one(recipes[name]), indent=1))
         write_table(table, {name: Path(cfg.run) for name, cfg in recipes.items()}, overrides)
 
 
@@ -189,7 +189,7 @@ def write_table(path: Path, runs: Mapping[str, Path], overrides: Sequence[str] =
     ]
     for name, row in rows.items():
         lines += [f"**{name}** (`{row['model']}`): {_rates(row['rates'])}", ""]
-    _write(path, "\n".join(lines))
+    write_text(path, "\n".join(lines))
 
 
 def _why(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -246,14 +246,6 @@ def _rates(rates: Mapping[str, float]) -> str:
     words = [f"{what}: {', '.join(found)}. " for what, found in named.items() if found]
     every = ", ".join(f"{layer} {100 * rate:.1f}" for layer, rate in rates.items())
     return f"{''.join(words) or 'none dead, none saturated. '}{every}."
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file whole, or leave the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, encoding="utf-8")
-    os.replace(new, path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -19,6 +19,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from rheobase._errors import unknown_name
+from rheobase._paths import replacing
 from rheobase.models.recognise import shapes
 from rheobase.models.registry import Family, MakeNeuron, families
 
@@ -51,16 +52,10 @@ def save_model(net: nn.Module, path: str | Path, family: str, **notes: str) -> N
         "config": json.dumps(dataclasses.asdict(config)),
     }
     tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in net.state_dict().items()}
-    final = Path(path)
-    temporary = final.with_name(f"{final.name}.unfinished-{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(safetensors.torch.save(tensors, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, final)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(Path(path)) as unfinished, open(unfinished, "wb") as file:
+        file.write(safetensors.torch.save(tensors, metadata))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load_model(

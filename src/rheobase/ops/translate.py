@@ -12,17 +12,14 @@ import ast
 import hashlib
 import importlib.util
 import inspect
-import os
 import sys
-import tempfile
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rheobase._paths import kernel_cache
+from rheobase._paths import kernel_cache, write_text
 from rheobase.ops import lang
 
 __all__ = ["Binding", "load_module", "translate"]
@@ -107,17 +104,10 @@ def load_module(stem: str, source: str) -> ModuleType:
     name = f"{stem}_{digest}"
     path = kernel_cache() / f"{name}.py"
     if not path.exists() or path.read_text() != source:
-        _write_atomically(path, source)
+        write_text(path, source)
     spec = importlib.util.spec_from_file_location(f"rheobase_kernels.{name}", path)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module
     exec(compile(source, str(path), "exec"), module.__dict__)
     return module
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    os.replace(temporary, path)

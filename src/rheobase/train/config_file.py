@@ -13,6 +13,7 @@ import jsonargparse
 import yaml
 
 from rheobase._errors import unknown_name
+from rheobase._paths import write_text
 from rheobase.train.config import TrainConfig, plain, settings_of
 
 __all__ = ["differences", "load_config", "save_config"]
@@ -47,7 +48,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Train
 def save_config(cfg: TrainConfig, path: str | Path) -> None:
     """Write every setting of `cfg`, defaults included, as YAML that `load_config` reads."""
     text = yaml.safe_dump(plain(dataclasses.asdict(cfg)), sort_keys=False, allow_unicode=True)
-    Path(path).write_text(text)
+    write_text(Path(path), text)
 
 
 def differences(old: TrainConfig, new: TrainConfig, ignore: Sequence[str] = ()) -> list[str]:

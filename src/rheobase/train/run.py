@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rheobase._paths import replacing
 from rheobase.train.config import TrainConfig
 from rheobase.train.config_file import differences, load_config, save_config
 
@@ -73,12 +74,10 @@ class CsvLog:
     def __init__(self, path: Path, columns: list[str], key: str, last: int) -> None:
         self.path, self.columns = path, columns
         kept = [row for row in self.read() if int(row[key]) <= last]
-        temporary = path.with_suffix(".new")
-        with open(temporary, "w", newline="") as file:
+        with replacing(path) as unfinished, open(unfinished, "w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(kept)
-        os.replace(temporary, path)
         self._file = open(path, "a", newline="")  # noqa: SIM115
         self._writer = csv.DictWriter(self._file, columns)
 
