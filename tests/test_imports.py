@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "rheobase"
 HEAVY = [
-    "jsonargparse", "kornia", "matplotlib", "numba", "rich", "tensorboard", "torchdata",
+    "h5py", "jsonargparse", "kornia", "matplotlib", "numba", "rich", "tensorboard", "torchdata",
     "torchmetrics", "triton", "yaml",
 ]  # fmt: skip
 

@@ -10,12 +10,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from rheobase._errors import unknown_name
+from rheobase._text import columns
 
 __all__ = ["main"]
 
@@ -104,15 +105,6 @@ def _parser() -> Parser:
 def _add_traceback(parser: Parser) -> None:
     # For --help alone: `main` takes it out, wherever it stands.
     parser.add_argument("--traceback", action="store_true", help="show where an error arose")
-
-
-def _table(rows: Iterable[Sequence[str]], head: Sequence[str]) -> None:
-    lines = [head, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    for line in lines:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        )
 
 
 def _no_arguments(parser: Parser) -> None:
@@ -259,6 +251,45 @@ def _eval(options: Options) -> int:
     return 0
 
 
+def _cost_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "network", metavar="NETWORK", help="a run's folder, a model's file, or a registered model"
+    )
+    _measured_arguments(parser)
+
+
+def _measured_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="of its data or model: data.name=cifar10"
+    )
+    parser.add_argument("--images", type=int, default=20, help="test images averaged over (20)")
+
+
+def _cost(options: Options) -> int:
+    from rheobase.experiments.cost_command import cost_page
+
+    print(cost_page(options.network, options.settings, options.images))
+    return 0
+
+
+def _deploy_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "network", nargs="?", metavar="NETWORK", help="as `rheobase cost` takes; none: list chips"
+    )
+    _measured_arguments(parser)
+    parser.add_argument("--chip", default="loihi", help="truenorth, loihi, spinnaker, ... (loihi)")
+
+
+def _deploy(options: Options) -> int:
+    from rheobase.experiments.deploy_command import chips_page, deploy_page
+
+    if options.network is None:
+        print(chips_page())
+        return 0
+    print(deploy_page(options.network, options.chip, options.settings, options.images))
+    return 0
+
+
 def _models_arguments(parser: Parser) -> None:
     parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="as in *cifar*")
 
@@ -273,10 +304,11 @@ def _models(options: Options) -> int:
         raise ValueError(unknown_name("model", options.pattern, list_models()))
     with torch.device("meta"):  # shapes without memory
         counts = [sum(p.numel() for p in create_model(name).parameters()) for name in names]
-    _table(
+    shown = columns(
         ((name, f"{count:>13,}") for name, count in zip(names, counts, strict=True)),
         head=("model", f"{'parameters':>13}"),
     )
+    print(shown)
     return 0
 
 
@@ -293,10 +325,11 @@ def _catalog(options: Options) -> int:
     if options.json:
         print(json.dumps([row.row() for row in rows], indent=1, ensure_ascii=False))
         return 0
-    _table(
+    shown = columns(
         ((row.status, row.group, row.id, row.entry or row.paper) for row in rows),
         head=("status", "group", "id", "entry, or where to read of it"),
     )
+    print(shown)
     for row in rows:
         if row.uncertain:
             print(f"{row.id}: a reconstruction; uncertain: {row.uncertain}")
@@ -376,10 +409,11 @@ def _data(options: Options) -> int:
     if options.action == "get":
         print(download(options.name))
         return 0
-    _table(
+    shown = columns(
         ((info.name, info.description, info.licence, info.how) for info in list_datasets()),
         head=("name", "what", "licence", "how it is had"),
     )
+    print(shown)
     return 0
 
 
@@ -491,6 +525,18 @@ COMMANDS: dict[str, Command] = {
         "rheobase eval runs/train",
         _eval_arguments,
         _eval,
+    ),
+    "cost": Command(
+        "count what an inference costs: operations, energy by every convention, latency",
+        "rheobase cost plif_net_mnist data.name=mnist_sample",
+        _cost_arguments,
+        _cost,
+    ),
+    "deploy": Command(
+        "say whether a network fits a neuromorphic chip, how, and what it would cost there",
+        "rheobase deploy plif_net_mnist --chip loihi",
+        _deploy_arguments,
+        _deploy,
     ),
     "convert": Command(
         "make a spiking network of a trained ANN and measure it at several T",

@@ -97,6 +97,7 @@ def test_the_convention_and_the_reservations_are_stated(html: str) -> None:
         "first layer is charged once as MAC",
         "5.11 / T = 1.28 at T = 4",
         "No memory energy",
+        "as SpikingJelly estimates (24.96 pJ a byte)",
         "rheobase demo --folder",
         "--seed 0 --quick",
     ):

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from rheobase._text import si
 from rheobase.experiments import figures
 from rheobase.experiments.page import html_page
 from rheobase.measure import CONVENTIONS, break_even_rate
@@ -55,10 +56,10 @@ def _cards(results: Results) -> str:
     cards = [
         _card("Test accuracy", [f"{n['accuracy']:.1%}" for n in (spiking, ordinary)],
               f"{results['data']['test']:,} digits that neither network saw in training"),
-        _card("Energy per image", [f"{_si(value * 1e-12)}J" for value in pj],
+        _card("Energy per image", [f"{si(value * 1e-12)}J" for value in pj],
               "arithmetic only; 45 nm, 4.6 pJ per MAC, 0.9 pJ per AC, first layer as MAC"),
-        _card("Operations per image", [f"{_si(charged['acs'])} AC", f"{_si(dense)} MAC"],
-              f"the Spikformer adds {_si(charged['macs'])} MAC in its first layer"),
+        _card("Operations per image", [f"{si(charged['acs'])} AC", f"{si(dense)} MAC"],
+              f"the Spikformer adds {si(charged['macs'])} MAC in its first layer"),
         _card("Wall time per image", [f"{value:.2f} ms" for value in times[0]],
               f"on this CPU, {batch} images at once; one alone: {times[1][0]:.1f} and "
               f"{times[1][1]:.1f} ms"),
@@ -138,12 +139,12 @@ def _energy(results: Results) -> str:
     spiking, ordinary = _both(results)
     twin = ordinary["energy"]["ann"]["pj"]
     rows = [
-        (title, _si(spiking["energy"][name]["macs"]), _si(spiking["energy"][name]["acs"]),
-         f"{_si(spiking['energy'][name]['pj'] * 1e-12)}J",
+        (title, si(spiking["energy"][name]["macs"]), si(spiking["energy"][name]["acs"]),
+         f"{si(spiking['energy'][name]['pj'] * 1e-12)}J",
          f"{spiking['energy'][name]['pj'] / twin:.0%}", CONVENTIONS[name].statement)
         for name, title in _COUNTINGS.items()
     ]  # fmt: skip
-    rows.append(("ANN twin", _si(ordinary["energy"]["ann"]["macs"]), "0", f"{_si(twin * 1e-12)}J",
+    rows.append(("ANN twin", si(ordinary["energy"]["ann"]["macs"]), "0", f"{si(twin * 1e-12)}J",
                  "100%", CONVENTIONS["ann"].statement))  # fmt: skip
     totals = _table(["counted", "MAC", "AC", "energy", "of the twin's", "what is charged"], rows)
     layers = _table(
@@ -181,6 +182,7 @@ def _remarks(results: Results) -> str:
     )
     energies = {name: entry["pj"] * 1e-12 for name, entry in spiking["energy"].items()}
     twin8, spiking8 = _int8(ordinary["energy"]["ann"]), _int8(spiking["energy"]["paper"])
+    twin_moved = ordinary["energy"]["spikingjelly"]["pj"] * 1e-12
     batch = str(spiking["counted_images"])
     slower = spiking["milliseconds_per_image"][batch] / ordinary["milliseconds_per_image"][batch]
     n, p = results["data"]["test"], spiking["accuracy"]
@@ -189,11 +191,13 @@ def _remarks(results: Results) -> str:
         f"at T = {steps}. {verdict}. Measured here: {rate:.1%} of inputs per step (weighted by "
         f"MACs), {rate / even:.2f} of break-even.",
         "<b>No memory energy.</b> Moving weights and, at every step, membrane potentials usually "
-        "costs more than the arithmetic; none of it is in these figures.",
+        "costs more than the arithmetic; none of it is in these figures. Where every operation "
+        "fetches its weight, as SpikingJelly estimates (24.96 pJ a byte), the Spikformer would be "
+        f"charged {si(energies['spikingjelly'])}J and its twin {si(twin_moved)}J.",
         f"<b>Integers are not spikes.</b> The residual stream of Spikformer adds spikes up to "
         f"small integers; the papers count an integer as one addition. Charged as MACs instead, "
-        f"the energy is {_si(energies['integers_as_mac'])}J rather than "
-        f"{_si(energies['paper'])}J.",
+        f"the energy is {si(energies['integers_as_mac'])}J rather than "
+        f"{si(energies['paper'])}J.",
         f"<b>Both could be cheaper.</b> In 8-bit integers (0.23 pJ per MAC, 0.03 pJ per AC) the "
         f"same operations would be charged {twin8}J for the twin and {spiking8}J for the "
         "Spikformer. Neither was quantised here.",
@@ -207,7 +211,7 @@ def _remarks(results: Results) -> str:
 
 
 def _int8(charged: dict[str, float]) -> str:
-    return _si((charged["macs"] * _INT8_MAC_PJ + charged["acs"] * _INT8_AC_PJ) * 1e-12)
+    return si((charged["macs"] * _INT8_MAC_PJ + charged["acs"] * _INT8_AC_PJ) * 1e-12)
 
 
 def _making(results: Results) -> str:
@@ -282,18 +286,3 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         f'<div class="scroll" tabindex="0"><table><thead><tr>{top}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
-
-
-def _si(value: float) -> str:
-    """Three digits and a prefix, ready for a unit.
-
-    >>> _si(4.6e-9), _si(4_560_000), _si(12)
-    ('4.60 n', '4.56 M', '12.0 ')
-    """
-    scales = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
-    for scale, prefix in scales:
-        if abs(value) >= scale:
-            scaled = value / scale
-            digits = 0 if scaled >= 100 else 1 if scaled >= 10 else 2
-            return f"{scaled:.{digits}f} {prefix}"
-    return f"{value / 1e-12:.1f} p"

@@ -19,17 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rheobase._paths import write_text
-from rheobase.data import get_dataset
+from rheobase.experiments.measured import first_test_images
 from rheobase.experiments.zoo_cost import training_cost
 from rheobase.measure import count_operations, energy, firing_rates
 from rheobase.models import create_model
 from rheobase.models.spike_driven_transformer_v3 import ESpikeFormer, spike_driven
 from rheobase.neurons import Neuron
 from rheobase.train import Result, TrainConfig, load_config, train
-from rheobase.train.augment import normalize
 from rheobase.train.config import ModelConfig
 
 __all__ = ["measure", "run_zoo", "twin_of", "write_table"]
@@ -121,7 +120,7 @@ def measure(cfg: TrainConfig, trained: Result, ordinary: bool = False) -> dict[s
         ordinary: it has no neurons: charge it as an ordinary network.
     """
     net = trained.model.eval()
-    images = _test_images(cfg)
+    images = first_test_images(cfg, _COUNTED)
     with _binary(net):
         counts = count_operations(net, images)
     charged = energy(counts, "ann" if ordinary else "paper")
@@ -141,12 +140,6 @@ def _binary(net: nn.Module) -> contextlib.AbstractContextManager[Any]:
     if isinstance(net, ESpikeFormer):
         return spike_driven(net)
     return contextlib.nullcontext()
-
-
-def _test_images(cfg: TrainConfig) -> Tensor:
-    data = get_dataset(cfg.data.name, train=False, root=cfg.data.root, **cfg.data.options)
-    count = min(_COUNTED, len(data))
-    return normalize(torch.stack([data[i][0] for i in range(count)]), cfg.data)
 
 
 def write_table(path: Path, runs: Mapping[str, Path], overrides: Sequence[str] = ()) -> None:

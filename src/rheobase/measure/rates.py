@@ -13,7 +13,12 @@ from rheobase.measure._evaluating import evaluating
 from rheobase.neurons import Lapicque, Neuron, SpikeFiringApproximation
 from rheobase.stateful import Stateful
 
-__all__ = ["firing_rates", "spiking_sparsity"]
+__all__ = ["firing_rates", "is_neuron", "spiking_sparsity"]
+
+
+def is_neuron(module: nn.Module) -> bool:
+    """Whether a module is one of those that spikes are counted of (see `firing_rates`)."""
+    return isinstance(module, Neuron | Lapicque | Recurrent | SpikeFiringApproximation)
 
 
 def firing_rates(net: nn.Module, x: Tensor) -> dict[str, float]:
@@ -104,7 +109,7 @@ def _watch(net: nn.Module, x: Tensor, record: Callable[[str, Tensor, bool], None
     handles = [
         module.register_forward_hook(hook(name))
         for name, module in net.named_modules()
-        if isinstance(module, Neuron | Lapicque | Recurrent | SpikeFiringApproximation)
+        if is_neuron(module)
     ]
     try:
         with evaluating(net):

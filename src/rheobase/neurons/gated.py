@@ -101,6 +101,11 @@ class GLIF(Neuron):
         """By the gate gamma."""
         return "gated"
 
+    @property
+    def leak_factor(self) -> None:
+        """None: a gate chooses between two kinds of leak."""
+        return None
+
     def threshold(self, x: Tensor) -> Tensor:
         """The threshold as learnt, shaped to broadcast to ``x``."""
         return per_channel(self.theta.sigmoid(), x, "GLIF")
