@@ -5,7 +5,13 @@ from rheobase.data.cifar100 import CIFAR100
 from rheobase.data.composite_digits import CompositeDigits, composite_digits
 from rheobase.data.encoders import direct, latency, rate, sample_generator
 from rheobase.data.event_sets import CIFAR10DVS, DVS128Gesture, EventDataset
-from rheobase.data.events import Events, event_frames, read_aedat2, read_aedat3
+from rheobase.data.events import (
+    Events,
+    event_frames,
+    event_slices,
+    read_aedat2,
+    read_aedat3,
+)
 from rheobase.data.fetch import ChecksumError, Source, fetch
 from rheobase.data.imagenet import ImageNet
 from rheobase.data.images import DatasetInfo, ImageDataset, LabelledImages
@@ -38,6 +44,7 @@ __all__ = [
     "direct",
     "download",
     "event_frames",
+    "event_slices",
     "fetch",
     "get_dataset",
     "latency",

@@ -74,7 +74,15 @@ class Golden:
     @property
     def batch_first(self) -> bool:
         """Whether its sequences are ``[B, T, ...]``; levels that a pyramid takes are time first."""
-        return not any(key.startswith("neck.") for key in self.keys)
+        time_first = self.config.get("official", {}).get("input_layout", "").startswith("T,B")
+        return not time_first and not any(key.startswith("neck.") for key in self.keys)
+
+    @property
+    def inputs(self) -> list[str]:
+        """What the network takes, by name: ``input``, and arrays that ``official`` refers to."""
+        named = self.config.get("official", {}).values()
+        more = [name for name in named if isinstance(name, str) and name in self.arrays]
+        return ["input", *(name for name in more if name.startswith("extra/"))]
 
     def tensor(self, name: str) -> Tensor:
         """A stored array in float64."""

@@ -77,6 +77,7 @@ _MODULES = (
     "rheobase.models.dista",
     "rheobase.models.mast",
     "rheobase.models.te_spikformer",
+    "rheobase.models.stnet",
 )
 
 
