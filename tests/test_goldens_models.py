@@ -81,6 +81,7 @@ SPELLINGS = {
     "sstformer_without_resnet18": "sstformer_poker",
     "stnet_snn3": "stnet",
     "stnet_interatten": "stnet",
+    "spiket_depth": "spike_t",
 }
 
 # Files of a part: what of our network they hold, and under which prefix.

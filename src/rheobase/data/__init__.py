@@ -19,6 +19,7 @@ from rheobase.data.mnist import MNIST, FashionMNIST
 from rheobase.data.registry import download, get_dataset, list_datasets
 from rheobase.data.sample import MNISTSample
 from rheobase.data.sequences import Sequences
+from rheobase.data.spike_camera import read_spike_camera
 from rheobase.data.wordpiece import WordPiece
 
 __all__ = [
@@ -52,5 +53,6 @@ __all__ = [
     "rate",
     "read_aedat2",
     "read_aedat3",
+    "read_spike_camera",
     "sample_generator",
 ]

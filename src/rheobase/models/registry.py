@@ -78,6 +78,7 @@ _MODULES = (
     "rheobase.models.mast",
     "rheobase.models.te_spikformer",
     "rheobase.models.stnet",
+    "rheobase.models.spike_t",
 )
 
 
