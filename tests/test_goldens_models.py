@@ -82,6 +82,7 @@ SPELLINGS = {
     "stnet_snn3": "stnet",
     "stnet_interatten": "stnet",
     "spiket_depth": "spike_t",
+    "sst_encoder_layer_512_1024": "sst_34_t64",
 }
 
 # Files of a part: what of our network they hold, and under which prefix.
@@ -89,6 +90,7 @@ PARTS = {
     "sstformer_without_resnet18": re.compile(r"()(?!resnet\.|head\.)"),
     "stnet_snn3": re.compile(r"(spiking\.)"),
     "stnet_interatten": re.compile(r"(fusion\.)"),
+    "sst_encoder_layer_512_1024": re.compile(r"(layers\.0\.)"),
 }
 
 

@@ -78,6 +78,12 @@ class Golden:
         return not time_first and not any(key.startswith("neck.") for key in self.keys)
 
     @property
+    def channels_last(self) -> bool:
+        """Whether its sequences, given and put out, are ``[..., H, W, C]``."""
+        layout: str = self.config.get("official", {}).get("input_layout", "")
+        return "H,W,C" in layout
+
+    @property
     def inputs(self) -> list[str]:
         """What the network takes, by name: ``input``, and arrays that ``official`` refers to."""
         named = self.config.get("official", {}).values()
@@ -165,6 +171,8 @@ def official_neuron(
         NotBuilt: the library has no such neuron or surrogate.
     """
     official = golden.config.get("official", {})
+    if "spiking_neuron" in official:  # its options stand beside it
+        return _neuron_class(official["spiking_neuron"]), neuron_options(official)
     if "neuron" in official:
         return _neuron_class(official["neuron"]), neuron_options(official.get("neuron_kwargs", {}))
     records = [json.dumps(record) for record in golden.config.get("neurons", {}).values()]

@@ -79,6 +79,7 @@ _MODULES = (
     "rheobase.models.te_spikformer",
     "rheobase.models.stnet",
     "rheobase.models.spike_t",
+    "rheobase.models.sst",
 )
 
 
