@@ -83,6 +83,8 @@ SPELLINGS = {
     "stnet_interatten": "stnet",
     "spiket_depth": "spike_t",
     "sst_encoder_layer_512_1024": "sst_34_t64",
+    "spikeclip_language": "spike_clip",
+    "spikeclip_vision_4_384": "spike_clip",
 }
 
 # Files of a part: what of our network they hold, and under which prefix.
@@ -91,6 +93,8 @@ PARTS = {
     "stnet_snn3": re.compile(r"(spiking\.)"),
     "stnet_interatten": re.compile(r"(fusion\.)"),
     "sst_encoder_layer_512_1024": re.compile(r"(layers\.0\.)"),
+    "spikeclip_language": re.compile(r"(text\.)"),
+    "spikeclip_vision_4_384": re.compile(r"(image\.)"),
 }
 
 

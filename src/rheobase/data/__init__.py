@@ -1,5 +1,6 @@
 """Data sets and the coding of images into spike trains."""
 
+from rheobase.data.byte_pairs import BytePairs
 from rheobase.data.cifar10 import CIFAR10
 from rheobase.data.cifar100 import CIFAR100
 from rheobase.data.composite_digits import CompositeDigits, composite_digits
@@ -27,6 +28,7 @@ __all__ = [
     "CIFAR10DVS",
     "CIFAR100",
     "MNIST",
+    "BytePairs",
     "ChecksumError",
     "CompositeDigits",
     "DVS128Gesture",

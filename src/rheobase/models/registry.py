@@ -80,6 +80,7 @@ _MODULES = (
     "rheobase.models.stnet",
     "rheobase.models.spike_t",
     "rheobase.models.sst",
+    "rheobase.models.spike_clip",
 )
 
 
