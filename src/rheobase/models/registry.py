@@ -81,6 +81,9 @@ _MODULES = (
     "rheobase.models.spike_t",
     "rheobase.models.sst",
     "rheobase.models.spike_clip",
+    "rheobase.models.smmt",
+    "rheobase.models.spiking_physformer",
+    "rheobase.models.spiking_conformer",
 )
 
 
