@@ -277,7 +277,7 @@ def _call(golden: Golden, net: nn.Module, x: Tensor) -> list[Tensor]:
     """Event frames ``[B, T, C, H, W]`` become time first; outputs ``[B, K]`` are means over T."""
     if golden.channels_last:
         return [net(x.movedim(-1, 2)).movedim(2, -1)]
-    more = [golden.tensor(name) for name in golden.inputs[1:]]
+    more = [golden.tensor(name) for name in golden.further_inputs]
     y = net(x.transpose(0, 1) if x.dim() == 5 and golden.batch_first else x, *more)
     if not isinstance(y, Tensor):
         return list(y)

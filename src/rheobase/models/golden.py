@@ -84,11 +84,11 @@ class Golden:
         return "H,W,C" in layout
 
     @property
-    def inputs(self) -> list[str]:
-        """What the network takes, by name: ``input``, and arrays that ``official`` refers to."""
+    def further_inputs(self) -> list[str]:
+        """What the network takes besides its input: arrays that ``official`` refers to, by name."""
         named = self.config.get("official", {}).values()
-        more = [name for name in named if isinstance(name, str) and name in self.arrays]
-        return ["input", *(name for name in more if name.startswith("extra/"))]
+        names = [name for name in named if isinstance(name, str) and name.startswith("extra/")]
+        return [name for name in names if name in self.arrays]
 
     def tensor(self, name: str) -> Tensor:
         """A stored array in float64."""

@@ -84,6 +84,7 @@ _MODULES = (
     "rheobase.models.smmt",
     "rheobase.models.spiking_physformer",
     "rheobase.models.spiking_conformer",
+    "rheobase.models.sdit",
 )
 
 
