@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -91,42 +91,28 @@ class TextEncoderConfig:
 
 
 @dataclass(frozen=True)
-class SpikeCLIPConfig:
-    """One SpikeCLIP: both encoders, see theirs; ``embedding`` is the space that they share.
+class SpikeCLIPConfig(ImageEncoderConfig, TextEncoderConfig):
+    """One SpikeCLIP: the fields of both encoders; ``embedding`` is the space that they share.
 
     Raises:
         ValueError: see `ImageEncoderConfig` and `TextEncoderConfig`.
     """
 
-    embedding: int = 512
-    depth: int = 4
-    dim: int = 384
-    heads: int = 8
-    mlp_ratio: float = 4.0
-    image_size: int = 32
-    channels: int = 3
-    hidden: int = 2048
-    length: int = 20
-    vocabulary: int = 49408
-    positions: int = 77
-
     @property
     def image(self) -> ImageEncoderConfig:
         """Of the image encoder."""
-        return ImageEncoderConfig(
-            self.embedding, self.depth, self.dim, self.heads, self.mlp_ratio, self.image_size,
-            self.channels,
-        )  # fmt: skip
+        return ImageEncoderConfig(**self._fields_of(ImageEncoderConfig))
 
     @property
     def text(self) -> TextEncoderConfig:
         """Of the text encoder."""
-        return TextEncoderConfig(
-            self.embedding, self.hidden, self.length, self.vocabulary, self.positions
-        )
+        return TextEncoderConfig(**self._fields_of(TextEncoderConfig))
+
+    def _fields_of(self, kind: type[ImageEncoderConfig | TextEncoderConfig]) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(kind)}
 
     def __post_init__(self) -> None:
-        _ = self.image, self.text
+        _ = self.image, self.text  # which check their sizes
 
 
 def _time_weights() -> nn.Parameter:
@@ -233,7 +219,8 @@ class SpikeCLIP(nn.Module):
         config: sizes.
         make_neuron: makes each neuron; default Spikingformer's.
 
-    >>> net = SpikeCLIP(SpikeCLIPConfig(16, depth=1, dim=16, heads=2, hidden=32, vocabulary=100))
+    >>> sizes = {"embedding": 16, "depth": 1, "dim": 16, "heads": 2, "hidden": 32}
+    >>> net = SpikeCLIP(SpikeCLIPConfig(**sizes, vocabulary=100))
     >>> net(torch.rand(2, 3, 32, 32), torch.randint(0, 100, (5, 20))).shape
     torch.Size([2, 5])
     """
@@ -297,16 +284,16 @@ def class_embeddings(
     return torch.stack(vectors)
 
 
-Config = SpikeCLIPConfig | ImageEncoderConfig | TextEncoderConfig
+Config = ImageEncoderConfig | TextEncoderConfig  # or both: `SpikeCLIPConfig`
 
 
 def _network(config: Config, make_neuron: MakeNeuron | None = None) -> nn.Module:
     """The network, or one of its encoders alone."""
+    if isinstance(config, SpikeCLIPConfig):
+        return SpikeCLIP(config, make_neuron)
     if isinstance(config, ImageEncoderConfig):
         return ImageEncoder(config, make_neuron)
-    if isinstance(config, TextEncoderConfig):
-        return TextEncoder(config, make_neuron)
-    return SpikeCLIP(config, make_neuron)
+    return TextEncoder(config, make_neuron)
 
 
 PRESETS = {"spike_clip": SpikeCLIPConfig()}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -47,24 +47,9 @@ Connect = Literal["ADD", "AND", "IAND"]
 
 
 @dataclass(frozen=True)
-class SSTLayerConfig:
-    """One layer of the transformer.
+class _Common:
+    """What a layer and the whole network are told."""
 
-    Args:
-        dim: channels.
-        hidden: channels of queries, keys, values, and between the layers of the MLP; a multiple
-            of 4 and of ``heads``.
-        heads: of the attention.
-        connect: how a branch joins the stream, as in SEW-ResNet; IAND lets the branch through
-            where the stream is silent.
-        dropout: before the layers of the MLP, at all steps of a sample alike.
-        learn_tau: PLIF neurons; else IF.
-
-    Raises:
-        ValueError: sizes that do not divide each other; an unknown join.
-    """
-
-    dim: int = 512
     hidden: int = 1024
     heads: int = 1
     connect: Connect = "ADD"
@@ -73,7 +58,6 @@ class SSTLayerConfig:
 
     def __post_init__(self) -> None:
         check_choice("connect", self.connect, ("ADD", "AND", "IAND"))
-        check_positive(dim=self.dim, hidden=self.hidden)
         check_divides("heads", self.heads, self.hidden, f"hidden={self.hidden}")
         check_divides("4", 4, self.hidden, f"hidden={self.hidden}")
 
@@ -84,8 +68,33 @@ class SSTLayerConfig:
 
 
 @dataclass(frozen=True)
-class SSTConfig:
-    """One SST.
+class SSTLayerConfig(_Common):
+    """One layer of the transformer.
+
+    Args:
+        hidden: channels of queries, keys, values, and between the layers of the MLP; a multiple
+            of 4 and of ``heads``.
+        heads: of the attention.
+        connect: how a branch joins the stream, as in SEW-ResNet; IAND lets the branch through
+            where the stream is silent.
+        dropout: before the layers of the MLP, at all steps of a sample alike.
+        learn_tau: PLIF neurons; else IF.
+        dim: channels.
+
+    Raises:
+        ValueError: sizes that do not divide each other; an unknown join.
+    """
+
+    dim: int = 512
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(dim=self.dim)
+
+
+@dataclass(frozen=True)
+class SSTConfig(_Common):
+    """One SST: the fields of `SSTLayerConfig` but ``dim``, and more.
 
     Args:
         T: steps of events.
@@ -93,11 +102,6 @@ class SSTConfig:
         layers: of the transformer.
         channels: slices of events of a step.
         image_size: side of the frames it is meant for; others of 32 pixels or more work.
-        hidden: see `SSTLayerConfig`.
-        heads: likewise.
-        connect: likewise, of the ResNet too.
-        dropout: likewise.
-        learn_tau: likewise.
 
     Raises:
         ValueError: sizes that do not divide each other; an unknown depth or join.
@@ -108,29 +112,17 @@ class SSTConfig:
     layers: int = 2
     channels: int = 4
     image_size: int = 256
-    hidden: int = 1024
-    heads: int = 1
-    connect: Connect = "ADD"
-    dropout: float = 0.1
-    learn_tau: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("depth", self.depth, (18, 34, 50))
         check_positive(T=self.T, layers=self.layers, channels=self.channels)
-        _ = self.layer
 
     @property
     def layer(self) -> SSTLayerConfig:
         """Of the transformer."""
-        dim = 2048 if self.depth == 50 else 512
-        return SSTLayerConfig(
-            dim, self.hidden, self.heads, self.connect, self.dropout, self.learn_tau
-        )
-
-    @property
-    def neuron_options(self) -> dict[str, Any]:
-        """Of the paper's neuron."""
-        return {"learn_tau": self.learn_tau}
+        common = {field.name: getattr(self, field.name) for field in fields(_Common)}
+        return SSTLayerConfig(**common, dim=2048 if self.depth == 50 else 512)
 
 
 def sst_neuron(learn_tau: bool = True, **kwargs: Any) -> MakeNeuron:
@@ -369,19 +361,25 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Config:
     first = "layers.0." if whole else ""
     need_layers(ours, "an SST", f"{first}attention.q.conv", f"{first}fc1.conv")
     hidden, dim = ours[f"{first}attention.q.conv.weight"].shape[:2]
-    learn_tau = f"{first}fc1.neuron.w" in ours
-    connect, dropout = kwargs.get("cnf", "ADD"), kwargs.get("drop_prob", 0.1)
-    heads = kwargs.get("n_head", 1)
+    common: dict[str, Any] = {
+        "hidden": hidden,
+        "heads": kwargs.get("n_head", 1),
+        "connect": kwargs.get("cnf", "ADD"),
+        "dropout": kwargs.get("drop_prob", 0.1),
+        "learn_tau": f"{first}fc1.neuron.w" in ours,
+    }
     if not whole:
-        return SSTLayerConfig(dim, hidden, heads, connect, dropout, learn_tau)
+        return SSTLayerConfig(**common, dim=dim)
     if "num_frames" not in kwargs:
         raise Untold("the weights do not tell the steps; give kwargs num_frames=...", num_frames=64)
     depth = 50 if dim == 2048 else 34 if depth_of(ours, "backbone.layer1") == 3 else 18
     return SSTConfig(
-        T=kwargs["num_frames"], depth=depth, layers=depth_of(ours, "layers"),
-        channels=ours["backbone.conv1.weight"].shape[1], hidden=hidden, heads=heads,
-        connect=connect, dropout=dropout, learn_tau=learn_tau,
-    )  # fmt: skip
+        **common,
+        T=kwargs["num_frames"],
+        depth=depth,
+        layers=depth_of(ours, "layers"),
+        channels=ours["backbone.conv1.weight"].shape[1],
+    )
 
 
 FAMILY = Family(
