@@ -21,7 +21,7 @@ from torch.nn.functional import interpolate
 
 from rheobase.layers.swin import SwinStages
 from rheobase.models._inputs import check_divides, check_positive
-from rheobase.models._names import Replacements, need_layers, replace_in_turn
+from rheobase.models._names import SWIN, Replacements, need_layers, replace_in_turn, swin_sizes
 from rheobase.models.registry import Family, Official
 
 __all__ = ["FAMILY", "PRESETS", "SpikeT", "SpikeTConfig", "metres"]
@@ -219,11 +219,8 @@ _OURS: Replacements = {
     r"_embedding\.residual_encoding\.resblock(\d)\.": r"_embedding.\1.",
     r"_embedding\.proj\.": "_embedding.5.",
     r"\.bn([12])\.": r".norm\1.",
-    r"^encoder\.swin3d\.layers\.(\d)\.blocks\.(\d+)\.": r"swin.stages.\1.\2.",
-    r"^encoder\.swin3d\.layers\.(\d)\.downsample\.": r"swin.merges.\1.",
-    r"\.attn\.relative_position_bias_table$": ".attn.bias",
-    r"\.mlp\.fc1\.": ".mlp.0.",
-    r"\.mlp\.fc2\.": ".mlp.2.",
+    r"^encoder\.swin3d\.layers\.": "swin.layers.",
+    **SWIN,
     r"^encoder\.swin3d\.norm(\d)\.": r"norms.\1.",
     r"^encoder\.conv_layers\.": "mixes.",
     r"^resblocks\.": "residuals.",
@@ -247,18 +244,14 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> SpikeTC
             f"Spike-T has patches of {PATCH} x {PATCH} pixels, swin_patch_size says "
             f"{kwargs['swin_patch_size']}"
         )
-    stages = sum(re.fullmatch(r"norms\.\d\.weight", name) is not None for name in ours)
-    blocks = [re.match(r"swin\.stages\.(\d)\.\d+\.attn\.bias", name) for name in ours]
-    numbers = [int(match[1]) for match in blocks if match]
-    tables = [ours[f"swin.stages.{i}.0.attn.bias"] for i in range(stages)]
-    side = math.isqrt(len(tables[0]) // (2 * _WINDOW_DEPTH - 1))
+    depths, heads, offsets = swin_sizes(ours, "swin.stages")
     return SpikeTConfig(
         frames=ours["global_embedding.0.weight"].shape[1],
         block=ours["local_embedding.0.weight"].shape[1],
         dim=len(ours["norms.0.weight"]),
-        depths=tuple(numbers.count(i) for i in range(stages)),
-        heads=tuple(table.shape[1] for table in tables),
-        window=(side + 1) // 2,
+        depths=depths,
+        heads=heads,
+        window=(math.isqrt(offsets // (2 * _WINDOW_DEPTH - 1)) + 1) // 2,
         residual_blocks=sum(name.startswith("residuals.") for name in ours) // 4,
     )
 

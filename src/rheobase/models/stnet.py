@@ -7,7 +7,8 @@ events. Three spiking layers read the slices one by one, a small Swin transforme
 once; what the transformer sees sets the spiking layers' threshold. Both are fused, and a SiamFC++
 head finds the box. `rheobase.models.stnet_tracking` runs it on a recording.
 
-No gradient flows through the threshold, as in the released code.
+No gradient flows through the threshold, as in the released code, whose backward pass takes the last
+call's threshold for both crops; here each has its own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch.nn.functional import conv2d
 
 from rheobase.layers.swin import SwinStages
 from rheobase.models._inputs import check_divides, check_positive
-from rheobase.models._names import Replacements, need_layers, replace_in_turn
+from rheobase.models._names import SWIN, Replacements, need_layers, replace_in_turn, swin_sizes
 from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.stnet_parts import (
     CHANNELS,
@@ -243,11 +244,8 @@ _OURS: Replacements = {
     r"^transfor\.convert_3\.": "transformer.mix.",
     r"^transfor\.patch_embed\.proj\.": "transformer.patches.",
     r"^transfor\.patch_embed\.norm\.": "transformer.patch_norm.",
-    r"^transfor\.layers\.(\d)\.blocks\.(\d+)\.": r"transformer.swin.stages.\1.\2.",
-    r"^transfor\.layers\.(\d)\.downsample\.": r"transformer.swin.merges.\1.",
-    r"\.attn\.relative_position_bias_table$": ".attn.bias",
-    r"\.mlp\.fc1\.": ".mlp.0.",
-    r"\.mlp\.fc2\.": ".mlp.2.",
+    r"^transfor\.layers\.": "transformer.swin.layers.",
+    **SWIN,
     r"^transfor\.norm\d\.": "transformer.out_norm.",
     r"^transfor\.conv8\.": "transformer.conv.",
     r"^transfor\.bn\.": "transformer.norm.",
@@ -275,16 +273,14 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Config:
     if not branch:
         return SpikingBranchConfig((a, b, c))
     need_layers(ours, "an STNet", "transformer.mix", "transformer.patches", "head.score.0")
-    blocks = [re.match(r"transformer\.swin\.stages\.(\d)\.(\d+)\.attn\.bias", k) for k in ours]
-    stages = [int(match[1]) for match in blocks if match]
-    tables = [ours[f"transformer.swin.stages.{i}.0.attn.bias"] for i in range(max(stages) + 1)]
+    depths, heads, offsets = swin_sizes(ours, "transformer.swin.stages")
     return STNetConfig(
         T=ours["transformer.mix.weight"].shape[1] // CHANNELS,
         widths=(a, b, c),
         dim=len(ours["transformer.patches.weight"]),
-        depths=tuple(stages.count(i) for i in range(len(tables))),
-        heads=tuple(table.shape[1] for table in tables),
-        window=(math.isqrt(len(tables[0])) + 1) // 2,
+        depths=depths,
+        heads=heads,
+        window=(math.isqrt(offsets) + 1) // 2,
         template_size=kwargs.get("z_size", 127),
         search_size=kwargs.get("x_size", 303),
         transformer_size=kwargs.get("pretrain_img_size", 280),
