@@ -48,6 +48,14 @@ def test_it_runs_on_a_recording():
     assert pose.translation.shape == (3, 1, 3) and pose.shape.shape == (3, 1, 10)
 
 
+def test_steps_are_those_of_the_input():
+    net = SST(CONFIG).eval()
+    pose = net(torch.randint(0, 2, (5, 1, 4, 64, 64)).float())
+    assert len(pose.rotation) == len(pose.translation) == len(pose.shape) == 6
+    again = load_official("sst", net.state_dict(), {"num_frames": 2})
+    assert again.config.T == 2 and load_official("sst", net.state_dict()).config.T == 64
+
+
 def test_rotations_are_rotations():
     turned = _rotations(torch.randn(5, 6, dtype=torch.float64))
     torch.testing.assert_close(
@@ -81,8 +89,8 @@ def test_branches_begin_silent_and_learn():
 
 def test_what_does_not_fit_is_refused():
     net = SST(CONFIG)
-    with pytest.raises(ValueError, match=r"T=2 steps.*got \[3, 1"):
-        net(torch.zeros(3, 1, 4, 64, 64))
+    with pytest.raises(ValueError, match=r"\[T, N, C, H, W\].*got \[3, 4"):
+        net(torch.zeros(3, 4, 64, 64))
     with pytest.raises(ValueError, match="32 pixels"):
         net(torch.zeros(2, 1, 4, 16, 16))
     with pytest.raises(ValueError, match="4 input channels"):
@@ -95,7 +103,5 @@ def test_what_does_not_fit_is_refused():
     ):
         with torch.device("meta"), pytest.raises(ValueError, match=message):
             create_model("sst_34_t8", **changes)
-    with pytest.raises(ValueError, match="do not tell the steps"):
-        load_official("sst", SST(CONFIG).state_dict())
     with pytest.raises(ValueError, match="not an SST checkpoint"):
         load_official("sst", {"x": torch.zeros(1)})

@@ -30,7 +30,7 @@ from rheobase.layers import ConvNormNeuron, over_time, sew_join
 from rheobase.layers.dropout import DropoutOverTime
 from rheobase.models._inputs import as_sequence, check_choice, check_divides, check_positive
 from rheobase.models._names import Replacements, depth_of, need_layers, replace_in_turn
-from rheobase.models.registry import Family, MakeNeuron, Official, Untold
+from rheobase.models.registry import Family, MakeNeuron, Official
 from rheobase.models.sew_resnet import SEWResNet, SEWResNetConfig
 from rheobase.neurons import IF, PLIF, neuron_factory
 from rheobase.surrogate import ATan
@@ -97,7 +97,7 @@ class SSTConfig(_Common):
     """One SST: the fields of `SSTLayerConfig` but ``dim``, and more.
 
     Args:
-        T: steps of events.
+        T: steps of events it is meant for; others work.
         depth: of the SEW-ResNet: 18, 34 or 50.
         layers: of the transformer.
         channels: slices of events of a step.
@@ -271,17 +271,17 @@ class SST(nn.Module):
 
         Raises:
             TypeError: ``x`` is not floating point.
-            ValueError: another number of steps or channels, or frames below 32 pixels.
+            ValueError: wrong rank or channels, or frames below 32 pixels.
         """
-        if x.dim() != 5 or len(x) != self.T or min(x.shape[-2:]) < 32:
+        if x.dim() != 5 or min(x.shape[-2:]) < 32:
             raise ValueError(
-                f"the network takes events [T, N, C, H, W] of T={self.T} steps, of 32 pixels a "
-                f"side or more; got {list(x.shape)}"
+                "the network takes events [T, N, C, H, W] of 32 pixels a side or more; got "
+                f"{list(x.shape)}"
             )
-        x = self.backbone.features(as_sequence(x, steps=self.T, channels=self.config.channels))
+        x = self.backbone.features(as_sequence(x, steps=len(x), channels=self.config.channels))
         # The mean over pixels, then over windows of steps, of which there is one more.
         y = self.layers(x).mean((-2, -1)).permute(1, 2, 0)
-        y = adaptive_avg_pool1d(y, self.T + 1).permute(2, 0, 1)
+        y = adaptive_avg_pool1d(y, len(x) + 1).permute(2, 0, 1)
         turned = _rotations(self.rotation(y).unflatten(-1, (JOINTS, 6)))
         return BodyPose(turned, self.translation(y), self.shape(y))
 
@@ -370,12 +370,10 @@ def _config(weights: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> Config:
     }
     if not whole:
         return SSTLayerConfig(**common, dim=dim)
-    if "num_frames" not in kwargs:
-        raise Untold("the weights do not tell the steps; give kwargs num_frames=...", num_frames=64)
     depth = 50 if dim == 2048 else 34 if depth_of(ours, "backbone.layer1") == 3 else 18
     return SSTConfig(
         **common,
-        T=kwargs["num_frames"],
+        T=kwargs.get("num_frames", 64),
         depth=depth,
         layers=depth_of(ours, "layers"),
         channels=ours["backbone.conv1.weight"].shape[1],
