@@ -6,6 +6,7 @@ skipped, with the reason, never passed.
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,22 @@ SPELLINGS = {
     "revs_resnet37": "revs_resnet37_cifar10",
     "revsformer_dvs_2_256": "revsformer_dvs128_2_256",
     "sstformer_without_resnet18": "sstformer_poker",
+    "stnet_snn3": "stnet",
+    "stnet_interatten": "stnet",
+    "spiket_depth": "spike_t",
+    "sst_encoder_layer_512_1024": "sst_34_t64",
+    "spikeclip_language": "spike_clip",
+    "spikeclip_vision_4_384": "spike_clip",
+}
+
+# Files of a part: what of our network they hold, and under which prefix.
+PARTS = {
+    "sstformer_without_resnet18": re.compile(r"()(?!resnet\.|head\.)"),
+    "stnet_snn3": re.compile(r"(spiking\.)"),
+    "stnet_interatten": re.compile(r"(fusion\.)"),
+    "sst_encoder_layer_512_1024": re.compile(r"(layers\.0\.)"),
+    "spikeclip_language": re.compile(r"(text\.)"),
+    "spikeclip_vision_4_384": re.compile(r"(image\.)"),
 }
 
 
@@ -100,8 +117,9 @@ def test_preset_has_the_official_shapes(path):
     official.pop(None, None)  # parameters that the official code never uses
     with torch.device("meta"):
         ours = {key: list(value.shape) for key, value in create_model(name).state_dict().items()}
-    if path.stem == "sstformer_without_resnet18":
-        ours = {k: shape for k, shape in ours.items() if not k.startswith(("resnet.", "head."))}
+    if path.stem in PARTS:
+        found = ((PARTS[path.stem].match(key), key, shape) for key, shape in ours.items())
+        ours = {key[match.end(1) :]: shape for match, key, shape in found if match}
     assert {key: _linear(shape) for key, shape in ours.items()} == {
         key: _linear(shape) for key, shape in official.items()
     }

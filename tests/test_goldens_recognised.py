@@ -20,7 +20,7 @@ import torch
 from rheobase.models import create_model, list_models, load_official, recognise
 from rheobase.models.golden import read_golden
 from rheobase.models.registry import families
-from test_goldens_models import preset_of
+from test_goldens_models import PARTS, preset_of
 
 pytestmark = pytest.mark.golden
 
@@ -87,7 +87,9 @@ def resnet_and_head():
 UNPUBLISHED = {"sglformer_8_384_early", "sglformer_8_768_late"}
 
 SHAPES = [
-    path for path in sorted(GOLDENS.glob("shapes/*.json")) if preset_of(path.stem) in list_models()
+    path
+    for path in sorted(GOLDENS.glob("shapes/*.json"))
+    if preset_of(path.stem) in list_models() and path.stem != "stnet_interatten"  # no checkpoint
 ]
 
 
@@ -97,6 +99,8 @@ def test_published_size_is_recognised(path):
     systems = {each.system for each in found}
     assert len(found) == 1 or any(systems <= alike for alike in ALIKE), systems
     name = preset_of(path.stem)
+    if path.stem in PARTS and path.stem != BACKBONE:
+        return  # a part is of no published size
     if path.stem.startswith(("tim_", "autost_")) or found[0].untold or name in UNPUBLISHED:
         return  # told by values (TIM's thresholds), or needs an argument
     assert name in {preset for each in found for preset in each.presets}

@@ -7,6 +7,7 @@ weights, and compares outputs, the firing rate of every neuron, and gradients, i
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ __all__ = ["Check", "VerifyReport", "print_reports", "verify", "verify_many"]
 FLOAT64_BOUND = 1e-9
 FLOAT32_BOUND = 1e-5
 GRADIENT_BOUND = 1e-6
+
+_EVALUATION = re.compile(r"eval(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -272,12 +275,15 @@ def _output_names(golden: Golden) -> list[str]:
 
 def _call(golden: Golden, net: nn.Module, x: Tensor) -> list[Tensor]:
     """Event frames ``[B, T, C, H, W]`` become time first; outputs ``[B, K]`` are means over T."""
-    y = net(x.transpose(0, 1) if x.dim() == 5 and golden.batch_first else x)
+    if golden.channels_last:
+        return [net(x.movedim(-1, 2)).movedim(2, -1)]
+    more = [golden.tensor(name) for name in golden.further_inputs]
+    y = net(x.transpose(0, 1) if x.dim() == 5 and golden.batch_first else x, *more)
     if not isinstance(y, Tensor):
         return list(y)
     if golden.config.get("official", {}).get("output_layout", "").startswith("B,T"):
         return [y.transpose(0, 1)]
-    return [y.mean(0) if golden.arrays["output"].ndim == 2 else y]
+    return [y.mean(0) if y.dim() > golden.arrays["output"].ndim == 2 else y]
 
 
 @torch.no_grad()
@@ -297,6 +303,8 @@ def _spikes_recorded(golden: Golden, net: nn.Module) -> Iterator[dict[str, list[
 
     def record(name: str, out: Tensor | tuple[Tensor, Tensor]) -> None:
         out = (out[0] if isinstance(out, tuple) else out).detach()
+        step = _step(golden, name)
+        out = out if step is None else out[step]
         calls.setdefault(name, []).append(out.flatten())  # it may be called step by step
 
     handles = []
@@ -311,6 +319,15 @@ def _spikes_recorded(golden: Golden, net: nn.Module) -> Iterator[dict[str, list[
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _step(golden: Golden, name: str) -> int | None:
+    """The step of a rate that is of one evaluation: eval00, ..., step by step, layer by layer."""
+    number = _EVALUATION.match(name)
+    if number is None:
+        return None
+    layers = {_rename(golden, other) for other in golden.rates if _EVALUATION.match(other)}
+    return int(number[1]) // len(layers)
 
 
 def _compare_rates(

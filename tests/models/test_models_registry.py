@@ -166,6 +166,9 @@ PARAMETERS = {
     "spikeformer_ct_7_3x2x4": 39_320_836,
     "spikeformer_ct_cifar10dvs_7_3x2x3": 8_792_993,
     "spikeformer_ct_dvs128_7_5x3x1": 9_279_900,
+    # Of other tasks than naming a class.
+    "spike_t": 20_545_951,
+    "spike_clip": 9_513_396 + 47_358_980,
     # One head of more classes than a count above: `dim + 1` parameters a class.
     "spike_driven_transformer_cifar100_2_256": 2_567_082 - 128 + 90 * 257,
     "spikingformer_cifar100_4_256": 4_156_202 - 4096 + 90 * 257,

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from rheobase._errors import unknown_name
 
-__all__ = ["Events", "event_frames", "read_aedat2", "read_aedat3"]
+__all__ = ["Events", "event_frames", "event_slices", "read_aedat2", "read_aedat3"]
 
 Integers = NDArray[np.int64]
 
@@ -158,7 +158,6 @@ def event_frames(
             [1., 1.],
             [1., 1.]])
     """
-    height, width = shape
     if by not in ("number", "time"):
         raise ValueError(unknown_name("way to cut a recording", by, ("number", "time")))
     n = len(events)
@@ -166,16 +165,51 @@ def event_frames(
     if length < number:
         unit = "events" if by == "number" else "microseconds"
         raise ValueError(f"the recording has {length} {unit}, too few for {number} frames")
-    if events.x.max() >= width or events.y.max() >= height:
+    place = np.arange(n) if by == "number" else events.t - events.t[0]
+    step = np.minimum(place // (length // number), number - 1)
+    frames = _counted(events, step, number, shape)
+    if size is None or shape == (size, size):
+        return frames
+    return F.interpolate(frames, (size, size), mode="bilinear", align_corners=False)
+
+
+def event_slices(
+    events: Events, start: int, length: int, number: int, *, shape: tuple[int, int]
+) -> Tensor:
+    """Count the events of every pixel in equal slices of a stretch of time.
+
+    Args:
+        events: the recording, in order of time.
+        start: of the stretch, in microseconds.
+        length: of it; at least ``number`` microseconds.
+        number: of slices, T.
+        shape: ``(H, W)`` of the camera.
+
+    Returns:
+        float32 ``[T, 2, H, W]``; channel 0 counts darker, 1 brighter. No event, all zeros.
+
+    Raises:
+        ValueError: the stretch is too short, or pixels lie outside ``shape``.
+
+    >>> t = np.arange(8)
+    >>> event_slices(Events(t, t * 0, t * 0, t % 2), 2, 4, 2, shape=(1, 1)).flatten(1)
+    tensor([[1., 1.],
+            [1., 1.]])
+    """
+    if length < number or number < 1:
+        raise ValueError(f"{length} microseconds are too few for {number} slices")
+    inside = events.between(start, start + length)
+    return _counted(inside, (inside.t - start) * number // length, number, shape)
+
+
+def _counted(events: Events, step: Integers, number: int, shape: tuple[int, int]) -> Tensor:
+    """How often each pixel saw darker and brighter in each step, ``[T, 2, H, W]``."""
+    height, width = shape
+    if len(events) and (events.x.max() >= width or events.y.max() >= height):
         raise ValueError(
             f"the recording has pixel ({events.x.max()}, {events.y.max()}), outside "
             f"{width} x {height}"
         )
-    place = np.arange(n) if by == "number" else events.t - events.t[0]
-    step = np.minimum(place // (length // number), number - 1)
     cell = ((step * 2 + events.p) * height + events.y) * width + events.x
     counts = np.bincount(cell, minlength=number * 2 * height * width)
-    frames = torch.from_numpy(counts.reshape(number, 2, height, width).astype(np.float32))
-    if size is None or shape == (size, size):
-        return frames
-    return F.interpolate(frames, (size, size), mode="bilinear", align_corners=False)
+    return torch.from_numpy(counts.reshape(number, 2, height, width).astype(np.float32))

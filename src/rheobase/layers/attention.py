@@ -81,7 +81,15 @@ class SpikingSelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, C, H, W]`` to spikes of the same shape."""
-        q, k, v = (split_heads(unit(x), self.heads) for unit in (self.q, self.k, self.v))
+        return self.attend(x, x)
+
+    def attend(self, x: Tensor, other: Tensor) -> Tensor:
+        """Spikes of the shape of ``x``, ``[T, N, C, H, W]``, of which queries are made.
+
+        ``other``, ``[T, N, C, H', W']``, is what keys and values are made of: cross-attention.
+        """
+        q = split_heads(self.q(x), self.heads)
+        k, v = (split_heads(unit(other), self.heads) for unit in (self.k, self.v))
         y = attention_product(q, k, v).reshape(x.shape) * self.scale
         spikes: Tensor = self.proj(self.neuron(y))
         return spikes

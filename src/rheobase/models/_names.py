@@ -11,16 +11,27 @@ from torch import Tensor
 from rheobase.models.registry import Untold
 
 __all__ = [
+    "SWIN",
     "Replacements",
     "depth_of",
     "heads_of",
     "need_layers",
     "replace_in_turn",
     "split_units",
+    "swin_sizes",
 ]
 
 # Pattern -> what takes its place, as `re.sub` understands them.
 Replacements = Mapping[str, str | Callable[[re.Match[str]], str]]
+
+# How released Swin transformers spell what `SwinStages` has, which is called ``swin.``.
+SWIN: Replacements = {
+    r"(swin\.)layers\.(\d)\.blocks\.(\d+)\.": r"\1stages.\2.\3.",
+    r"(swin\.)layers\.(\d)\.downsample\.": r"\1merges.\2.",
+    r"\.attn\.relative_position_bias_table$": ".attn.bias",
+    r"\.mlp\.fc1\.": ".mlp.0.",
+    r"\.mlp\.fc2\.": ".mlp.2.",
+}
 
 _PARTS = {"conv": "conv", "linear": "conv", "bn": "norm", "lif": "neuron"}
 _UNIT = re.compile(r"(?:(?<=\.)|^)(\w+?)_(conv|linear|bn|lif)(\d*)(?=\.|$)")
@@ -49,6 +60,19 @@ def depth_of(keys: Iterable[str], blocks: str) -> int:
     pattern = re.compile(rf"{re.escape(blocks)}\.(\d+)\.")
     found = (match for key in keys if (match := pattern.match(key)))
     return 1 + max((int(match[1]) for match in found), default=-1)
+
+
+def swin_sizes(
+    weights: Mapping[str, Tensor], stages: str
+) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Blocks and heads of the stages ``{stages}.0``, ... of a `SwinStages`, and rows of its tables.
+
+    Those are of learnt offsets, one for each that two tokens of a window may have.
+    """
+    count = depth_of(weights, stages)
+    depths = tuple(depth_of(weights, f"{stages}.{i}") for i in range(count))
+    tables = [weights[f"{stages}.{i}.0.attn.bias"].shape for i in range(count)]
+    return depths, tuple(heads for _, heads in tables), tables[0][0]
 
 
 def need_layers(weights: Mapping[Any, Tensor], what: str, *names: str) -> None:

@@ -74,7 +74,21 @@ class Golden:
     @property
     def batch_first(self) -> bool:
         """Whether its sequences are ``[B, T, ...]``; levels that a pyramid takes are time first."""
-        return not any(key.startswith("neck.") for key in self.keys)
+        time_first = self.config.get("official", {}).get("input_layout", "").startswith("T,B")
+        return not time_first and not any(key.startswith("neck.") for key in self.keys)
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether its sequences, given and put out, are ``[..., H, W, C]``."""
+        layout: str = self.config.get("official", {}).get("input_layout", "")
+        return "H,W,C" in layout
+
+    @property
+    def further_inputs(self) -> list[str]:
+        """What the network takes besides its input: arrays that ``official`` refers to, by name."""
+        named = self.config.get("official", {}).values()
+        names = [name for name in named if isinstance(name, str) and name.startswith("extra/")]
+        return [name for name in names if name in self.arrays]
 
     def tensor(self, name: str) -> Tensor:
         """A stored array in float64."""
@@ -157,6 +171,8 @@ def official_neuron(
         NotBuilt: the library has no such neuron or surrogate.
     """
     official = golden.config.get("official", {})
+    if "spiking_neuron" in official:  # its options stand beside it
+        return _neuron_class(official["spiking_neuron"]), neuron_options(official)
     if "neuron" in official:
         return _neuron_class(official["neuron"]), neuron_options(official.get("neuron_kwargs", {}))
     records = [json.dumps(record) for record in golden.config.get("neurons", {}).values()]

@@ -77,6 +77,14 @@ _MODULES = (
     "rheobase.models.dista",
     "rheobase.models.mast",
     "rheobase.models.te_spikformer",
+    "rheobase.models.stnet",
+    "rheobase.models.spike_t",
+    "rheobase.models.sst",
+    "rheobase.models.spike_clip",
+    "rheobase.models.smmt",
+    "rheobase.models.spiking_physformer",
+    "rheobase.models.spiking_conformer",
+    "rheobase.models.sdit",
 )
 
 

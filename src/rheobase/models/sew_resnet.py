@@ -214,13 +214,17 @@ class SEWResNet(nn.Module):
             TypeError: ``x`` is not floating point.
             ValueError: wrong rank or channels, or an empty input.
         """
-        x = as_sequence(x, steps=self.T, channels=self.config.channels)
+        x = self.features(as_sequence(x, steps=self.T, channels=self.config.channels))
+        logits: Tensor = self.fc(x.mean((-2, -1)))
+        return logits
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the head sees of a sequence: ``[T, N, C, H / 32, W / 32]``, spikes or counts."""
         x = over_time(x, self.conv1, self.bn1, self.sn1)
         x = over_time(x, self.maxpool)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
-        logits: Tensor = self.fc(x.mean((-2, -1)))
-        return logits
+        return x
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -161,11 +161,15 @@ class Spikingformer(VisionNetwork):
 
     def logits(self, x: Tensor) -> Tensor:
         """Of every step of a checked sequence: ``[T, N, num_classes]``."""
+        logits: Tensor = self.head(self.features(x).mean((-2, -1)))
+        return logits
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the head sees of a checked sequence: membranes ``[T, N, dim, H', W']``."""
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)
-        logits: Tensor = self.head(x.mean((-2, -1)))
-        return logits
+        return x
 
 
 def _imagenet(dim: int) -> SpikingformerConfig:

@@ -24,7 +24,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rheobase.layers import over_time
 from rheobase.layers._checks import check_steps
 from rheobase.models._inputs import check_choice, check_divides, check_sizes
 from rheobase.models._names import Replacements, replace_in_turn
@@ -184,10 +183,7 @@ class SSTFormer(VisionNetwork):
 
     def _frame_features(self, frames: Tensor, token: Tensor) -> Tensor:
         """Every fourth frame is a query, the others are its supports: ``[N, dim]``."""
-        net = self.resnet
-        x = over_time(frames, net.conv1, net.bn1, net.sn1, net.maxpool)
-        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
-            x = stage(x)
+        x = self.resnet.features(frames)
         clips = x.movedim(0, 1).unflatten(1, (-1, 4))  # type: ignore[no-untyped-call]
         batch, count, dim = len(clips), clips.shape[1], self.config.dim
         query = self.query(clips[:, :, 3].flatten(0, 1)).flatten(2)
