@@ -13,6 +13,7 @@ from rheobase.data.mnist import MNIST, FashionMNIST
 from rheobase.data.registry import download, get_dataset, list_datasets
 from rheobase.data.sample import MNISTSample
 from rheobase.data.sequences import Sequences
+from rheobase.data.texts import Characters, MovieReviews, ReviewCharacters, Sentences
 from rheobase.data.wordpiece import WordPiece
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "CIFAR10DVS",
     "CIFAR100",
     "MNIST",
+    "Characters",
     "ChecksumError",
     "CompositeDigits",
     "DVS128Gesture",
@@ -31,6 +33,9 @@ __all__ = [
     "ImageNet",
     "LabelledImages",
     "MNISTSample",
+    "MovieReviews",
+    "ReviewCharacters",
+    "Sentences",
     "Sequences",
     "Source",
     "WordPiece",

@@ -77,6 +77,8 @@ _MODULES = (
     "rheobase.models.dista",
     "rheobase.models.mast",
     "rheobase.models.te_spikformer",
+    # Of texts.
+    "rheobase.models.spikegpt",
 )
 
 

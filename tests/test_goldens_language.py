@@ -1,0 +1,137 @@
+"""Language models held to the numbers of their official code.
+
+``RHEOBASE_GOLDENS`` names another folder; of each kind every file of ``language/`` is taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rheobase import streaming
+from rheobase.models import load_official
+from rheobase.models.spikegpt import SpikeGPT, spikegpt_neuron
+from rheobase.train import NextToken
+
+pytestmark = pytest.mark.golden
+
+FOLDER = Path(os.environ.get("RHEOBASE_GOLDENS", Path(__file__).parent / "goldens")) / "language"
+FLOAT32 = 2e-6  # of numbers that the official code computed in float32
+
+
+def each(pattern: str) -> Callable[..., Any]:
+    files = [path for path in sorted(FOLDER.glob(pattern)) if not path.stem.endswith("_grads")]
+    return pytest.mark.parametrize("path", files, ids=lambda path: path.stem)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with np.load(path) as file:
+        config = json.loads(str(file["config_json"])) if "config_json" in file.files else {}
+        names = [name for name in file.files if name != "config_json"]
+        return {name: torch.from_numpy(np.asarray(file[name])) for name in names}, config
+
+
+def group(arrays: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+
+
+def outputs_of(net: nn.Module, names: dict[str, str]) -> dict[str, Tensor]:
+    """Filled by a call: the output of our module under the official name, ``[N, T, ...]``."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda module, args, out: found.__setitem__(name, out.detach().transpose(0, 1))
+
+    for theirs, ours in names.items():
+        net.get_submodule(ours).register_forward_hook(keep(theirs))
+    return found
+
+
+def close(ours: Tensor, theirs: Tensor, bound: float = FLOAT32) -> None:
+    assert float((ours - theirs).abs().max() / theirs.abs().max()) < bound
+
+
+def variant(net: SpikeGPT, **changes: Any) -> SpikeGPT:
+    """The same weights in a network of another config."""
+    other = SpikeGPT(dataclasses.replace(net.config, **changes), spikegpt_neuron())
+    other.load_state_dict(net.state_dict())
+    return other.double().eval()
+
+
+@each("spikegpt_*.npz")
+def test_spikegpt(path: Path) -> None:
+    """The text at once: logits, each block's output, every spike and rate."""
+    arrays, _ = load(path)
+    net = load_official("spikegpt", group(arrays, "sd/")).double().eval()
+    spikes = group(arrays, "spk/")
+    found = outputs_of(net, {name: name.replace("block", "blocks.") for name in spikes})
+    blocks = group(arrays, "blockout/")
+    outs = outputs_of(
+        net, {n: f"blocks.{n.removeprefix('block').partition('.')[0]}" for n in blocks}
+    )
+    ids = arrays["input_ids"].T
+    with torch.no_grad():
+        logits = net(ids)
+    close(logits.transpose(0, 1), arrays["logits_parallel"])
+    assert spikes and blocks
+    for name, theirs in spikes.items():
+        assert torch.equal(found[name], theirs.double()), name
+        assert float(found[name].mean()) == pytest.approx(float(arrays[f"rate/{name}"]), abs=1e-12)
+    for name, theirs in blocks.items():
+        close(outs[name], theirs)
+
+
+@each("spikegpt_*.npz")
+@torch.no_grad()
+def test_spikegpt_word_by_word(path: Path) -> None:
+    """Streaming gives what one call gives; so does the official RNN without its two slips."""
+    arrays, _ = load(path)
+    net = load_official("spikegpt", group(arrays, "sd/")).double().eval()
+    ids = arrays["input_ids"].T
+    changes: dict[str, dict[str, Any]] = {
+        "no_rescale": {},
+        "official_rescale6": {"rescale_every": 6},
+        "no_rescale_no_emb_spike": {"binary_embedding": False},
+    }
+    for name, change in changes.items():
+        other = variant(net, **change)
+        whole = other(ids)
+        close(whole.transpose(0, 1), arrays[f"logits_rnn_{name}"])
+        with streaming(other) as stream:
+            words = torch.cat([other(word.unsqueeze(0)) for word in ids])
+            stream.reset()
+            pieces = torch.cat([other(ids[:5]), other(ids[5:])])
+        torch.testing.assert_close(words, whole, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(pieces, whole, rtol=1e-12, atol=1e-12)
+
+
+GRADS = sorted(FOLDER.glob("spikegpt_*_grads.npz"))
+
+
+@pytest.mark.parametrize("path", GRADS, ids=lambda path: path.stem)
+def test_spikegpt_gradients(path: Path) -> None:
+    """Of the loss that it was trained by, whose pull on logits the official loss does not show."""
+    grads, _ = load(path)
+    arrays, _ = load(path.with_name(path.name.replace("_grads", "")))
+    net = load_official("spikegpt", group(arrays, "sd/")).double().eval()
+    ids = grads["input_ids"].T
+    logits = net(ids)
+    target = ids.roll(-1, 0)
+    assert NextToken(pull=0.0)(logits, target).item() == pytest.approx(
+        float(grads["loss"]), abs=1e-6
+    )
+    NextToken(pull=1e-4)(logits, target).backward()
+    theirs = group(grads, "grad/")
+    assert theirs.keys() == dict(net.named_parameters()).keys()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None
+        close(parameter.grad, theirs[name], 2e-5)
