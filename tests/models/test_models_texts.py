@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 import rheobase
 from rheobase.models import create_model, load_model, load_official, recognise, save_model
-from rheobase.train import NextToken
+from rheobase.train import Distillation, NextToken
 
 # Of the released code, counted.
 PARAMETERS = {
@@ -13,6 +14,8 @@ PARAMETERS = {
     "spikegpt_enwik8_12_512": 47_173_632,
     "spikegpt_enwik8_bytes_12_512": 41_174_016,
     "spikegpt_18_768": 215_399_424,
+    "spikebert_12_768": 114_561_026,
+    "spikebert_6_768": 68_416_514,
 }
 
 
@@ -21,6 +24,13 @@ def test_parameter_counts(name):
     with torch.device("meta"):
         net = create_model(name)
     assert sum(p.numel() for p in net.parameters()) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize(("name", "count"), [("12", 107_455_490), ("6", 64_863_746)])
+def test_parameter_counts_without_layers_for_a_teacher(name, count):
+    with torch.device("meta"):
+        net = create_model(f"spikebert_{name}_768", distilled=False)
+    assert sum(p.numel() for p in net.parameters()) == count
 
 
 def spikegpt(**options):
@@ -124,3 +134,112 @@ def test_texts_are_refused_at_the_door(ids, error, message):
 def test_configs_refuse_what_does_not_fit(options, message):
     with pytest.raises(ValueError, match=message):
         spikegpt(**options)
+
+
+def spikebert(**options):
+    torch.manual_seed(0)
+    sizes = {"vocabulary": 11, "dim": 16, "depth": 2, "heads": 2, "T": 3}
+    net = create_model("spikebert_12_768", **(sizes | options))
+    for module in net.modules():
+        if isinstance(module, torch.nn.LayerNorm):  # so that neurons fire
+            torch.nn.init.uniform_(module.weight, 1.0, 3.0)
+            torch.nn.init.uniform_(module.bias, 0.0, 1.0)
+    return net.double().eval()
+
+
+class Fire(torch.autograd.Function):
+    """A spike and the arctangent's derivative, alpha 2."""
+
+    @staticmethod
+    def forward(ctx, z):
+        ctx.save_for_backward(z)
+        return (z >= 0).to(z.dtype)
+
+    @staticmethod
+    def backward(ctx, g):
+        (z,) = ctx.saved_tensors
+        return g / (1 + (torch.pi * z) ** 2)
+
+
+def lif(x, threshold=1.0, tau=2.0):
+    u, spikes = torch.zeros_like(x[0]), []
+    for x_t in x:
+        h = u + (x_t - u) / tau
+        spikes.append(Fire.apply(h - threshold))
+        u = h * (1 - spikes[-1].detach())
+    return torch.stack(spikes)
+
+
+def spikebert_by_hand(net, ids):
+    """From the formulas alone: steps, texts, heads and words written out."""
+    p = dict(net.named_parameters())
+
+    def unit(name, x):
+        y = F.linear(x, p[f"{name}.linear.weight"], p[f"{name}.linear.bias"])
+        return lif(F.layer_norm(y, y.shape[-1:], p[f"{name}.norm.weight"], p[f"{name}.norm.bias"]))
+
+    x = torch.stack([Fire.apply(p["emb.weight"][ids])] * net.T)
+    for i in range(net.config.depth):
+        at = f"blocks.{i}.attn"
+        q, k, v = (unit(f"{at}.{one}", x) for one in "qkv")
+        width = q.shape[-1] // net.config.heads
+        heads = []
+        for head in range(net.config.heads):
+            part = slice(head * width, (head + 1) * width)
+            counts = torch.einsum("tnid,tnjd->tnij", q[..., part], k[..., part])
+            heads.append(torch.einsum("tnij,tnjd->tnid", counts, v[..., part]))
+        x = x + unit(f"{at}.proj", lif(torch.cat(heads, -1) * 0.125, threshold=0.5))
+        x = x + unit(f"blocks.{i}.mlp.fc2", unit(f"blocks.{i}.mlp.fc1", x))
+    x = F.layer_norm(x, x.shape[-1:], p["norm.weight"], p["norm.bias"]).mean(2)
+    return F.linear(x, p["head.weight"], p["head.bias"])
+
+
+def test_spikebert_and_its_gradients_by_hand():
+    """Through the neurons too, which the official numbers leave out (see `rheobase.verify`)."""
+    net = spikebert(distilled=False)
+    ids, weight = torch.randint(11, (2, 7)), torch.randn(3, 2, 2, dtype=torch.float64)
+    found = []
+    for y in (net(ids), spikebert_by_hand(net, ids)):
+        net.zero_grad()
+        (y * weight).sum().backward()
+        found.append([y.detach(), *(p.grad.clone() for p in net.parameters())])
+    assert all(g.any() for g in found[0])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_spikebert_learns_from_the_layers_of_a_teacher():
+    """By the recipe's features: what `transforms` make of a stream, and a teacher's layer."""
+
+    class Teacher(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words = torch.nn.Embedding(11, 16)
+            self.layer = torch.nn.Linear(16, 16)
+            self.head = torch.nn.Linear(16, 2)
+
+        def forward(self, ids):
+            return self.head(self.layer(self.words(ids)).mean(1))
+
+    net, teacher = spikebert(), Teacher().double()
+    ids = torch.randint(11, (2, 7))
+    term = Distillation(teacher, alpha=0.0, beta=2.0, features={"transforms.1": "layer"})
+    with term.watching(net, ids) as value:
+        logits = net(ids)
+    found = {}
+    net.blocks[1].register_forward_hook(lambda m, i, o: found.__setitem__("x", o))
+    net(ids)
+    wanted = F.mse_loss(net.transforms[1](found["x"].mean(0)), teacher.layer(teacher.words(ids)))
+    torch.testing.assert_close(value(logits), 2.0 * wanted)
+    value(logits).backward()
+    assert net.transforms[1][0].weight.grad.any() and net.emb.weight.grad.any()
+    assert net.transforms[0][0].weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"heads": 3}, "heads=3 does not divide dim=16"), ({"T": 0}, "T must be positive")],
+)
+def test_spikebert_refuses_what_does_not_fit(options, message):
+    with pytest.raises(ValueError, match=message):
+        spikebert(**options)

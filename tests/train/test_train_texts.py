@@ -50,7 +50,7 @@ def test_a_language_model_learns(tmp_path: Path) -> None:
     labels = counting(32, seed=1).tensors[1].T
     right = (logits.argmax(-1) == labels).double().mean()
     assert found.accuracy == pytest.approx(float(right), abs=1e-6)
-    error = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    error = nn.functional.cross_entropy(logits.detach().flatten(0, 1), labels.flatten())
     assert found.loss == pytest.approx(float(error), abs=1e-6)
 
 
@@ -103,3 +103,23 @@ def test_a_vocabulary_that_is_too_small_is_told(tmp_path: Path) -> None:
     large = TensorDataset(*(words + 3 for words in counting(64).tensors))
     with pytest.raises(ValueError, match=r"model\.overrides\.vocabulary"):
         train(settings(tmp_path), model(), large, large)
+
+
+def told(samples: int, seed: int = 0) -> TensorDataset:
+    """Texts of the class that their words above 3 tell."""
+    rng = torch.Generator().manual_seed(seed)
+    ids = torch.randint(4, (samples, LENGTH), generator=rng)
+    labels = torch.randint(3, (samples,), generator=rng)
+    places = torch.randint(LENGTH, (samples, 4), generator=rng)
+    return TensorDataset(ids.scatter(1, places, (labels[:, None] + 4).expand(-1, 4)), labels)
+
+
+def test_a_network_learns_classes_of_texts(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = create_model(
+        "spikebert_12_768", vocabulary=7, dim=32, depth=1, num_classes=3, T=2, distilled=False
+    )
+    changes = {"loss": LossConfig(), "optim": OptimConfig(lr=5e-3), "epochs": 12}
+    result = train(settings(tmp_path, **changes), net, told(128), told(64, seed=1))
+    assert result.accuracy > 0.8
+    assert len(evaluate(result.model, told(64, seed=1)).accuracy_at) == 2

@@ -79,6 +79,7 @@ _MODULES = (
     "rheobase.models.te_spikformer",
     # Of texts.
     "rheobase.models.spikegpt",
+    "rheobase.models.spikebert",
 )
 
 
