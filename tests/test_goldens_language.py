@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,3 +137,49 @@ def test_spikegpt_gradients(path: Path) -> None:
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None
         close(parameter.grad, theirs[name], 2e-5)
+
+
+@each("spikingbert_*.npz")
+@torch.no_grad()
+def test_spikingbert(path: Path) -> None:
+    """Each layer's spikes counted, at every number of steps; and the rates of the equilibrium.
+
+    In float32, as the official code: the order of its sums decides when a membrane is just at the
+    threshold, and once a spike comes a step later, others do. Over some hundred steps so counts
+    differ by a few; up to a hundred they are equal.
+    """
+    arrays, config = load(path)
+    sizes = config["config"] | {"vth": config["vth"]}
+    given = [arrays[name] for name in ("input_ids", "segment_ids", "attention_mask")]
+    for steps in sorted({int(n[1:].split("/")[0]) for n in arrays if re.match(r"T\d+/", n)}):
+        kwargs = {name: sizes[name] for name in ("num_attention_heads", "vth")} | {"t_conv": steps}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*never uses were left out")
+            net = load_official("spikingbert", group(arrays, "sd/"), kwargs).eval()
+        neurons = [net.fires, *(fires for encoder in net.encoders for fires in encoder.fires)]
+        fired: list[Tensor] = []
+        for fires in neurons:
+            fires.neuron.register_forward_hook(_appending_to(fired))
+        logits = net(*given).mean(0)
+        rates = group(arrays, f"T{steps}/asr/")
+        off = [(s.sum(0) - steps * rates[str(i)]).abs() for i, s in enumerate(fired)]
+        assert len(off) == len(rates)
+        if steps <= 100:
+            assert all(float(each.max()) < 1e-3 for each in off)
+            close(logits, arrays[f"T{steps}/logits"])
+        else:
+            assert max(float(each.mean()) for each in off) < 0.005 * steps
+            close(logits, arrays[f"T{steps}/logits"], 0.02)
+    settled: list[Tensor] = []
+    neurons = [net.fires, *(encoder.fires[-1] for encoder in net.encoders)]
+    for fires in neurons:
+        fires.register_forward_hook(_appending_to(settled))
+    with torch.enable_grad():
+        net(*given)
+    theirs = group(arrays, "equilibrium/")
+    for ours, number in zip(settled[len(neurons) :], sorted(theirs, key=int), strict=True):
+        close(ours[0], theirs[number])
+
+
+def _appending_to(found: list[Tensor]) -> Callable[..., None]:
+    return lambda module, args, out: found.append(out.detach())

@@ -16,6 +16,8 @@ PARAMETERS = {
     "spikegpt_18_768": 215_399_424,
     "spikebert_12_768": 114_561_026,
     "spikebert_6_768": 68_416_514,
+    # Without feedback and pooler, which are never used.
+    "spikingbert_4_768": 53_961_218 - 768 * 768 - 768 * 769,
 }
 
 
@@ -243,3 +245,139 @@ def test_spikebert_learns_from_the_layers_of_a_teacher():
 def test_spikebert_refuses_what_does_not_fit(options, message):
     with pytest.raises(ValueError, match=message):
         spikebert(**options)
+
+
+def spikingbert(**options):
+    torch.manual_seed(0)
+    sizes = {"vocabulary": 11, "dim": 16, "depth": 2, "heads": 2, "hidden": 24, "T": 9}
+    net = create_model("spikingbert_4_768", **(sizes | {"positions": 12} | options))
+    for name, parameter in net.named_parameters():  # so that neurons fire, but not always
+        if name.endswith("LayerNorm.bias"):
+            torch.nn.init.constant_(parameter, 0.3)
+        elif parameter.dim() == 2:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return net.double().eval()
+
+
+def settled_by_hand(net, ids):
+    """The rates of the equilibrium for texts without padding: BERT, every layer clipped."""
+    p = dict(net.named_parameters())
+
+    def linear(name, x):
+        return F.linear(x, p[f"{name}.weight"], p[f"{name}.bias"])
+
+    def norm(name, x):
+        return F.layer_norm(x, x.shape[-1:], p[f"{name}.weight"], p[f"{name}.bias"], 1e-12)
+
+    def clip(x):
+        return torch.clamp(x, 0.0, 1.0)
+
+    at = "embeddings"
+    words = p[f"{at}.word_embeddings.weight"][ids]
+    places = p[f"{at}.position_embeddings.weight"][: ids.shape[1]]
+    kind = p[f"{at}.token_type_embeddings.weight"][0]
+    layers = [clip(norm(f"{at}.LayerNorm", words + places + kind))]
+    for i in range(net.config.depth):
+        x, at = layers[-1], f"encoders.{i}"
+        k, v = clip(linear(f"{at}.key", x)), clip(linear(f"{at}.value", x))
+        q = linear(f"{at}.query", x)
+        width = q.shape[-1] // net.config.heads
+        heads = []
+        for head in range(net.config.heads):
+            part = slice(head * width, (head + 1) * width)
+            scores = torch.einsum("nid,njd->nij", q[..., part], k[..., part]) / width**0.5
+            heads.append(scores.softmax(-1) @ v[..., part])
+        y = linear(f"{at}.attention_output.dense", clip(torch.cat(heads, -1)))
+        y = clip(norm(f"{at}.attention_output.LayerNorm", y + x))
+        z = clip(F.gelu(linear(f"{at}.intermediate.dense", y)))
+        layers.append(clip(norm(f"{at}.output.LayerNorm", linear(f"{at}.output.dense", z) + y)))
+    return layers
+
+
+def test_spikingbert_reads_rates_and_learns_by_the_equilibrium():
+    """The value is the measured rate's; the gradient that of the clipped network, by hand."""
+    net = spikingbert()
+    ids, weight = torch.randint(1, 11, (3, 7)), torch.randn(3, 2, dtype=torch.float64)
+    spikes = []
+    net.encoders[-1].fires[-1].neuron.register_forward_hook(lambda m, i, o: spikes.append(o))
+    logits = net(ids)
+    with torch.no_grad():
+        torch.testing.assert_close(net(ids), logits)
+    rate = spikes[0].mean(0)
+    assert 0.05 < float(rate.mean()) < 0.95
+    torch.testing.assert_close(logits.mean(0), net.head(rate[:, 0]))
+    (logits.mean(0) * weight).sum().backward()
+    ours = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+    net.zero_grad()
+    last = settled_by_hand(net, ids)[-1]
+    (
+        F.linear(rate[:, 0] + last[:, 0] - last[:, 0].detach(), *net.head.parameters()) * weight
+    ).sum().backward()
+    theirs = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+    assert ours.keys() == theirs.keys() and len(ours) == len(dict(net.named_parameters())) - 2
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, theirs[name], rtol=1e-9, atol=1e-12)
+    assert ours["embeddings.word_embeddings.weight"].any()
+
+
+def test_spikingbert_is_taught_by_rates():
+    net, teacher = spikingbert(), torch.nn.Embedding(11, 16).double()
+    ids = torch.randint(1, 11, (3, 7))
+    found = {}
+    for i, tap in enumerate(net.representations):
+        tap.register_forward_hook(lambda m, a, o, i=i: found.__setitem__(i, o))
+    net(ids)
+    assert len(found) == 3
+    by_hand = settled_by_hand(net, ids)
+    wanted = teacher(ids).detach()
+    F.mse_loss(found[1], wanted).backward()
+    ours = net.encoders[0].output.dense.weight.grad.clone()
+    net.zero_grad()
+    rate = found[1].detach()
+    seen = net.fit(by_hand[1])
+    F.mse_loss(rate + seen - seen.detach(), wanted).backward()
+    torch.testing.assert_close(net.encoders[0].output.dense.weight.grad, ours)
+    assert spikingbert(distilled=False)(ids).shape == (9, 3, 2)
+
+
+def test_spikingbert_passes_over_padding():
+    net = spikingbert()
+    ids = torch.tensor([[3, 5, 7, 0, 0]])
+    padded, bare = net(ids), net(ids[:, :3])
+    torch.testing.assert_close(padded, bare)
+    mask = torch.tensor([[1, 1, 1, 0, 0]])
+    torch.testing.assert_close(net(torch.tensor([[3, 5, 7, 2, 2]]), mask=mask), bare)
+    second = net(ids[:, :3], torch.tensor([[0, 1, 1]]))
+    assert not torch.equal(second, bare)
+    with pytest.raises(ValueError, match="13 words, the network positions=12"):
+        net(torch.ones(1, 13, dtype=torch.int64))
+    with pytest.raises(ValueError, match="heads=3 does not divide dim=16"):
+        spikingbert(heads=3)
+
+
+def test_spikingbert_checkpoints_with_copies_of_their_layers_load():
+    """Released ones hold every layer several times; and heads are no part of the weights."""
+    net = spikingbert()
+    names = {"embeddings": "network_x", "fit": "fit_dense", "head": "classification"}
+    parts = ["key", "value", "query", "attention_output", "intermediate", "output"]
+    weights = {}
+    for name, value in net.state_dict().items():
+        first, _, rest = name.partition(".")
+        if first == "encoders":
+            i, part, *rest = rest.split(".")
+            number = 1 + 6 * int(i) + parts.index(part)
+            dense = {"query": ["query"], "key": ["dense"], "value": ["dense"]}.get(part, [])
+            key = ".".join([f"network_s{number}", *dense, *rest])
+            weights[f"snn_func.network_s_list.{number - 1}.{key.partition('.')[2]}"] = value
+        else:
+            key = f"{names[first]}.{rest}"
+        weights[key] = value
+    weights["network_s25.fc.weight"] = weights["pooler_layer.dense.weight"] = torch.rand(16, 16)
+    (found,) = recognise(weights)
+    assert (found.system, found.untold) == ("spikingbert", ("num_attention_heads",))
+    with pytest.warns(UserWarning, match="never uses were left out"):
+        again = load_official(
+            "spikingbert", weights, {"num_attention_heads": 2, "t_conv": 9}
+        ).double()
+    ids = torch.randint(1, 11, (3, 7))
+    torch.testing.assert_close(again(ids), net(ids))

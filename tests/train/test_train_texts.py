@@ -106,20 +106,25 @@ def test_a_vocabulary_that_is_too_small_is_told(tmp_path: Path) -> None:
 
 
 def told(samples: int, seed: int = 0) -> TensorDataset:
-    """Texts of the class that their words above 3 tell."""
+    """Texts of the class that their words above 4 tell; none is 0, padding."""
     rng = torch.Generator().manual_seed(seed)
-    ids = torch.randint(4, (samples, LENGTH), generator=rng)
+    ids = torch.randint(1, 5, (samples, LENGTH), generator=rng)
     labels = torch.randint(3, (samples,), generator=rng)
     places = torch.randint(LENGTH, (samples, 4), generator=rng)
-    return TensorDataset(ids.scatter(1, places, (labels[:, None] + 4).expand(-1, 4)), labels)
+    return TensorDataset(ids.scatter(1, places, (labels[:, None] + 5).expand(-1, 4)), labels)
 
 
-def test_a_network_learns_classes_of_texts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("spikebert_12_768", {"T": 2}), ("spikingbert_4_768", {"T": 20, "heads": 2, "hidden": 32})],
+)
+def test_a_network_learns_classes_of_texts(
+    tmp_path: Path, name: str, sizes: dict[str, int]
+) -> None:
     torch.manual_seed(0)
-    net = create_model(
-        "spikebert_12_768", vocabulary=7, dim=32, depth=1, num_classes=3, T=2, distilled=False
-    )
-    changes = {"loss": LossConfig(), "optim": OptimConfig(lr=5e-3), "epochs": 12}
-    result = train(settings(tmp_path, **changes), net, told(128), told(64, seed=1))
-    assert result.accuracy > 0.8
-    assert len(evaluate(result.model, told(64, seed=1)).accuracy_at) == 2
+    common = {"vocabulary": 8, "dim": 32, "depth": 1, "num_classes": 3, "distilled": False}
+    net = create_model(name, **common, **sizes)
+    changes = {"loss": LossConfig(), "optim": OptimConfig(lr=1e-2), "epochs": 12}
+    result = train(settings(tmp_path, **changes), net, told(256), told(64, seed=1))
+    assert result.accuracy > 0.7  # 0.33 by chance
+    assert len(evaluate(result.model, told(64, seed=1)).accuracy_at) == sizes["T"]

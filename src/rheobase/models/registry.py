@@ -80,6 +80,7 @@ _MODULES = (
     # Of texts.
     "rheobase.models.spikegpt",
     "rheobase.models.spikebert",
+    "rheobase.models.spikingbert",
 )
 
 

@@ -224,12 +224,11 @@ def config_from_official(
         weights, "a SpikeBERT", "emb", "blocks.0.attn.q_m", "blocks.0.mlp.fc1", "classifier"
     )
     vocabulary, dim = weights["emb.weight"].shape
-    heads = {"num_heads": kwargs["heads"]} if "heads" in kwargs else {}
     return SpikeBERTConfig(
         vocabulary,
         dim,
         depth_of(weights, "blocks"),
-        heads_of(heads, (8,), dim),
+        heads_of(kwargs, (8,), dim, name="heads"),
         num_classes=len(weights["classifier.weight"]),
         T=kwargs.get("T", 4),
         tau=kwargs.get("tau", 2.0),
