@@ -106,7 +106,9 @@ def test_spikegpt_word_by_word(path: Path) -> None:
         "official_rescale6": {"rescale_every": 6},
         "no_rescale_no_emb_spike": {"binary_embedding": False},
     }
-    for name, change in changes.items():
+    held = {n: change for n, change in changes.items() if f"logits_rnn_{n}" in arrays}
+    assert held
+    for name, change in held.items():
         other = variant(net, **change)
         whole = other(ids)
         close(whole.transpose(0, 1), arrays[f"logits_rnn_{name}"])

@@ -55,6 +55,8 @@ class SpikingBERTConfig:
         v_threshold: of the neurons.
         distilled: whether a layer turns the rates of embedding and encoders into what layers of
             BERT are compared with (``representations.0`` and on).
+        init_std: deviation of the weights that it starts with. Much narrower networks need more:
+            with BERT's own, too little comes through their attention to learn from.
 
     Raises:
         ValueError: a size that is not positive, or ``heads`` that do not divide ``dim``.
@@ -70,12 +72,13 @@ class SpikingBERTConfig:
     T: int = 100
     v_threshold: float = 1.0
     distilled: bool = True
+    init_std: float = 0.02
 
     def __post_init__(self) -> None:
         check_positive(
             vocabulary=self.vocabulary, dim=self.dim, depth=self.depth, hidden=self.hidden,
             positions=self.positions, num_classes=self.num_classes, T=self.T,
-            v_threshold=self.v_threshold,
+            v_threshold=self.v_threshold, init_std=self.init_std,
         )  # fmt: skip
         check_divides("heads", self.heads, self.dim, f"dim={self.dim}")
 
@@ -173,7 +176,7 @@ class SpikingBERT(nn.Module):
         self.head = nn.Linear(config.dim, config.num_classes)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02)
+                nn.init.normal_(module.weight, std=config.init_std)
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
 

@@ -98,7 +98,7 @@ class KeyedDataset(Dataset[tuple[Tensor, int | Tensor]]):
     def __getitem__(self, key: Key) -> tuple[Tensor, int | Tensor]:
         epoch, sample = key
         image, label = self.dataset[sample]
-        of_words = isinstance(label, Tensor) and label.dim() == 1
+        of_words = isinstance(label, Tensor) and label.shape == image.shape
         return self.augment(image, epoch, sample), label if of_words else int(label)
 
 
