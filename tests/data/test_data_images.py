@@ -250,6 +250,10 @@ def test_registry() -> None:
             "sequences": 0,
             "dvs128gesture": 11,
             "cifar100": 100,
+            "movie_reviews": 2,
+            "review_characters": 0,
+            "sentences": 0,
+            "characters": 0,
         }.get(info.name, 10)
         assert info.licence
     assert len(get_dataset("mnist_sample", train=False)) == 1000

@@ -213,7 +213,7 @@ def _check_together(rule: Recipe) -> None:
         )
 
 
-_DIGITS = ("signed_digits", "greedy_code")
+_DIGITS = ("signed_digits", "greedy_code", "salient_code")
 
 
 def _check_labels(labels: Tensor | None, inputs: Tensor) -> None:
@@ -254,9 +254,9 @@ def _add_to_graph(traced: Traced, recipe: Recipe, few: Tensor) -> None:
     apart = (traced.module(few) - before).abs().mean() / before.abs().mean()
     if apart > _MOST_CHANGED:
         warn_caller(
-            f"the functions by which recipe {recipe.name!r} approximates this network's move its "
-            f"output by {100.0 * apart:.0f} % on three inputs, before any spike; take a recipe "
-            "that keeps them, such as 'ecmt'"
+            f"the functions or weights by which recipe {recipe.name!r} approximates this network's "
+            f"move its output by {100.0 * apart:.0f} % on three inputs, before any spike; take a "
+            "recipe that keeps them, such as 'ecmt'"
         )
 
 

@@ -21,6 +21,7 @@ from rheobase.data.registry import download, get_dataset, list_datasets
 from rheobase.data.sample import MNISTSample
 from rheobase.data.sequences import Sequences
 from rheobase.data.spike_camera import read_spike_camera
+from rheobase.data.texts import Characters, MovieReviews, ReviewCharacters, Sentences
 from rheobase.data.wordpiece import WordPiece
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "CIFAR100",
     "MNIST",
     "BytePairs",
+    "Characters",
     "ChecksumError",
     "CompositeDigits",
     "DVS128Gesture",
@@ -40,6 +42,9 @@ __all__ = [
     "ImageNet",
     "LabelledImages",
     "MNISTSample",
+    "MovieReviews",
+    "ReviewCharacters",
+    "Sentences",
     "Sequences",
     "Source",
     "WordPiece",

@@ -57,10 +57,11 @@ class DatasetInfo:
     how: str
 
 
-class LabelledImages(Dataset[tuple[Tensor, int]]):
+class LabelledImages(Dataset[tuple[Tensor, Any]]):
     """Labelled images, or frames of recordings: ``(float32 [(T,) C, H, W], int)`` by index.
 
-    ``labels`` are int64 ``[N]``.
+    ``labels`` are int64 ``[N]``. Texts have numbers of words for pixels, int64 ``[L]``, and some a
+    label at every word, ``[N, L]`` (`rheobase.data.texts`).
     """
 
     info: ClassVar[DatasetInfo]
@@ -85,7 +86,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         return len(self.labels)
 
     @abstractmethod
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         """The image and the label of a sample."""
 
 

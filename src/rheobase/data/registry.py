@@ -18,6 +18,7 @@ from rheobase.data.images import DatasetInfo, LabelledImages, Transform
 from rheobase.data.mnist import MNIST, FashionMNIST
 from rheobase.data.sample import MNISTSample
 from rheobase.data.sequences import Sequences
+from rheobase.data.texts import Characters, MovieReviews, ReviewCharacters, Sentences
 
 __all__ = ["download", "frames_of", "get_dataset", "list_datasets"]
 
@@ -33,6 +34,10 @@ _ALL: dict[str, type[LabelledImages]] = {
         CIFAR10DVS,
         DVS128Gesture,
         Sequences,
+        MovieReviews,
+        ReviewCharacters,
+        Sentences,
+        Characters,
     )
 }
 

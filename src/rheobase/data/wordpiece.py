@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["WordPiece"]
+__all__ = ["WordPiece", "words_of"]
 
 _LONGEST_WORD = 100
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
 class WordPiece:
-    """The tokenizer of uncased BERT. Source: Devlin et al. 2019, arXiv 1810.04805.
+    """The tokenizer of BERT. Source: Devlin et al. 2019, arXiv 1810.04805.
 
-    Text is lower-cased, accents are dropped, words end at spaces and around each punctuation mark;
-    a word is cut into the longest pieces of the vocabulary, from its start on.
+    Text is lower-cased and accents are dropped, unless cased; words end at spaces and around each
+    punctuation mark; a word is cut into the longest pieces of the vocabulary, from its start on.
 
     Args:
         vocabulary: the pieces, by number; those inside a word start with ``##``.
+        cased: whether upper case and accents stay, as in cased BERT.
 
     Raises:
         ValueError: the vocabulary lacks [PAD], [UNK], [CLS] or [SEP].
@@ -31,11 +34,20 @@ class WordPiece:
             [2, 1, 6, 3, 0]])
     """
 
-    def __init__(self, vocabulary: Sequence[str]) -> None:
+    def __init__(self, vocabulary: Sequence[str], *, cased: bool = False) -> None:
         self._number = {piece: number for number, piece in enumerate(vocabulary)}
-        missing = [p for p in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if p not in self._number]
+        self._cased = cased
+        missing = [piece for piece in _SPECIAL if piece not in self._number]
         if missing:
             raise ValueError(f"this is no vocabulary of BERT: it lacks {', '.join(missing)}")
+
+    def __len__(self) -> int:
+        return len(self._number)
+
+    @property
+    def padding(self) -> int:
+        """The number of [PAD]."""
+        return self._number["[PAD]"]
 
     def __call__(self, sentences: Sequence[str], longest: int = 256) -> tuple[Tensor, Tensor]:
         """Numbers and mask (1 for pieces, 0 for padding) of sentences, both ``[N, L]``.
@@ -51,13 +63,12 @@ class WordPiece:
             raise ValueError(f"expected a list of one or more sentences, got {sentences!r}")
         rows = [self._row(sentence, longest) for sentence in sentences]
         length = max(map(len, rows))
-        pad = self._number["[PAD]"]
-        ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows])
+        ids = torch.tensor([row + [self.padding] * (length - len(row)) for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
         return ids, mask
 
     def _row(self, sentence: str, longest: int) -> list[int]:
-        pieces = [number for word in _words(sentence) for number in self._pieces(word)]
+        pieces = [number for word in _words(sentence, self._cased) for number in self._pieces(word)]
         return [self._number["[CLS]"], *pieces[: longest - 2], self._number["[SEP]"]]
 
     def _pieces(self, word: str) -> list[int]:
@@ -77,10 +88,21 @@ class WordPiece:
         return numbers
 
 
-def _words(text: str) -> list[str]:
-    """Lower-cased words without accents; every punctuation mark or ideograph is a word."""
-    plain = unicodedata.normalize("NFD", text.lower())
-    kept = [c for c in plain if unicodedata.category(c) not in ("Mn", "Cc", "Cf") or c.isspace()]
+def words_of(sentences: Sequence[str], *, least: int = 2, cased: bool = False) -> list[str]:
+    """A vocabulary without pieces: the words that occur so often, the commonest first.
+
+    >>> words_of(["a spike", "a spike or none"])
+    ['[PAD]', '[UNK]', '[CLS]', '[SEP]', 'a', 'spike']
+    """
+    counts = Counter(word for sentence in sentences for word in _words(sentence, cased))
+    return [*_SPECIAL, *(word for word, count in counts.most_common() if count >= least)]
+
+
+def _words(text: str, cased: bool) -> list[str]:
+    """Words, lower-cased and without accents unless cased; marks and ideographs are words."""
+    plain = text if cased else unicodedata.normalize("NFD", text.lower())
+    dropped = ("Cc", "Cf") if cased else ("Mn", "Cc", "Cf")
+    kept = [c for c in plain if unicodedata.category(c) not in dropped or c.isspace()]
     spaced = "".join(f" {c} " if _alone(c) else c for c in kept)
     return spaced.split()
 

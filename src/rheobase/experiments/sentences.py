@@ -91,8 +91,18 @@ def _to_maximum(levels: int) -> dict[str, Any]:
     return {"statistic": largest, "neuron": NeuronRule("multi_threshold", levels=levels)}
 
 
+def _spikellm(steps: int, share: float) -> Conversion:
+    choices = {
+        "statistic": Statistic("saliency", percentile=share),
+        "neuron": NeuronRule("salient_code", levels=steps),
+    }
+    return Conversion(f"SpikeLLM, salient channels in {steps} steps", "spikellm", (1,), choices)
+
+
 CONVERSIONS: tuple[Conversion, ...] = (
     *_codes(),
+    _spikellm(2, 90.0),
+    _spikellm(4, 95.0),
     Conversion("ECMT, released code", "ecmt_released", (1, 4, 8, 16)),
     Conversion("ECMT, paper's thresholds", "ecmt", (1, 4, 8)),
     Conversion("ECMT, up to the maximum, 10 levels", "ecmt", (1, 4, 8, 16), _to_maximum(10)),

@@ -86,22 +86,25 @@ def need_layers(weights: Mapping[Any, Tensor], what: str, *names: str) -> None:
             raise ValueError(f"not {what} checkpoint: nothing in it is {name}")
 
 
-def heads_of(kwargs: Mapping[str, Any], usual: Iterable[int], *widths: int) -> int:
+def heads_of(
+    kwargs: Mapping[str, Any], usual: Iterable[int], *widths: int, name: str = "num_heads"
+) -> int:
     """The number of heads that official arguments name, else the first usual one that fits.
 
     Args:
         kwargs: the official constructor's keyword arguments.
         usual: numbers of heads of published models, the likeliest first.
         widths: what it must divide.
+        name: of the official argument.
 
     Raises:
         Untold: there is neither.
     """
-    if "num_heads" in kwargs:
-        return int(kwargs["num_heads"])
+    if name in kwargs:
+        return int(kwargs[name])
     for heads in usual:
         if heads > 0 and all(width % heads == 0 for width in widths):
             return heads
     raise Untold(
-        "the weights do not tell the number of heads; give kwargs num_heads=...", num_heads=1
+        f"the weights do not tell the number of heads; give kwargs {name}=...", **{name: 1}
     )

@@ -57,6 +57,11 @@ class BertConfig:
             )
 
 
+def split_words(x: Tensor, heads: int) -> Tensor:
+    """``[..., L, dim]`` to ``[..., heads, L, dim / heads]``."""
+    return torch.unflatten(x, -1, (heads, -1)).transpose(-3, -2)
+
+
 class SelfAttention(nn.Module):
     """Queries, keys and values, and what they attend to."""
 
@@ -76,9 +81,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """``[N, L, dim]`` and what is added to the scores, ``[N, 1, 1, L]``, to ``[N, L, dim]``."""
-        q = self._split(self.query_quan(self.query(x)))
-        k = self._split(self.key_quan(self.key(x)))
-        v = self._split(self.value_quan(self.value(x)))
+        q = split_words(self.query_quan(self.query(x)), self.heads)
+        k = split_words(self.key_quan(self.key(x)), self.heads)
+        v = split_words(self.value_quan(self.value(x)), self.heads)
         scores = torch.matmul(q, k.transpose(-2, -1)) * self.scale
         if mask is not None:
             scores = scores + mask
@@ -86,10 +91,6 @@ class SelfAttention(nn.Module):
         context = self.after_attn_quan(torch.matmul(attention, v))
         y: Tensor = context.transpose(1, 2).flatten(2)
         return y
-
-    def _split(self, x: Tensor) -> Tensor:
-        """``[N, L, dim]`` to ``[N, heads, L, dim / heads]``."""
-        return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)
 
 
 class Output(nn.Module):
@@ -172,7 +173,7 @@ class BertEncoder(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Words, positions and the type of sentence (always the first)."""
+    """Words, positions and which of two sentences it is (the first, unless told)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -181,11 +182,13 @@ class Embeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(2, config.dim)
         self.LayerNorm = nn.LayerNorm(config.dim, eps=config.norm_eps)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """``[N, L]`` to ``[N, L, dim]``."""
+    def forward(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
+        """Words and, where there are two sentences, 0 or 1: ``[N, L]`` to ``[N, L, dim]``."""
         words = self.word_embeddings(ids)
         places = self.position_embeddings.weight[: ids.shape[1]]
-        x: Tensor = self.LayerNorm(words + places + self.token_type_embeddings.weight[0])
+        kinds = self.token_type_embeddings
+        kind = kinds.weight[0] if segments is None else kinds(segments)
+        x: Tensor = self.LayerNorm(words + places + kind)
         return x
 
 

@@ -36,7 +36,7 @@ _RECORD = (
     "name", "seed", "note", "notes", "repo", "file", "source", "function", "input", "params",
     "input_layout", "output_layout", "neuron", "neuron_kwargs", "min_nonzero_margin_fp64",
     "n_threshold_evals", "exact_threshold_ties", "max_abs_diff_fp32_vs_fp64",
-    "rates_outside_2_60pct", "negative_spike_rates",
+    "rates_outside_2_60pct", "negative_spike_rates", "system", "spk_layout", "loss", "attn_thr",
 )  # fmt: skip
 
 
@@ -93,6 +93,12 @@ class Golden:
     def tensor(self, name: str) -> Tensor:
         """A stored array in float64."""
         return torch.from_numpy(self.arrays[name]).double()
+
+    def input(self) -> Tensor:
+        """The input: images or frames in float64, or numbers of words."""
+        if "input_ids" in self.arrays:
+            return torch.from_numpy(self.arrays["input_ids"])
+        return self.tensor("input")
 
     def grad_vector(self, index: int, like: Tensor) -> Tensor:
         """What output ``index`` is multiplied by before its gradient is taken.

@@ -219,6 +219,8 @@ _FIELDS = {
     "mlp_ratios": ("mlp_ratio", "mlp_ratios"),
     "in_channels": ("channels",),
     "n_input_channels": ("channels",),
+    "vocab": ("vocabulary",),
+    "vocab_size": ("vocabulary",),
     "img_size_h": ("image_size",),
     "img_size_w": ("image_size",),
     "img_size": ("image_size",),

@@ -85,6 +85,10 @@ _MODULES = (
     "rheobase.models.spiking_physformer",
     "rheobase.models.spiking_conformer",
     "rheobase.models.sdit",
+    # Of texts.
+    "rheobase.models.spikegpt",
+    "rheobase.models.spikebert",
+    "rheobase.models.spikingbert",
 )
 
 

@@ -43,7 +43,13 @@ from rheobase.neurons.signed import (
     TernaryIF,
     TernaryLIF,
 )
-from rheobase.neurons.spike_codes import BinaryCode, GreedyCode, IntegerCode
+from rheobase.neurons.spike_codes import (
+    BinaryCode,
+    GreedyCode,
+    IntegerCode,
+    SalientCode,
+    affine_integers,
+)
 from rheobase.neurons.stdb import STDBIF
 from rheobase.neurons.stepwise import StepNeuron, spike
 from rheobase.neurons.tandem import TandemIF
@@ -98,6 +104,7 @@ __all__ = [
     "PhysicalQIF",
     "RateIF",
     "RefractoryLIF",
+    "SalientCode",
     "SignedIF",
     "SlidingPSN",
     "SpikeFiringApproximation",
@@ -105,6 +112,7 @@ __all__ = [
     "TandemIF",
     "TernaryIF",
     "TernaryLIF",
+    "affine_integers",
     "expand",
     "neuron_factory",
     "record_membranes",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rheobase._errors import unknown_name
 from rheobase._numbers import Positive, Size, numbers_checked
 
-__all__ = ["BinaryCode", "GreedyCode", "IntegerCode"]
+__all__ = ["BinaryCode", "GreedyCode", "IntegerCode", "SalientCode", "affine_integers"]
 
 Form = Literal["ternary", "bits", "signed_digits", "twos_complement"]
 
@@ -210,6 +210,102 @@ class BinaryCode(nn.Module):
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
         return f"steps={self.steps}, ranges={self.ranges}"
+
+
+@numbers_checked
+class SalientCode(nn.Module):
+    r"""Integers between a token's smallest and largest channel; salient channels get finer ones.
+
+    .. math:: n = \mathrm{clip}(\mathrm{round}(x / s) + z, 0, m), \quad s = (\max x - \min x) / m,
+       \quad z = \mathrm{round}(-\min x / s)
+
+    over the last axis (one token's channels); the value is :math:`(n - z)\,s`. A channel of k steps
+    has :math:`m = 2^b k - 1`: its neuron (`rheobase.neurons.GIF`) sends the integer in spikes of at
+    most :math:`2^b - 1`, what b bits hold. So k steps carry k - 1 less than they should. In the
+    released code, which is evaluated without spikes, that is not lost; here one step more sends it,
+    or, with ``cut``, it is lost as it would be there with spikes. What is subtracted, z s, the next
+    layer adds up without spikes. The gradient passes straight through.
+    Source: Xing et al. 2024 (SpikeLLM), arXiv 2407.04752.
+
+    Args:
+        steps: of each channel ``[C]``, 1 or more; those of several are the salient ones.
+        bits: b.
+        cut: lose what the steps can't carry.
+
+    Raises:
+        ValueError: ``bits`` or a number of steps is below 1.
+
+    >>> code = SalientCode(torch.tensor([1, 1, 2]), bits=2)
+    >>> x = torch.tensor([[0.0, 1.0, 2.9]])
+    >>> code(x), code.spikes(x)[:, 0]
+    (tensor([[0.0000, 0.9667, 2.9000]]), tensor([[0., 1., 3.],
+            [0., 0., 3.],
+            [0., 0., 1.]]))
+    """
+
+    steps: Tensor
+
+    def __init__(self, steps: Tensor, bits: Size = 4, *, cut: bool = False) -> None:
+        super().__init__()
+        if bool((steps < 1).any()):
+            raise ValueError(f"a channel takes one step or more, got {steps.tolist()}")
+        self.register_buffer("steps", steps.clone())
+        self.bits = bits
+        self.cut = cut
+
+    @property
+    def most(self) -> int:
+        """The largest spike."""
+        return int(2**self.bits) - 1
+
+    def integers(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The integers that code ``x``, their unit and the one that stands for 0; as ``x``."""
+        n, unit, zero = affine_integers(x, 2**self.bits * self.steps - 1)
+        return (torch.minimum(n, self.steps * self.most) if self.cut else n), unit, zero
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The coded value, same shape."""
+        n, unit, zero = self.integers(x.detach())
+        return x + ((n - zero) * unit - x).detach()
+
+    def spikes(self, x: Tensor) -> Tensor:
+        """The trains of ``x``, ``[K, ...]``, integers from 0 to the largest spike."""
+        left = self.integers(x.detach())[0]
+        train: list[Tensor] = []
+        while not train or bool(left.any()):
+            train.append(left.clamp(max=self.most))
+            left = left - train[-1]
+        return torch.stack(train)
+
+    def spike_count(self, x: Tensor) -> Tensor:
+        """How many spikes of size 1 code each value, same shape as ``x``."""
+        return self.integers(x.detach())[0]
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        salient = int((self.steps > 1).sum())
+        return f"{salient} of {len(self.steps)} channels salient, bits={self.bits}, cut={self.cut}"
+
+
+def affine_integers(
+    x: Tensor, most: Tensor | int, *, shrink: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Integers 0 ... ``most`` between the smallest and largest value of the last axis.
+
+    Args:
+        x: ``[..., C]``.
+        most: one number, or one for each of C.
+        shrink: factor of both ends; what is beyond is cut off.
+
+    Returns:
+        the integers, their unit, and the integer that stands for 0, which broadcast to ``x``.
+    """
+    low, high = x.amin(-1, keepdim=True) * shrink, x.amax(-1, keepdim=True) * shrink
+    unit = ((high - low) / most).clamp(1e-5, 1e4)
+    zero = (-low / unit).clamp(-1e4, 1e4).round()
+    n = (x / unit).round() + zero
+    top = torch.as_tensor(most, dtype=x.dtype, device=x.device)
+    return torch.minimum(n.clamp_min(0.0), top), unit, zero
 
 
 def _bits(integers: Tensor, count: int) -> Tensor:

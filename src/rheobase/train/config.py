@@ -48,7 +48,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images to learn from, and how they are fed.
+    """Which images or texts to learn from, and how they are fed.
 
     Attributes:
         name: A name of `rheobase.data.get_dataset`.
@@ -144,10 +144,12 @@ class LossConfig:
 
     Attributes:
         name: `cross_entropy` of the mean over time, `tet` (every step, arXiv 2202.11946), `mse`
-            (of firing rates, arXiv 2007.05785) or `stca` (clusters of threshold crossings).
+            (of firing rates, arXiv 2007.05785), `stca` (clusters of threshold crossings) or
+            `next_token` (every step, of language models: data whose words have a label each).
         label_smoothing: Probability mass spread evenly over all classes; not for `mse` and `stca`.
         tet_lambda: Weight of TET's pull of all outputs towards `tet_mean`.
         tet_mean: The value TET pulls the outputs to.
+        logit_pull: Weight of `next_token`'s pull of the largest logits towards 0.
         membrane: A loss on the membranes of all neurons: `im` (IM-Loss), `mpd` (RecDis-SNN, a
             reconstruction), `rmp` (RMP-Loss, arXiv 2308.06787; its weight grows from 0).
         membrane_weight: Its weight (at the end of training); IM-Loss used 2.
@@ -158,10 +160,11 @@ class LossConfig:
         teacher: Knowledge distillation.
     """
 
-    name: Literal["cross_entropy", "tet", "mse", "stca"] = "cross_entropy"
+    name: Literal["cross_entropy", "tet", "mse", "stca", "next_token"] = "cross_entropy"
     label_smoothing: float = 0.0
     tet_lambda: float = 1e-3
     tet_mean: float = 1.0
+    logit_pull: float = 1e-4
     membrane: Literal["none", "im", "mpd", "rmp"] = "none"
     membrane_weight: float = 1.0
     head: str = ""
@@ -415,6 +418,7 @@ class TrainConfig:
         needs = {
             "precision=fp32": self.precision == "fp32",
             "parallel.strategy=ddp": self.parallel.strategy == "ddp",
+            "another loss than next_token": self.loss.name != "next_token",
             "loss.membrane=none": self.loss.membrane == "none",
             "no loss.teacher": not self.loss.teacher.given,
             "no loss.head": not self.loss.head,

@@ -80,8 +80,11 @@ class EpochBatches(Sampler[list[Key]]):
             yield [(epoch, sample) for sample in order[start : start + piece].tolist()]
 
 
-class KeyedDataset(Dataset[tuple[Tensor, int]]):
-    """A map-style dataset asked by `(epoch, sample)`, so that augmentation knows its key."""
+class KeyedDataset(Dataset[tuple[Tensor, int | Tensor]]):
+    """A map-style dataset asked by `(epoch, sample)`, so that augmentation knows its key.
+
+    A label is one number, or a tensor of them: one at every word of a text.
+    """
 
     def __init__(
         self, dataset: Dataset[Any], augment: Callable[[Tensor, int, int], Tensor]
@@ -92,10 +95,11 @@ class KeyedDataset(Dataset[tuple[Tensor, int]]):
         assert isinstance(self.dataset, Sized)
         return len(self.dataset)
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+    def __getitem__(self, key: Key) -> tuple[Tensor, int | Tensor]:
         epoch, sample = key
         image, label = self.dataset[sample]
-        return self.augment(image, epoch, sample), int(label)
+        of_words = isinstance(label, Tensor) and label.shape == image.shape
+        return self.augment(image, epoch, sample), label if of_words else int(label)
 
 
 def first_samples(dataset: Dataset[Any], count: int) -> Dataset[Any]:

@@ -46,10 +46,14 @@ def check_surrogates(model: nn.Module) -> None:
 
 
 def check_images(images: Tensor) -> None:
-    """Raise for a batch that is empty (ValueError) or not floating point (TypeError)."""
+    """Raise for a batch that is empty (ValueError), or neither floating nor texts (TypeError).
+
+    Texts are numbers of words, int64 `[N, L]`.
+    """
     if images.numel() == 0:
         raise ValueError(f"empty batch: images have shape {list(images.shape)}")
-    if not images.is_floating_point():
+    texts = images.dtype == torch.int64 and images.dim() == 2
+    if not images.is_floating_point() and not texts:
         raise TypeError(f"images are {images.dtype}; expected a floating type (images.float()/255)")
 
 
@@ -60,7 +64,7 @@ def check_labels(labels: Tensor, classes: int) -> None:
         needed = high + 1
         mend = "number its classes from 0 on" if low < 0 else (
             f"build it with at least {needed} classes (of a run: "
-            f"model.overrides.num_classes={needed})"
+            f"model.overrides.num_classes={needed}, or vocabulary={needed} of a language model)"
         )  # fmt: skip
         raise ValueError(
             f"the data has labels {low}...{high} but the model has {classes} outputs, for labels "
@@ -75,13 +79,19 @@ def check_known_labels(dataset: object, classes: int) -> None:
         check_labels(labels, classes)
 
 
-def answer_of(model: nn.Module, image: Any, device: torch.device) -> tuple[int, int]:
-    """Run one image `[C, H, W]` (or `[T, C, H, W]`) through the model; return T and its classes.
+def answer_of(model: nn.Module, sample: tuple[Any, Any], device: torch.device) -> tuple[int, int]:
+    """Run one sample through the model; return T and its classes.
+
+    Args:
+        model: The network.
+        sample: An image `[C, H, W]`, a recording `[T, C, H, W]` or a text `[L]`, and its label.
+        device: Where the model is.
 
     Raises:
         TypeError: The dataset does not give a floating tensor.
         ValueError: The model does not return `[T, N, classes]`.
     """
+    image, label = sample
     if not isinstance(image, Tensor):
         raise TypeError(f"the dataset gives {type(image).__name__} images; expected a torch.Tensor")
     batch = image.unsqueeze(0)
@@ -89,7 +99,7 @@ def answer_of(model: nn.Module, image: Any, device: torch.device) -> tuple[int, 
     training = model.training
     model.eval()
     with torch.no_grad():
-        logits = model(time_first(batch.to(device)))
+        logits = model(time_first(batch, torch.as_tensor(label)[None])[0].to(device))
     model.train(training)
     if logits.dim() != 3 or logits.shape[1] != 1:
         raise ValueError(
@@ -99,12 +109,15 @@ def answer_of(model: nn.Module, image: Any, device: torch.device) -> tuple[int, 
     return int(logits.shape[0]), int(logits.shape[-1])
 
 
-def time_first(images: Tensor) -> Tensor:
-    """Return `images` as networks take them: `[N, C, H, W]`, or frames `[T, N, C, H, W]`.
+def time_first(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return inputs and labels as networks and losses take them, time first where there is time.
 
-    A loader stacks event recordings `[T, C, H, W]` to `[N, T, C, H, W]`.
+    A loader stacks event recordings `[T, C, H, W]` to `[N, T, C, H, W]`, and texts that have a
+    label at every word to `[N, T]`, as their labels. Images, and texts with one label each, stay.
     """
-    return images.transpose(0, 1) if images.dim() == 5 else images
+    if labels.dim() == 2:
+        return images.T, labels.T
+    return images.transpose(0, 1) if images.dim() == 5 else images, labels
 
 
 def first_nonfinite(model: nn.Module, rerun: Callable[[], object]) -> str:

@@ -65,7 +65,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
 ) -> Evaluation:
-    """Classify every sample of `dataset` and count.
+    """Classify every sample of `dataset` and count; every word, where each has a label.
 
     Under torchrun each process takes every world-size-th sample and the counts are added up.
 
@@ -88,10 +88,14 @@ def evaluate(
     for images, labels, real in _batches(dataset, batch_size, data):
         check_images(images)
         with autocast(device, precision):
-            logits = model(time_first(images.to(device))).float()
+            images, labels = time_first(images.to(device), labels)
+            logits = model(images).float()
         check_labels(labels, logits.shape[-1])
+        logits, labels = logits[:, :real], labels[..., :real].to(device)
+        if labels.dim() == 2:  # every word is a sample
+            logits, labels = logits.flatten(0, 1).unsqueeze(0), labels.flatten()
         metrics = metrics or _Metrics(logits.shape[0], logits.shape[-1], device)
-        metrics.update(logits[:, :real], labels[:real].to(device))
+        metrics.update(logits, labels)
     model.train(training)
     assert metrics is not None
     return metrics.result()

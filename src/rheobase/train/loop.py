@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from rheobase import surrogate
 from rheobase.learn import (
@@ -27,7 +27,7 @@ from rheobase.learn import (
 )
 from rheobase.train.augment import Augment, mix
 from rheobase.train.checkpoint import Checkpoints
-from rheobase.train.config import ModelConfig, TrainConfig
+from rheobase.train.config import AugmentConfig, ModelConfig, TrainConfig
 from rheobase.train.data import EpochBatches, KeyedDataset, first_samples, train_loader
 from rheobase.train.diagnose import (
     TrainingDiverged,
@@ -134,6 +134,7 @@ class Trainer:
     ) -> None:
         cfg, world = self.cfg, self.world
         self.test_set = test_set
+        _refuse_to_augment_texts(cfg, train_set)
         self.data = data = KeyedDataset(train_set, Augment(cfg.augment, cfg.data, cfg.seed))
         self.batches = EpochBatches(
             len(data), cfg.data.batch_size, cfg.seed, world.rank, world.size, cfg.optim.accumulate
@@ -144,13 +145,13 @@ class Trainer:
         self.model = (model or _new_model(cfg)).to(world.device)
         check_weights(self.model)
         check_surrogates(self.model)
-        self.steps, self.classes = answer_of(self.model, data[(0, 0)][0], world.device)
+        self.steps, self.classes = answer_of(self.model, data[(0, 0)], world.device)
         for dataset in (train_set, test_set):
             check_known_labels(dataset, self.classes)
 
         def draw(count: int) -> Tensor:
-            few = torch.stack([data[(0, i)][0] for i in range(count)])
-            return time_first(few.to(world.device))
+            few = default_collate([data[(0, i)] for i in range(count)])
+            return time_first(*few)[0].to(world.device)
 
         count = cfg.data.batch_size // (world.size * cfg.optim.accumulate)
         keep_within_memory(cfg, self.model, draw, count)
@@ -244,9 +245,7 @@ class Trainer:
         order = torch.randperm(
             len(self.data), generator=generator(self.cfg.seed, "temperature", epoch)
         )
-        samples = [self.data[(epoch, i)] for i in order[:count].tolist()]
-        images = torch.stack([image for image, _ in samples])
-        labels = torch.tensor([label for _, label in samples])
+        images, labels = default_collate([self.data[(epoch, i)] for i in order[:count].tolist()])
         self.model.train()
         chosen = choose_temperature(
             self._lesson(*self._batch(images, labels)),
@@ -331,8 +330,9 @@ class Trainer:
         augment = self.cfg.augment
         if (augment.mixup or augment.cutmix) and self.at.epoch < (augment.mix_until or math.inf):
             rng = generator(self.cfg.seed, "mix", self.at.step)
-            images, target = mix(images, target, self.classes, augment, rng)
-        return time_first(images), target
+            images, mixed = mix(images, target, self.classes, augment, rng)
+            return time_first(images, target)[0], mixed
+        return time_first(images, target)
 
     def _logits(self, images: Tensor) -> Tensor:
         with autocast(self.world.device, self.precision):
@@ -444,6 +444,15 @@ def _datasets(
     train = get_dataset(name, train=True, root=root, **options)
     test = get_dataset(name, train=False, root=root, **options)
     return first_samples(train, cfg.data.train_images), test
+
+
+def _refuse_to_augment_texts(cfg: TrainConfig, train_set: Dataset[Any]) -> None:
+    first = train_set[0][0]
+    text = isinstance(first, Tensor) and not first.is_floating_point()
+    if text and (cfg.augment != AugmentConfig() or cfg.data.mean):
+        raise ValueError(
+            "augment, data.mean and data.std are for images; a text takes none: leave them out"
+        )
 
 
 def _rule(cfg: TrainConfig, model: nn.Module) -> LearningRule | None:

@@ -19,6 +19,7 @@ from rheobase.neurons import (
     IntegerCode,
     MultiThreshold,
     Neuron,
+    SalientCode,
 )
 
 __all__ = ["TRANSFORMER_NEURONS", "BurstSpiking", "Coded", "SizedSpiking"]
@@ -200,6 +201,11 @@ def greedy_code(site: Site, _: Tensor, recipe: Recipe, __: int) -> Replacement:
     return Coded(GreedyCode(recipe.neuron.levels, dead_zone=0.7), site)
 
 
+def salient_code(site: Site, steps: Tensor, recipe: Recipe, _: int) -> Replacement:
+    """Integers of 4 bits, and finer ones of salient channels, in several steps."""
+    return Coded(SalientCode(steps.flatten()), site)
+
+
 TRANSFORMER_NEURONS = {
     "multi_threshold": multi_threshold,
     "st_bif": st_bif,
@@ -207,4 +213,5 @@ TRANSFORMER_NEURONS = {
     "integer_code": integer_code,
     "signed_digits": signed_digits,
     "greedy_code": greedy_code,
+    "salient_code": salient_code,
 }

@@ -6,19 +6,24 @@ calibrated, and replaced by the recipe's neuron.
 
 from __future__ import annotations
 
+import copy
+import math
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from rheobase.convert.kinds import KINDS, kind_of
 from rheobase.convert.recipe import Recipe
 from rheobase.convert.trace import Traced, add_module
 from rheobase.layers import Quantise
+from rheobase.neurons import affine_integers
 
 __all__ = [
     "SIZES",
     "Encode",
     "HiddenUnits",
+    "encode_for_spikellm",
     "encode_for_sta",
     "encode_hidden_operands",
     "encode_linear_inputs",
@@ -34,6 +39,7 @@ class Encode(nn.Module):
     Attributes:
         source: the kind of operation that its value comes from ("layer_norm", "softmax", ...).
         signed: whether calibration saw negative values.
+        weight: of the linear layer behind it, where the statistic needs it.
     """
 
     conversion_kind = "encode"
@@ -42,6 +48,7 @@ class Encode(nn.Module):
         super().__init__()
         self.source = source
         self.signed = False
+        self.weight: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``."""
@@ -101,6 +108,45 @@ def encode_for_sta(traced: Traced, _: Recipe | None = None) -> None:
     approximator go on into the next weights.
     """
     _encode(traced, ("weighted", "matmul"), sources=("layer_norm", "matmul", "softmax"))
+
+
+def encode_for_spikellm(traced: Traced, _: Recipe | None = None) -> None:
+    """Encode what enters each linear layer, by itself; their weights become integers of 4 bits.
+
+    Each encoder notes the weight, which saliency hangs on. The ends of a row's range are drawn in
+    by the factor with which OmniQuant begins to learn them. A layer that takes the network's
+    input, and the last, which no layer follows, stay as they are.
+    """
+    dependent, raw = input_dependent(traced), _raw(traced)
+    last = _origin(traced, next(node for node in traced.graph.nodes if node.op == "output"))
+    layers: dict[str, tuple[nn.Linear, Tensor]] = {}
+    for node in list(traced.graph.nodes):
+        layer, operand = traced.owner(node), node.args[0] if node.args else None
+        if not isinstance(layer, nn.Linear) or node is last:
+            continue
+        if operand in raw or operand not in dependent:
+            continue
+        assert isinstance(operand, fx.Node)
+        name = str(node.target)
+        if name not in layers:
+            layers[name] = _in_few_bits(layer), layer.weight.detach()
+            traced.module.set_submodule(name, layers[name][0])
+        encoder = _encoder(traced, operand, _origin(traced, operand), {})
+        module = traced.owner(encoder)
+        assert isinstance(module, Encode)
+        module.weight = layers[name][1]
+        node.replace_input_with(operand, encoder)
+    traced.graph.lint()
+    traced.module.recompile()
+
+
+def _in_few_bits(layer: nn.Linear) -> nn.Linear:
+    """A copy whose rows are 16 values each."""
+    layer = copy.deepcopy(layer)
+    with torch.no_grad():
+        n, unit, zero = affine_integers(layer.weight, 15, shrink=1.0 / (1.0 + math.exp(-4.0)))
+        layer.weight.copy_((n - zero) * unit)
+    return layer
 
 
 def input_dependent(traced: Traced) -> set[fx.Node]:

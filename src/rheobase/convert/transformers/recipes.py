@@ -99,4 +99,15 @@ TRANSFORMER_RECIPES: tuple[Recipe, ...] = (
         statistic=Statistic("none"),
         neuron=NeuronRule("integer_code", levels=3),
     ),
+    Recipe(
+        "spikellm",
+        "Xing et al. 2024, ICLR 2025 (SpikeLLM), arXiv 2407.04752",
+        # Linear layers alone; ranges of weights are not learnt, nor are keys and values coded.
+        source=("encode",),
+        prepare=Preparation(
+            passes=("write_out_attention", "encode_for_spikellm"), operators=("accumulated",)
+        ),
+        statistic=Statistic("saliency", percentile=90.0),
+        neuron=NeuronRule("salient_code", levels=2),
+    ),
 )

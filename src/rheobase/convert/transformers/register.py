@@ -11,6 +11,7 @@ from rheobase.convert.transformers.approximate import write_out_functions
 from rheobase.convert.transformers.neurons import TRANSFORMER_NEURONS
 from rheobase.convert.transformers.once import ONCE
 from rheobase.convert.transformers.operands import (
+    encode_for_spikellm,
     encode_for_sta,
     encode_hidden_operands,
     encode_linear_inputs,
@@ -38,6 +39,7 @@ def add_transformers() -> None:
         encode_operands=encode_operands,
         encode_hidden_operands=encode_hidden_operands,
         encode_for_sta=encode_for_sta,
+        encode_for_spikellm=encode_for_spikellm,
         encode_linear_inputs=encode_linear_inputs,
         note_weights=note_weights,
     )

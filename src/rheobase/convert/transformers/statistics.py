@@ -177,6 +177,40 @@ class RobustWithWeights(Meter):
         return self.largest.sort().values[place].clamp_min(least)
 
 
+class Saliency(Meter):
+    """How many steps a channel takes: 1, or more if what a layer makes of it is large.
+
+    With x what enters the layer of weight W, :math:`x \\cdot (x\\,W^T W)`, averaged over all words;
+    channels up to the percentile take one step, salient ones as many as ``neuron.levels`` says.
+    Source: SpikeLLM (optimal brain spiking, of activations).
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self.sum: Tensor | float = 0.0
+
+    def pass_on(self, z: Tensor, a: Tensor) -> Tensor:
+        """One batch ``[N, ..., C]``."""
+        weight = getattr(self.site.activation, "weight", None)
+        if weight is None:
+            raise ValueError(
+                f"{self.site.name!r} ({self.site.line}) stands before no linear layer, on whose "
+                'weight saliency hangs; take the pass "encode_for_spikellm" or another statistic'
+            )
+        words = a.flatten(0, -2)
+        self.sum = self.sum + (words * (words @ weight.T @ weight)).sum(0)
+        return a
+
+    def threshold(self) -> Tensor:
+        """One number of steps for each channel, ``[1, C]`` of sequences."""
+        assert isinstance(self.sum, Tensor)
+        share = self.recipe.statistic.percentile / 100.0
+        quota = max(1, int(share * len(self.sum)))
+        usual = self.sum <= self.sum.sort().values[quota - 1]
+        steps = torch.where(usual, 1.0, self.recipe.neuron.levels)
+        return steps if len(self.site.shape) == 1 else steps.unsqueeze(0)
+
+
 class Nothing(Meter):
     """No threshold: the neuron finds its own."""
 
@@ -194,5 +228,6 @@ TRANSFORMER_STATISTICS = {
     "quantiser_step": QuantiserStep,
     "burst_threshold": BurstThreshold,
     "robust_with_weights": RobustWithWeights,
+    "saliency": Saliency,
     "none": Nothing,
 }

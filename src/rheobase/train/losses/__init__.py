@@ -7,6 +7,7 @@ from rheobase.train.losses.objective import MembraneTerm, Objective, StepsTerm
 from rheobase.train.losses.readout import (
     TET,
     Loss,
+    NextToken,
     cross_entropy_of_mean,
     squared_error_of_rates,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "Loss",
     "MPDLoss",
     "MembraneTerm",
+    "NextToken",
     "Objective",
     "StepsTerm",
     "build_loss",

@@ -12,6 +12,7 @@ from rheobase.train.losses.objective import MembraneTerm, Objective, StepsTerm, 
 from rheobase.train.losses.readout import (
     TET,
     Loss,
+    NextToken,
     cross_entropy_of_mean,
     squared_error_of_rates,
 )
@@ -24,6 +25,8 @@ def build_loss(cfg: LossConfig) -> Loss:
     """Return the loss of logits that `cfg` describes."""
     if cfg.name == "tet":
         return TET(cfg.tet_lambda, cfg.tet_mean, cfg.label_smoothing)
+    if cfg.name == "next_token":
+        return NextToken(cfg.logit_pull, cfg.label_smoothing)
     if cfg.name == "stca":
         return STCA()
     if cfg.name == "mse":

@@ -109,13 +109,18 @@ class Distillation:
 
 
 def _mean_over_time(x: Tensor, logits: Tensor, name: str) -> Tensor:
-    """The mean of ``[T, N, ...]``, or of ``[T * N, ...]`` (a layer called through over_time)."""
+    """The mean of ``[T, N, ...]``, or of ``[T * N, ...]`` (a layer called through over_time).
+
+    A layer that is called on the mean gives ``[N, ...]``, which stays.
+    """
     steps, samples = logits.shape[:2]
     if x.shape[:2] == (steps, samples):
         return x.mean(0)
+    if x.shape[0] == samples:
+        return x
     if x.shape[0] != steps * samples:
         raise ValueError(
             f"layer {name!r} gives {list(x.shape)}: no features of {steps} steps and {samples} "
-            "samples, neither [T, N, ...] nor [T * N, ...]"
+            "samples, neither [T, N, ...], [T * N, ...] nor [N, ...]"
         )
     return x.unflatten(0, (steps, samples)).mean(0)  # type: ignore[no-untyped-call,no-any-return]

@@ -13,7 +13,14 @@ from rheobase._numbers import Share, numbers_checked
 from rheobase.ops.eager import is_seen_by_nobody
 from rheobase.train.diagnose import check_labels
 
-__all__ = ["TET", "Loss", "check_logits", "cross_entropy_of_mean", "squared_error_of_rates"]
+__all__ = [
+    "TET",
+    "Loss",
+    "NextToken",
+    "check_logits",
+    "cross_entropy_of_mean",
+    "squared_error_of_rates",
+]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """What makes a scalar of logits `[T, N, classes]` and a target."""
@@ -81,6 +88,37 @@ class TET:
         )
         pull = (logits - self.means).square().mean()
         return (1 - self.lamb) * error + self.lamb * pull
+
+
+@numbers_checked
+@dataclass(frozen=True)
+class NextToken:
+    r"""What a language model learns: the cross-entropy of every step, with its next word.
+
+    .. math:: \overline{CE(o_t, y_t)} + \frac{\lambda}{2} \overline{(\max_c o_{t,c})^2}
+
+    The second part pulls logits towards 0, as RWKV and SpikeGPT do with a weight of 1e-4 (their
+    code adds its gradient, "L2Wrap", and leaves it out of the loss that it shows).
+
+    Called with logits and labels of every step, `[T, N, words]` and `[T, N]`; raises ValueError for
+    shapes that do not fit.
+    """
+
+    pull: float = 1e-4
+    label_smoothing: Share = 0.0
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss, a scalar."""
+        if target.shape != logits.shape[:2]:
+            raise ValueError(
+                f"target has shape {list(target.shape)}, logits {list(logits.shape)}; expected a "
+                "label at every step, [T, N] (of data whose samples have one at every word)"
+            )
+        check_logits(logits.flatten(0, 1).unsqueeze(0), target.flatten())
+        error = F.cross_entropy(
+            logits.flatten(0, 1), target.flatten(), label_smoothing=self.label_smoothing
+        )
+        return error + 0.5 * self.pull * logits.amax(-1).square().mean()
 
 
 def check_logits(logits: Tensor, target: Tensor) -> None:
