@@ -224,7 +224,8 @@ def _experiment(options: Options) -> int:
     from rheobase.experiments.studies import STUDIES, run_study
 
     if options.name is None:
-        _table(((name, study.asks) for name, study in STUDIES.items()), head=("name", "what"))
+        rows = ((name, study.asks) for name, study in STUDIES.items())
+        print(columns(rows, head=("name", "what")))
         return 0
     results = run_study(
         options.name, configs=options.configs, folder=options.folder, seeds=options.seeds,

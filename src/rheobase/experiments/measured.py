@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from rheobase.data import get_dataset
 from rheobase.models import create_model, list_models
@@ -54,5 +55,6 @@ def load_measured(
 def first_test_images(cfg: TrainConfig, count: int) -> Tensor:
     """Test images of a recipe's data, normalised: ``[N, C, H, W]``, or frames with T before."""
     data = get_dataset(cfg.data.name, train=False, root=cfg.data.root, **cfg.data.options)
-    images = torch.stack([data[i][0] for i in range(min(count, len(data)))])
-    return time_first(normalize(images, cfg.data))
+    samples = default_collate([data[i] for i in range(min(count, len(data)))])
+    images, _ = time_first(*samples)
+    return normalize(images, cfg.data)
