@@ -11,14 +11,14 @@ import pytest
 from torch.utils.data import Subset
 
 import rheobase.data
-from rheobase import cli
+from rheobase import cli, commands
 from rheobase.ops.conformance import Row
 from rheobase.verify import VerifyReport, verify_many
 
 
 def set_command(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
-    command = cli.Command("does what the test says", "rheobase test", lambda parser: None, run)
-    monkeypatch.setitem(cli.COMMANDS, "test", command)
+    command = commands.Command("does what the test says", "rheobase test", lambda parser: None, run)
+    monkeypatch.setitem(commands.COMMANDS, "test", command)
 
 
 def raising(error: BaseException) -> Any:
@@ -28,19 +28,19 @@ def raising(error: BaseException) -> Any:
     return run
 
 
-@pytest.mark.parametrize("name", list(cli.COMMANDS))
+@pytest.mark.parametrize("name", list(commands.COMMANDS))
 def test_help_of_every_command_has_its_example(name, capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main([name, "--help"])
     assert exit.value.code == 0
     out = capsys.readouterr().out
-    assert cli.COMMANDS[name].example in out
+    assert commands.COMMANDS[name].example in out
     assert f"usage: rheobase {name}" in out
 
 
-@pytest.mark.parametrize("name", list(cli.COMMANDS))
+@pytest.mark.parametrize("name", list(commands.COMMANDS))
 def test_every_example_parses(name):
-    words = cli.COMMANDS[name].example.split()[1:]
+    words = commands.COMMANDS[name].example.split()[1:]
     assert cli._parser().parse_args(words).command == name
 
 
@@ -54,7 +54,7 @@ def test_help_lists_every_command_without_importing_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for name in cli.COMMANDS:
+    for name in commands.COMMANDS:
         assert f"\n    {name} " in done.stdout
 
 
@@ -242,7 +242,7 @@ def test_verify_takes_a_folder(tmp_path, monkeypatch):
 
 def test_goldens_that_are_named_as_examples_are_there():
     root = Path(__file__).parents[2]
-    named = (root / "README.md").read_text() + cli.COMMANDS["verify"].example
+    named = (root / "README.md").read_text() + commands.COMMANDS["verify"].example
     files = re.findall(r"rheobase verify ([\w*]+/[\w/*]+\.npz)", named)
     assert len(files) == 2
     assert all(list(root.glob(file)) for file in files)
