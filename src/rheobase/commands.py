@@ -133,17 +133,17 @@ def _compare(options: Options) -> int:
     return 0
 
 
-def _experiment_arguments(parser: Parser) -> None:
+def _study_arguments(parser: Parser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="none: list them")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings of every run: epochs=1, ..."
     )
     parser.add_argument("--seeds", type=int, default=1, help="runs of each surrogate (1)")
     parser.add_argument("--configs", default="configs", help="folder of the recipes (configs)")
-    parser.add_argument("--folder", default="runs/experiments", help="(runs/experiments)")
+    parser.add_argument("--folder", default="runs/studies", help="(runs/studies)")
 
 
-def _experiment(options: Options) -> int:
+def _study(options: Options) -> int:
     from rheobase.experiments.studies import STUDIES, run_study
 
     if options.name is None:
@@ -438,11 +438,11 @@ COMMANDS: dict[str, Command] = {
         _compare_arguments,
         _compare,
     ),
-    "experiment": Command(
+    "study": Command(
         "run an experiment of the survey's, and write its table and page",
-        "rheobase experiment e1_conversion_curve",
-        _experiment_arguments,
-        _experiment,
+        "rheobase study e1_conversion_curve",
+        _study_arguments,
+        _study,
     ),
     "eval": Command(
         "measure a trained run on its test images",

@@ -86,7 +86,7 @@ def run_study(
     name: str,
     *,
     configs: str | Path = "configs",
-    folder: str | Path = "runs/experiments",
+    folder: str | Path = "runs/studies",
     seeds: int = 1,
     overrides: Sequence[str] = (),
     report: Callable[[str], None] = print,
