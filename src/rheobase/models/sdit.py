@@ -120,7 +120,7 @@ class TimeMixing(Mixing):
                 (self.value, self.share_v),
             )
         )
-        y = weighted_key_values(k.movedim(2, 0), v.movedim(2, 0), self.decay.exp(), self.first)
+        y, _ = weighted_key_values(k.movedim(2, 0), v.movedim(2, 0), self.decay.exp(), self.first)
         out: Tensor = self.proj(r.sigmoid() * y.movedim(0, 2))
         return out
 

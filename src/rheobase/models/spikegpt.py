@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rheobase.layers.wkv import weighted_key_values
 from rheobase.models._inputs import check_positive
 from rheobase.models._names import depth_of, need_layers
 from rheobase.models._text import check_ids
@@ -34,8 +35,6 @@ from rheobase.stateful import Stateful
 from rheobase.surrogate import ATan
 
 __all__ = ["FAMILY", "PRESETS", "SpikeGPT", "SpikeGPTConfig", "spikegpt_neuron"]
-
-_LONG_AGO = -1e38  # the exponent of what has not been seen
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,6 @@ class TimeMix(Stateful):
         y_t = W_o\Big(\sigma(W_r x^r) \frac{\sum_{i<t} e^{-(t-1-i)\,e^d + k_i} v_i + e^{u+k_t} v_t}
         {\sum_{i<t} e^{-(t-1-i)\,e^d + k_i} + e^{u+k_t}}\Big)
 
-    Sums are carried relative to their largest exponent, so that none overflows.
     Source: the paper's eq. 9 to 13; Peng et al. 2023 (RWKV), arXiv 2305.13048.
 
     Args:
@@ -120,37 +118,17 @@ class TimeMix(Stateful):
         """``[T, N, dim]`` to the same shape."""
         x = x.to(compute_dtype(x))
         if self.carried is None:
-            before, *sums = x.new_zeros(3, *x.shape[1:])
-            top = torch.full_like(before, _LONG_AGO)
+            before, seen = torch.zeros_like(x[0]), None
         else:
-            before, *sums, top = self.carried
+            before, seen = self.carried[0], self.carried[1:]
         shifted = _shifted(x, before)
-        k = self.key(_mixed(x, shifted, self.time_mix_k))
-        v = self.value(_mixed(x, shifted, self.time_mix_v))
+        k = self.key(_mixed(x, shifted, self.time_mix_k)).to(x.dtype)
+        v = self.value(_mixed(x, shifted, self.time_mix_v)).to(x.dtype)
         r = self.receptance(_mixed(x, shifted, self.time_mix_r))
-        mean, sums, top = self._fading_mean(k.to(x.dtype), v.to(x.dtype), sums, top)
-        self.carry(torch.stack([x[-1], *sums, top]))
+        mean, seen = weighted_key_values(k, v, self.time_decay.exp(), self.time_first, seen)
+        self.carry(torch.cat([x[-1:], seen]))
         y: Tensor = self.output(torch.sigmoid(r) * mean) * self.scale
         return y
-
-    def _fading_mean(
-        self, k: Tensor, v: Tensor, sums: list[Tensor], top: Tensor
-    ) -> tuple[Tensor, list[Tensor], Tensor]:
-        """The mean at every step; the sums of values and of weights at the end, over e^top."""
-        values, weights = sums
-        fade = self.time_decay.exp()
-        means = []
-        for k_t, v_t in zip(k, v, strict=True):
-            # The exponent taken out cancels, so it needs no gradient.
-            now = self.time_first + k_t
-            largest = torch.maximum(top, now).detach()
-            old, new = (top - largest).exp(), (now - largest).exp()
-            means.append((old * values + new * v_t) / (old * weights + new))
-            faded = top - fade
-            top = torch.maximum(faded, k_t).detach()
-            old, new = (faded - top).exp(), (k_t - top).exp()
-            values, weights = old * values + new * v_t, old * weights + new
-        return torch.stack(means), [values, weights], top
 
 
 class ChannelMix(Stateful):
