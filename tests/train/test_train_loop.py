@@ -297,6 +297,20 @@ def test_evaluate_counts(tmp_path: Path) -> None:
     assert model.training
 
 
+def test_as_many_classes_as_words_are_counted_without_a_matrix() -> None:
+    """Of the 50,277 words of SpikeGPT it would take 20 GB."""
+
+    class Right(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = nn.functional.one_hot(x[:, 0, 0, 0].long(), 50_277).float()
+            return logits.unsqueeze(0)
+
+    labels = torch.arange(0, 50_000, 10_000)
+    found = evaluate(Right(), TensorDataset(labels.float().view(-1, 1, 1, 1), labels))
+    assert found.confusion is None
+    assert (found.accuracy, found.samples, found.summary()["samples"]) == (1.0, 5, 5.0)
+
+
 def test_event_recordings_are_turned_time_first(tmp_path: Path) -> None:
     class Events(nn.Module):
         def __init__(self) -> None:

@@ -44,6 +44,7 @@ def portrait(
     """
     net.eval()
     found = evaluate(net, test_set, data=data)
+    assert found.confusion is not None  # ten classes
     count = min(_COUNTED, len(cast(Sized, test_set)))
     images = normalize(torch.stack([test_set[i][0] for i in range(count)]), data)
     one = normalize(test_set[shown][0].unsqueeze(0), data)

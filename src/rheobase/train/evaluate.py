@@ -35,14 +35,17 @@ class Evaluation:
         top5: Share of samples with the label among the five highest (1.0 for under 6 classes).
         loss: Cross-entropy of the mean logits.
         accuracy_at: `accuracy_at[t-1]` is the accuracy of the mean of the first t steps.
-        confusion: Counts `[classes, classes]`, row = label, column = answer.
+        confusion: Counts `[classes, classes]`, row = label, column = answer; None of more than 2,000
+            classes (the words of a language model), of which they would fill the memory.
+        samples: How many were counted.
     """
 
     accuracy: float
     top5: float
     loss: float
     accuracy_at: list[float]
-    confusion: Tensor
+    confusion: Tensor | None
+    samples: int
 
     def summary(self) -> dict[str, float]:
         """Return the scalars by name, for printing."""
@@ -51,7 +54,7 @@ class Evaluation:
             "accuracy": self.accuracy,
             "top5": self.top5,
             "loss": self.loss,
-            "samples": float(self.confusion.sum()),
+            "samples": float(self.samples),
         } | curve
 
 
@@ -163,6 +166,9 @@ def autocast(
     return torch.autocast(device.type, low, cache_enabled=cache)
 
 
+_MOST_CONFUSED = 2000
+
+
 class _Metrics:
     """The counts behind an `Evaluation`; torchmetrics adds them up over processes."""
 
@@ -172,7 +178,8 @@ class _Metrics:
 
         self.at = [accuracy(1) for _ in range(steps)]
         self.top5 = accuracy(min(5, classes))
-        self.confusion = MulticlassConfusionMatrix(classes).to(device)
+        few = classes <= _MOST_CONFUSED
+        self.confusion = MulticlassConfusionMatrix(classes).to(device) if few else None
         self.loss = torch.zeros(2, dtype=torch.float64)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
@@ -183,7 +190,8 @@ class _Metrics:
         for metric, mean in zip(self.at, means, strict=True):
             metric.update(mean, labels)
         self.top5.update(means[-1], labels)
-        self.confusion.update(means[-1], labels)
+        if self.confusion is not None:
+            self.confusion.update(means[-1], labels)
         loss = F.cross_entropy(means[-1], labels, reduction="sum")
         self.loss += torch.tensor([float(loss), len(labels)], dtype=torch.float64)
 
@@ -196,7 +204,8 @@ class _Metrics:
             top5=_share(self.top5),
             loss=float(self.loss[0] / self.loss[1]),
             accuracy_at=curve,
-            confusion=self.confusion.compute().cpu(),
+            confusion=None if self.confusion is None else self.confusion.compute().cpu(),
+            samples=int(self.loss[1]),
         )
 
 
