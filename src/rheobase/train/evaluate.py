@@ -35,8 +35,8 @@ class Evaluation:
         top5: Share of samples with the label among the five highest (1.0 for under 6 classes).
         loss: Cross-entropy of the mean logits.
         accuracy_at: `accuracy_at[t-1]` is the accuracy of the mean of the first t steps.
-        confusion: Counts `[classes, classes]`, row = label, column = answer; None of more than 2,000
-            classes (the words of a language model), of which they would fill the memory.
+        confusion: Counts `[classes, classes]`, row = label, column = answer; None of more than
+            2,000 classes (the words of a language model), of which they would fill the memory.
         samples: How many were counted.
     """
 
