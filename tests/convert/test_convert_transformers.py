@@ -13,6 +13,7 @@ import rheobase
 from rheobase.convert import NeuronRule, Spiking, Statistic, convert
 from rheobase.convert.transformers import count_spikes
 from rheobase.convert.transformers.approximators import ReLUApproximator
+from rheobase.models.bert import Bert, BertConfig
 
 FINE = NeuronRule("integer_code", levels=10**6)
 """A code so fine that only mistakes in the graph are left to be seen."""
@@ -221,6 +222,23 @@ def test_sta_comes_near_with_its_approximators(name):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("recipe", ["integer_code", "ecmt"])
+def test_texts_of_other_lengths_than_those_calibrated_with(recipe):
+    """Sizes that forward asks of its input are those of the input at hand."""
+    torch.manual_seed(0)
+    config = BertConfig(vocabulary=50, dim=16, depth=1, heads=2, hidden=32, positions=30)
+    net = Bert(config).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        snn = convert(net, torch.randint(1, 50, (16, 12)), recipe=recipe, T=8)
+    for length in (7, 12, 30):
+        ids = torch.randint(1, 50, (3, length))
+        with torch.no_grad():
+            found, expected = snn.mean_output(ids), net(ids)
+        assert found.shape == expected.shape
+        assert (found - expected).norm() < 0.2 * expected.norm()
+
+
 def test_sta_takes_sequences_of_the_length_that_it_was_calibrated_with():
     snn = convert(net("layer"), inputs(), recipe="sta", T=2)
     with pytest.raises(ValueError, match=r"thresholds for 5 features, got 4.* of the length"):

@@ -13,6 +13,8 @@ from rheobase.convert.trace import Traced
 
 __all__ = ["untie_from_spikes"]
 
+_SIZES = ("number", "sizes")
+
 
 def untie_from_spikes(traced: Traced, samples: int, values: Mapping[fx.Node, Any]) -> None:
     """Take from the input what forward asks of tensors that change over time: batch and device.
@@ -41,7 +43,7 @@ def untie_from_spikes(traced: Traced, samples: int, values: Mapping[fx.Node, Any
             node.replace_all_uses_with(batch)
         elif node.target is getattr and node.args[1] == "device":
             node.replace_all_uses_with(device)
-    _fix_sizes(graph, {batch, device}, values)
+    _fix_sizes(graph, {batch, device, *_sizes_of(x)}, values)
     _drop_sizes(graph)
     traced.module.recompile()
 
@@ -51,8 +53,18 @@ def _with_growth(node: fx.Node, growth: Growth) -> fx.Node:
     return node
 
 
+def _sizes_of(x: fx.Node) -> list[fx.Node]:
+    """What is asked of the input's sizes, and made of these: other inputs may be longer."""
+    found = [x]
+    for node in x.graph.nodes:
+        before = node.all_input_nodes
+        if before and all(n in found for n in before) and node.meta["growth"].what in _SIZES:
+            found.append(node)
+    return found[1:]
+
+
 def _fix_sizes(graph: fx.Graph, early: set[fx.Node], values: Mapping[fx.Node, Any]) -> None:
-    """Write sizes as numbers where nothing else that comes of spikes goes in."""
+    """Write sizes of spikes as numbers where nothing else that comes of spikes goes in."""
     for node in graph.nodes:
         before = node.all_input_nodes
         sizes = {one: values[one] for one in before if one not in early and _is_size(one)}
@@ -70,7 +82,7 @@ def _written(arguments: Any, sizes: Mapping[fx.Node, Any]) -> Any:
 def _is_size(node: fx.Node) -> bool:
     """Whether it is a number, or a tuple of numbers, that no batch changes."""
     growth = node.meta["growth"]
-    return growth.what in ("number", "sizes") and not any(growth.axes)
+    return growth.what in _SIZES and not any(growth.axes)
 
 
 def _drop_sizes(graph: fx.Graph) -> None:
