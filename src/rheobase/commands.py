@@ -66,7 +66,7 @@ def _train(options: Options) -> int:
 def _plan_arguments(parser: Parser) -> None:
     _train_arguments(parser)
     parser.add_argument("--processes", type=int, default=1, help="that share a batch (1)")
-    parser.add_argument("--memory", type=float, help="GiB: how many images fit into it")
+    parser.add_argument("--memory", type=float, help="GiB: how many samples fit into it")
 
 
 def _plan(options: Options) -> int:
@@ -74,14 +74,14 @@ def _plan(options: Options) -> int:
     from rheobase.train.plan import plan
 
     found = plan(load_config(options.config, options.overrides), options.processes)
-    print(f"{found.parameters:,} parameters; {found.images} images in one forward pass")
+    print(f"{found.parameters:,} parameters; {found.images} samples in one forward pass")
     print(f"peak memory of a process: {found.peak_bytes / 2**30:.2f} GiB", end="")
-    print(f" ({found.image_bytes / 2**20:.1f} MiB an image)")
+    print(f" ({found.image_bytes / 2**20:.1f} MiB a sample)")
     print(f"optimiser step: {found.step_seconds:.2f} s, data loading not included")
-    print(f"measured: steps of {found.probed[0]} and {found.probed[1]} images")
+    print(f"measured: steps of {found.probed[0]} and {found.probed[1]} samples")
     if options.memory is not None:
         fit = found.fits(options.memory * 2**30)
-        print(f"{options.memory:g} GiB hold {fit} images in one forward pass")
+        print(f"{options.memory:g} GiB hold {fit} samples in one forward pass")
     return 0
 
 

@@ -1,5 +1,6 @@
 """`rheobase plan`: what it predicts from a few images is what a step on many needs."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,8 @@ import torch
 from rheobase.cli import main
 from rheobase.models import create_model
 from rheobase.train import TrainConfig
-from rheobase.train.config import DataConfig, ModelConfig, OptimConfig
-from rheobase.train.plan import Plan, _draw, _shapes, _Step, plan
+from rheobase.train.config import DataConfig, LossConfig, ModelConfig, OptimConfig
+from rheobase.train.plan import Plan, _drawn, _Step, plan
 
 NET = {"depth": 1, "dim": 64, "heads": 2, "T": 4}
 
@@ -38,7 +39,7 @@ def test_a_batch_is_cut_among_processes_and_micro_batches(capsys, tmp_path):
     arguments = ["data.batch_size=64", "optim.accumulate=2", "--processes", "4", "--memory", "2"]
     assert main(["plan", str(tmp_path / "run.yaml"), *arguments]) == 0
     shown = capsys.readouterr().out
-    assert "8 images in one forward pass" in shown and "2 GiB hold" in shown
+    assert "8 samples in one forward pass" in shown and "2 GiB hold" in shown
     with pytest.raises(ValueError, match="cannot be cut evenly among 3 processes"):
         plan(_config(64), processes=3)
 
@@ -49,11 +50,25 @@ def test_recordings_are_probed_with_frames_that_differ():
     probed = []
     for name, options in (("cifar10dvs", {"frames": 4}), ("cifar10", {}), ("sequences", {})):
         cfg = TrainConfig(model=model, data=DataConfig(name=name, options=options))
-        shapes = _shapes(cfg, create_model(model.name, **net))
-        probed.append(_draw(shapes, torch.device("cpu"), 3).shape)
+        made = create_model(model.name, **net)
+        probed.append(_drawn(cfg, made, torch.device("cpu"), 3).shape)
     assert probed == [(4, 3, 2, 32, 32), (3, 2, 32, 32), (4, 3, 2, 32, 32)]
     recordings = TrainConfig(model=model, data=DataConfig(name="cifar10dvs", batch_size=8))
     assert plan(recordings).images == 8
+
+
+def test_texts_are_probed_with_words():
+    net = {"vocabulary": 20, "dim": 16, "depth": 1}
+    texts = DataConfig(name="characters", batch_size=16, options={"length": 12})
+    language = TrainConfig(model=ModelConfig("spikegpt_18_768", net), data=texts)
+    of_words = dataclasses.replace(language, loss=LossConfig(name="next_token"))
+    made = create_model("spikegpt_18_768", **net)
+    cpu = torch.device("cpu")
+    assert _drawn(of_words, made, cpu, 3).shape == (12, 3)
+    assert _drawn(language, made, cpu, 3).shape == (3, 12)
+    assert plan(of_words).images == 16
+    with pytest.raises(ValueError, match="Spikformer does not say how many words it knows"):
+        plan(dataclasses.replace(_config(16), data=texts))
 
 
 def test_noise_makes_no_step_shorter_than_one_on_fewer_images(monkeypatch):

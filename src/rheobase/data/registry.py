@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from rheobase.data.sample import MNISTSample
 from rheobase.data.sequences import Sequences
 from rheobase.data.texts import Characters, MovieReviews, ReviewCharacters, Sentences
 
-__all__ = ["download", "frames_of", "get_dataset", "list_datasets"]
+__all__ = ["download", "frames_of", "get_dataset", "list_datasets", "words_of_sample"]
 
 _ALL: dict[str, type[LabelledImages]] = {
     c.info.name: c
@@ -98,9 +98,25 @@ def frames_of(name: str, **options: Any) -> int | None:
     >>> frames_of("cifar10dvs", frames=10), frames_of("cifar10")
     (10, None)
     """
+    return _number(name, "frames", options)
+
+
+def words_of_sample(name: str, **options: Any) -> int | None:
+    """How many words (or characters) a sample of a data set has; None: it has no texts.
+
+    Args and errors are those of `frames_of`.
+
+    >>> words_of_sample("review_characters", length=128), words_of_sample("cifar10")
+    (128, None)
+    """
+    return _number(name, "length", options)
+
+
+def _number(name: str, option: str, options: Mapping[str, Any]) -> int | None:
+    """A data set's option as given, or its default; None: it has no such option."""
     _require_known(name)
     known = inspect.signature(_ALL[name]).parameters
-    return int(options.get("frames", known["frames"].default)) if "frames" in known else None
+    return int(options.get(option, known[option].default)) if option in known else None
 
 
 def download(name: str) -> Path:

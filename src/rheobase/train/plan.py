@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rheobase.data.registry import frames_of
+from rheobase.data.registry import frames_of, words_of_sample
 from rheobase.data.sequences import Sequences
 from rheobase.models import create_model
 from rheobase.train.config import TrainConfig
@@ -62,12 +62,12 @@ def plan(cfg: TrainConfig, processes: int = 1) -> Plan:
     """Predict what a run needs.
 
     Args:
-        cfg: The run. Its data is not read: random images of the network's size stand for it, or
-            sequences of them where it is recordings.
+        cfg: The run. Its data is not read: random images of the network's size stand for it,
+            sequences of them where it is recordings, or random words.
         processes: How many will share a batch.
 
     Raises:
-        ValueError: A batch that cannot be cut evenly; the network's image size is not known.
+        ValueError: A batch that cannot be cut evenly; the network does not say what it takes.
         OSError: The system does not tell the peak memory of a process.
     """
     pieces = processes * cfg.optim.accumulate
@@ -80,7 +80,7 @@ def plan(cfg: TrainConfig, processes: int = 1) -> Plan:
     device = start_world(cfg.device).device
     torch.manual_seed(cfg.seed)
     net = create_model(cfg.model.name, **cfg.model.overrides).to(device).train()
-    keep_within_memory(cfg, net, partial(_draw, _shapes(cfg, net), device), images)
+    keep_within_memory(cfg, net, partial(_drawn, cfg, net, device), images)
     probed = (_PROBE, 2 * _PROBE)
     step = _Step(cfg, net, device)
     step.run(1)  # kernels compiled, optimiser state there
@@ -107,11 +107,12 @@ class _Step:
         self.cfg, self.net, self.device = cfg, net, device
         self.objective = build_objective(cfg.loss, device)
         self.optimizer = build_optimizer(net, cfg.optim)
-        self.shapes = _shapes(cfg, net)
 
     def run(self, count: int) -> None:
-        images = _draw(self.shapes, self.device, count)
-        labels = torch.zeros(count, dtype=torch.int64, device=self.device)
+        images = _drawn(self.cfg, self.net, self.device, count)
+        # A language model has a label at every word.
+        shape = images.shape if self.cfg.loss.name == "next_token" else (count,)
+        labels = torch.zeros(shape, dtype=torch.int64, device=self.device)
         self.optimizer.zero_grad()
         loss = self.objective(self.net, self._logits, images, labels)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -140,22 +141,29 @@ class _Step:
         return peak, min(seconds)
 
 
-_Shapes = tuple[tuple[int, ...], tuple[int, int, int]]
-
-
-def _shapes(cfg: TrainConfig, net: nn.Module) -> _Shapes:
-    """What stands before and behind the number of samples: ``[T]`` of recordings, ``[C, H, W]``."""
-    shape = _image_shape(net)
+def _drawn(cfg: TrainConfig, net: nn.Module, device: torch.device, count: int) -> Tensor:
+    """What stands for so many samples: images, recordings (time first) or texts."""
+    words = words_of_sample(cfg.data.name, **cfg.data.options)
+    if words is not None:
+        shape = (words, count) if cfg.loss.name == "next_token" else (count, words)
+        return torch.randint(_vocabulary(net), shape, device=device)
+    image = _image_shape(net)
     if cfg.data.name == Sequences.info.name:
         frames = getattr(net.config, "T", None)  # their files say how many; the network is for T
     else:
         frames = frames_of(cfg.data.name, **cfg.data.options)
-    return () if frames is None else (int(frames),), shape
-
-
-def _draw(shapes: _Shapes, device: torch.device, count: int) -> Tensor:
-    steps, image = shapes
+    steps = () if frames is None else (int(frames),)
     return torch.rand(*steps, count, *image, device=device)
+
+
+def _vocabulary(net: nn.Module) -> int:
+    vocabulary = getattr(getattr(net, "config", None), "vocabulary", None)
+    if vocabulary is None:
+        raise ValueError(
+            f"{type(net).__name__} does not say how many words it knows (config.vocabulary), so it "
+            "takes no texts: give another data.name"
+        )
+    return int(vocabulary)
 
 
 def _image_shape(net: nn.Module) -> tuple[int, int, int]:
@@ -164,7 +172,8 @@ def _image_shape(net: nn.Module) -> tuple[int, int, int]:
     if size is None or channels is None:
         raise ValueError(
             f"{type(net).__name__} does not say the size of its images (config.image_size and "
-            "config.channels), so there is nothing to probe it with"
+            "config.channels), so there is nothing to probe it with; if it takes texts, give their "
+            "data.name"
         )
     return channels, size, size
 
