@@ -44,6 +44,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "Recurrent": {"features": 2, "neuron": neurons.IF()},
     "RewardedSTDP": {"stdp": learn.PairSTDP(), "weight": torch.zeros(1, 1)},
     "STSC": {"channels": 8},
+    "SalientCode": {"steps": torch.tensor([1, 2])},
     "SlidingPSN": {"k": 2},
     "SpikingSelfAttention": {"dim": 8, "heads": 2, "make_neuron": neurons.IF},
     "StepsTerm": {"weight": 1.0},
