@@ -17,16 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import NormalDist, mean, stdev
 
-import torch
-
 from rheobase._errors import unknown_name
 from rheobase._paths import write_text
-from rheobase.data import get_dataset
 from rheobase.experiments.kept_runs import finished, reached
+from rheobase.experiments.measured import first_samples
 from rheobase.experiments.mechanisms import Trained
 from rheobase.experiments.pairs import PAIRS, Pair, recipe_of
 from rheobase.train import TrainConfig, load_config
-from rheobase.train.augment import normalize
 
 __all__ = ["Comparison", "compare", "mechanism_table", "table"]
 
@@ -217,11 +214,9 @@ _MEASURED = 1000
 def _trained(cfg: TrainConfig, run: Path) -> Trained:
     """The network of a run that is at its end, and its first test images."""
     result = finished(cfg, run)
-    data = get_dataset(cfg.data.name, train=False, root=cfg.data.root, **cfg.data.options)
-    images, labels = zip(*(data[i] for i in range(min(len(data), _MEASURED))), strict=True)
+    images, labels = first_samples(cfg, _MEASURED)
     accuracies = [row["accuracy"] for row in result.epochs]
-    pixels = normalize(torch.stack(images), cfg.data)
-    return Trained(result.model.eval(), pixels, torch.tensor(labels), accuracies)
+    return Trained(result.model.eval(), images, labels, accuracies)
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -10,7 +10,13 @@ from pathlib import Path
 from rheobase._paths import write_text
 from rheobase.train import Result, TrainConfig, train
 
-__all__ = ["finished", "reached"]
+__all__ = ["finished", "reached", "run_folder"]
+
+
+def run_folder(cfg: TrainConfig, folder: Path) -> Path:
+    """Where the run of these settings stands."""
+    settings = json.dumps(dataclasses.asdict(dataclasses.replace(cfg, run="")), sort_keys=True)
+    return folder / hashlib.sha256(settings.encode()).hexdigest()[:12]
 
 
 def reached(cfg: TrainConfig, folder: Path) -> tuple[float, Path]:
@@ -18,8 +24,7 @@ def reached(cfg: TrainConfig, folder: Path) -> tuple[float, Path]:
 
     A run that was stopped goes on.
     """
-    settings = json.dumps(dataclasses.asdict(dataclasses.replace(cfg, run="")), sort_keys=True)
-    run = folder / hashlib.sha256(settings.encode()).hexdigest()[:12]
+    run = run_folder(cfg, folder)
     done = run / "accuracy.txt"
     if not done.exists():
         write_text(done, f"{finished(cfg, run).accuracy!r}\n")

@@ -16,7 +16,7 @@ from rheobase.train.augment import normalize
 from rheobase.train.diagnose import time_first
 from rheobase.train.evaluate import load_run
 
-__all__ = ["UNTRAINED", "first_test_images", "load_measured"]
+__all__ = ["UNTRAINED", "first_samples", "load_measured"]
 
 UNTRAINED = "untrained: how often its neurons fire is chance, and so is what follows from it"
 
@@ -49,12 +49,16 @@ def load_measured(
         cfg = load_config(None, [f"model.name={source}", *settings])
         torch.manual_seed(cfg.seed)
         net = create_model(source, **cfg.model.overrides)
-    return net.eval(), first_test_images(cfg, count), trained
+    images, _ = first_samples(cfg, count)
+    return net.eval(), images, trained
 
 
-def first_test_images(cfg: TrainConfig, count: int) -> Tensor:
-    """Test images of a recipe's data, normalised: ``[N, C, H, W]``, or frames with T before."""
-    data = get_dataset(cfg.data.name, train=False, root=cfg.data.root, **cfg.data.options)
+def first_samples(cfg: TrainConfig, count: int, train: bool = False) -> tuple[Tensor, Tensor]:
+    """Images of a recipe's data, normalised, and labels: for testing, or those for training.
+
+    Images are ``[N, C, H, W]``, or frames with T before; as many as there are, up to ``count``.
+    """
+    data = get_dataset(cfg.data.name, train=train, root=cfg.data.root, **cfg.data.options)
     samples = default_collate([data[i] for i in range(min(count, len(data)))])
-    images, _ = time_first(*samples)
-    return normalize(images, cfg.data)
+    images, labels = time_first(*samples)
+    return normalize(images, cfg.data), labels

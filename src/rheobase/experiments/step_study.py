@@ -7,17 +7,15 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-from torch.utils.data import Subset
+from torch import nn
+from torch.utils.data import TensorDataset
 
-from rheobase.data import get_dataset
 from rheobase.experiments.conversion_curve import conversion_curves, percent
-from rheobase.experiments.kept_runs import finished, reached
+from rheobase.experiments.kept_runs import finished, run_folder
+from rheobase.experiments.measured import first_samples
 from rheobase.experiments.page import html_page, html_table
 from rheobase.models.foreign import load_module
 from rheobase.train import TrainConfig, evaluate, load_config
-from rheobase.train.augment import normalize
 
 __all__ = ["StepResults", "StepStudy", "run_step_study"]
 
@@ -131,30 +129,30 @@ def run_step_study(
         report: called with a line for each network.
     """
     cfg = _config(study.ann, configs, overrides)
-    ann, test = _trained(cfg, folder), _tested(cfg)
-    accuracy = 100.0 * evaluate(ann, test, data=cfg.data).accuracy
+    ann, tested = _trained(cfg, folder), first_samples(cfg, _TESTED)
+    accuracy = 100.0 * evaluate(ann, TensorDataset(*tested)).accuracy
     report(f"the ordinary network: {accuracy:.2f} %")
     curves: dict[str, dict[int, float]] = {}
     why_not = {}
     for name, recipe in study.direct.items():
         direct = _config(recipe, configs, overrides)
-        found = evaluate(_trained(direct, folder), _tested(direct), data=direct.data)
+        same = TensorDataset(*first_samples(direct, _TESTED))
+        found = evaluate(_trained(direct, folder), same)
         curves[name] = {t: 100.0 * share for t, share in enumerate(found.accuracy_at, 1)}
         report(f"{name}: {100.0 * found.accuracy:.2f} %")
     if study.conversions:
         module = load_module(study.module)
         module.load_state_dict(ann.state_dict())
-        calibration, _ = _stacked(_first(cfg, train=True, count=_CALIBRATION), cfg)
-        images = _stacked(test, cfg)
+        calibration, _ = first_samples(cfg, _CALIBRATION, train=True)
         for curve in conversion_curves(
-            module, calibration, *images, study.steps, study.conversions
+            module, calibration, *tested, study.steps, study.conversions
         ):
             name = f"converted: {curve.recipe}"
             curves[name] = curve.accuracy
             if curve.why_not:
                 why_not[name] = curve.why_not
             report(f"{name}: {percent(curve, max(study.steps))} % at T = {max(study.steps)}")
-    return StepResults(study.asks, len(test), accuracy, curves, why_not)
+    return StepResults(study.asks, len(tested[1]), accuracy, curves, why_not)
 
 
 def _config(recipe: tuple[str, ...], configs: Path, overrides: Sequence[str]) -> TrainConfig:
@@ -163,21 +161,4 @@ def _config(recipe: tuple[str, ...], configs: Path, overrides: Sequence[str]) ->
 
 
 def _trained(cfg: TrainConfig, folder: Path) -> nn.Module:
-    _, run = reached(cfg, folder)
-    return finished(cfg, run).model.eval()
-
-
-def _tested(cfg: TrainConfig) -> Subset[tuple[Tensor, int]]:
-    return _first(cfg, train=False, count=_TESTED)
-
-
-def _first(cfg: TrainConfig, train: bool, count: int) -> Subset[tuple[Tensor, int]]:
-    data = cfg.data
-    dataset = get_dataset(data.name, train=train, root=data.root, **data.options)
-    return Subset(dataset, range(min(count, len(dataset))))
-
-
-def _stacked(dataset: Subset[tuple[Tensor, int]], cfg: TrainConfig) -> tuple[Tensor, Tensor]:
-    """Images, normalised, and labels."""
-    images, labels = zip(*(dataset[i] for i in range(len(dataset))), strict=True)
-    return normalize(torch.stack(images), cfg.data), torch.tensor(labels)
+    return finished(cfg, run_folder(cfg, folder)).model.eval()

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from statistics import mean, stdev
 
-from rheobase.experiments.kept_runs import finished, reached
+from rheobase.experiments.kept_runs import finished, run_folder
 from rheobase.experiments.page import html_page, html_table
 from rheobase.train import load_config
 
@@ -110,10 +110,9 @@ def run_surrogate_study(
             found[name] = []
             for seed in range(seeds):
                 cfg = load_config(configs / recipe, [neuron, f"seed={seed}", *overrides])
-                accuracy, run = reached(cfg, folder)
-                epochs = finished(cfg, run).epochs
+                epochs = finished(cfg, run_folder(cfg, folder)).epochs
                 found[name].append([100.0 * row["accuracy"] for row in epochs])
-                report(f"{data}, {name}, seed {seed}: {100.0 * accuracy:.2f} %")
+                report(f"{data}, {name}, seed {seed}: {found[name][-1][-1]:.2f} %")
         curves[data] = found
     return SurrogateResults(study.asks, curves)
 

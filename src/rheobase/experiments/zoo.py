@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from rheobase._paths import write_text
-from rheobase.experiments.measured import first_test_images
+from rheobase.experiments.measured import first_samples
 from rheobase.experiments.zoo_cost import training_cost
 from rheobase.measure import count_operations, energy, firing_rates
 from rheobase.models import create_model
@@ -120,7 +120,7 @@ def measure(cfg: TrainConfig, trained: Result, ordinary: bool = False) -> dict[s
         ordinary: it has no neurons: charge it as an ordinary network.
     """
     net = trained.model.eval()
-    images = first_test_images(cfg, _COUNTED)
+    images, _ = first_samples(cfg, _COUNTED)
     with _binary(net):
         counts = count_operations(net, images)
     charged = energy(counts, "ann" if ordinary else "paper")
